@@ -1,0 +1,3 @@
+"""Train any JAX model by local learning."""
+
+__version__ = "0.1.0"
