@@ -1,3 +1,12 @@
-"""Train any JAX model by local learning."""
+"""vicinal trains neural networks by local learning: each synapse changes with what its two ends hold."""
+
+from vicinal import (
+    inference as inference,
+    losses as losses,
+    nn as nn,
+    rules as rules,
+)
+from vicinal.credit import Credit as Credit, Info as Info, local_gradient as local_gradient
+from vicinal.graph import Graph as Graph, capture as capture, mark as mark, vertex as vertex
 
 __version__ = "0.1.0"

@@ -1,0 +1,274 @@
+"""Under `graph`: the vertex primitive, and a traced program that can be cut into parts."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, PyTree
+
+OUTPUT = "output"
+"""Name of the node that stands for the function's output, in `Graph.parents` and `Graph.children`."""
+
+UNROLL_LIMIT = 1024
+"""A `jax.lax.scan` that holds vertices is unrolled up to this many iterations."""
+
+vertex_p = core.Primitive("vertex")
+vertex_p.def_impl(lambda value, *, name: value)
+vertex_p.def_abstract_eval(lambda value, *, name: value)
+ad.deflinear2(vertex_p, lambda cotangent, value, *, name: [cotangent])
+mlir.register_lowering(vertex_p, lambda context, value, *, name: [value])
+
+
+def _vertex_batching(arguments, axes, *, name):
+    return vertex_p.bind(jnp.moveaxis(arguments[0], axes[0], 0), name=name), 0
+
+
+def _vertex_jvp(primals, tangents, *, name):
+    return vertex_p.bind(primals[0], name=name), tangents[0]
+
+
+batching.primitive_batchers[vertex_p] = _vertex_batching
+ad.primitive_jvps[vertex_p] = _vertex_jvp
+
+
+class Spec:
+    """What is captured: the structure of the model and of one example."""
+
+    def __init__(self, model: PyTree, x: PyTree):
+        self.structure, self.static, leaves = _partition(model)
+        self.leaf_types = [jax.typeof(leaf) for leaf in leaves]
+        self.example = jax.tree.map(lambda a: a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a), x)
+        paths = jax.tree_util.tree_flatten_with_path(model)[0]
+        self.paths = [jax.tree_util.keystr(path) for path, leaf in paths if eqx.is_array(leaf)]
+
+    def rebuild(self, leaves: Iterable[Array]) -> Callable:
+        remaining = iter(leaves)
+        flat = [next(remaining) if item is _ARRAY else item for item in self.static]
+        return jax.tree.unflatten(self.structure, flat)
+
+    def trace(self) -> tuple[core.ClosedJaxpr, PyTree]:
+        run = jax.make_jaxpr(lambda leaves, x: self.rebuild(leaves)(x), return_shape=True)
+        return run(self.leaf_types, self.example)
+
+    def trace_unrolled(self) -> tuple[core.ClosedJaxpr, PyTree]:
+        try:
+            with jax.disable_jit():
+                return self.trace()
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerBoolConversionError) as error:
+            raise ValueError(
+                "expected a model that can be unrolled around the vertices inside its jit or scan, got a loop or a "
+                "branch that depends on values; place the vertices outside jit and scan"
+            ) from error
+
+    def check(self, model: PyTree, x: PyTree) -> tuple[list[Array], list[Array]]:
+        """The leaves of model and input, if they match what was captured."""
+        structure, static, leaves = _partition(model)
+        if structure != self.structure or static != self.static:
+            raise ValueError("expected a model of the structure that was captured, got another; capture it again")
+        for path, leaf, expected in zip(self.paths, leaves, self.leaf_types, strict=True):
+            if leaf.shape != expected.shape or leaf.dtype != expected.dtype:
+                raise ValueError(
+                    f"expected parameter {path or 'model'} as {expected.dtype}{list(expected.shape)}, got "
+                    f"{leaf.dtype}{list(leaf.shape)}; capture the model again"
+                )
+        inputs, x_structure = jax.tree.flatten(x)
+        inputs = [jnp.asarray(item) for item in inputs]
+        if x_structure != jax.tree.structure(self.example):
+            raise ValueError(
+                f"expected an input of structure {jax.tree.structure(self.example)}, got {x_structure}; "
+                "capture the model with an example of this structure"
+            )
+        for item, expected in zip(inputs, jax.tree.leaves(self.example), strict=True):
+            if item.ndim == 0 or item.shape[1:] != expected.shape or item.dtype != expected.dtype:
+                wanted = ", ".join(["batch", *map(str, expected.shape)])
+                raise ValueError(
+                    f"expected a batch of inputs {expected.dtype}[{wanted}], got {item.dtype}{list(item.shape)}; "
+                    "add the batch axis, or capture the model with an example of this shape and dtype"
+                )
+        return leaves, inputs
+
+
+_ARRAY = object()  # stands for an array in the list of static leaves
+
+
+def _partition(model: PyTree) -> tuple[Any, list[Any], list[Array]]:
+    flat, structure = jax.tree.flatten(model)
+    for leaf in flat:
+        if isinstance(leaf, np.ndarray):
+            raise TypeError(
+                f"expected parameters as JAX arrays, got a NumPy array of shape {leaf.shape}; "
+                "convert them with jax.tree.map(jnp.asarray, parameters)"
+            )
+    static = [_ARRAY if eqx.is_array(leaf) else leaf for leaf in flat]
+    return structure, static, [leaf for leaf in flat if eqx.is_array(leaf)]
+
+
+# ---------------------------------------------------------------------------------------------- finding vertices
+
+Path = tuple[tuple[str, int], ...]
+"""The primitives around a vertex, outermost first, each with the length of its loop (1 where it is none)."""
+
+
+def find(jaxpr: core.Jaxpr, path: Path = ()) -> Iterator[tuple[str, Path]]:
+    """Yields the name of every vertex, at any depth, with the primitives around it."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is vertex_p:
+            yield eqn.params["name"], path
+        length = int(eqn.params["length"]) if eqn.primitive.name == "scan" else 1
+        for value in eqn.params.values():
+            for item in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(item, core.ClosedJaxpr | core.Jaxpr):
+                    inner = item.jaxpr if isinstance(item, core.ClosedJaxpr) else item
+                    yield from find(inner, (*path, (eqn.primitive.name, length)))
+
+
+def trace_flat(spec: Spec) -> "Program":
+    """Traces the model so that no vertex is left inside another primitive."""
+    closed, output_shape = spec.trace()
+    found = list(find(closed.jaxpr))
+    for name, count in Counter(name for name, _ in found).items():
+        if count > 1:
+            raise ValueError(f"expected one vertex per name, got {name!r} {count} times; give each its own name")
+    looped = {name for name, path in found if any(primitive in ("scan", "while") for primitive, _ in path)}
+    if any(path for _, path in found):
+        for name, path in found:
+            iterations = int(np.prod([length for _, length in path]))
+            if iterations > UNROLL_LIMIT:
+                raise ValueError(
+                    f"expected at most {UNROLL_LIMIT} iterations around vertex {name!r}, got {iterations}; "
+                    "shorten the sequence, or move the vertex out of the scan"
+                )
+        closed, output_shape = spec.trace_unrolled()
+        for name, path in find(closed.jaxpr):
+            if path:
+                raise _cannot_follow(name, path)
+    return Program(closed, spec, jax.tree.structure(output_shape), looped)
+
+
+def _cannot_follow(name: str, path: Path) -> ValueError:
+    advice = {
+        "checkpoint": "remove jax.checkpoint (jax.remat) around it",
+        "while": "write the loop as a Python loop or a jax.lax.scan",
+        "cond": "place the vertex before or after the branch",
+    }
+    primitive = next((p for p, _ in path if p in advice), path[-1][0])
+    return ValueError(
+        f"expected vertex {name!r} where its value can be replaced, got it inside {primitive!r}; "
+        + advice.get(primitive, "place the vertex outside")
+    )
+
+
+# ------------------------------------------------------------------------------------------- cutting the program
+
+
+class Program:
+    """The flat jaxpr of a function, and the pieces of it that a graph runs.
+
+    Each piece is a function of groups of arrays: the model's leaves, the input's leaves, and what else it reads.
+    """
+
+    def __init__(self, closed: core.ClosedJaxpr, spec: Spec, output_structure: Any, looped: set[str]):
+        self.jaxpr, self.spec, self.output_structure = closed.jaxpr, spec, output_structure
+        self._constants = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+        self._producer = {v: i for i, eqn in enumerate(closed.jaxpr.eqns) for v in eqn.outvars}
+        split = len(spec.leaf_types)
+        self._x = list(closed.jaxpr.invars[split:])
+        self._given = list(closed.jaxpr.invars)
+        self._outputs = list(closed.jaxpr.outvars)
+        self._vertex_in, self._vertex_out = {}, {}
+        seen: Counter[str] = Counter()
+        for eqn in closed.jaxpr.eqns:
+            if eqn.primitive is vertex_p:
+                name = eqn.params["name"]
+                unique = f"{name}[{seen[name]}]" if name in looped else name
+                seen[name] += 1
+                self._vertex_in[unique], self._vertex_out[unique] = eqn.invars[0], eqn.outvars[0]
+        self.names = tuple(self._vertex_out)
+        self._held = list(self._vertex_out.values())
+        reached = {v for eqn in self._needed(self._outputs, []) for v in eqn.outvars}
+        for name, variable in self._vertex_out.items():
+            if variable not in reached:
+                raise ValueError(
+                    f"expected vertex {name!r} to influence the output, got one that does not; "
+                    f"go on with what vertex returns: h = vertex(h, {name!r})"
+                )
+
+    def feedforward(self) -> Callable:
+        """`(model, x) -> outputs + values`."""
+        return self._part(self._given, self._outputs + self._held)
+
+    def predict(self) -> Callable:
+        """`(model, x, values) -> outputs + predictions`."""
+        return self._part(self._given + self._held, self._predicted())
+
+    def local(self, node: str) -> tuple[tuple[str, ...], Callable]:
+        """The parents of a node, and `(model, x, values of the parents) -> prediction`."""
+        outputs = self._outputs if node == OUTPUT else [self._vertex_in[node]]
+        read = self._read(self._needed(outputs, self._held), outputs)
+        parents = tuple(name for name in self.names if self._vertex_out[name] in read)
+        return parents, self._part(self._given + [self._vertex_out[name] for name in parents], outputs)
+
+    def split(self) -> tuple[Callable, Callable]:
+        """Cuts `predict` in two: `(model, x) -> constants` and `(model, x, constants, values) -> ...`.
+
+        The constants are what the input fixes, whatever the vertices hold. What depends on the parameters alone
+        stays in the second part: it has no batch axis, and XLA moves it out of loops by itself where that pays (a
+        transposed weight, for one, is better not stored).
+        """
+        of_input, of_vertices, constant = set(self._x), set(self._held), {}
+        for eqn in self.jaxpr.eqns:
+            read = self._read([eqn])
+            if eqn.primitive is vertex_p:
+                continue
+            if read & of_vertices:
+                of_vertices.update(eqn.outvars)
+            elif read & of_input:
+                of_input.update(eqn.outvars)
+        outputs = self._predicted()
+        varying = [eqn for eqn in self._needed(outputs, self._held) if of_vertices.intersection(eqn.outvars)]
+        wanted = self._read(varying, outputs) & of_input - set(self._x)
+        constant = sorted(wanted, key=self._producer.__getitem__)
+        return (
+            self._part(self._given, constant),
+            self._part(self._given + constant + self._held, outputs),
+        )
+
+    def _predicted(self) -> list[Any]:
+        return self._outputs + list(self._vertex_in.values())
+
+    def _part(self, inputs: Sequence[core.Var], outputs: Sequence[Any]) -> Callable:
+        eqns = self._needed(outputs, inputs)
+        read = self._read(eqns, outputs)
+        constants = [v for v in self._constants if v in read]
+        jaxpr = self.jaxpr.replace(
+            constvars=constants,
+            invars=list(inputs),
+            outvars=list(outputs),
+            eqns=eqns,
+            debug_info=self.jaxpr.debug_info.with_unknown_names(),
+        )
+        run = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, [self._constants[v] for v in constants]))
+        return lambda *groups: run(*(leaf for group in groups for leaf in group))
+
+    def _needed(self, outputs: Sequence[Any], available: Iterable[core.Var]) -> list[core.JaxprEqn]:
+        """The equations that lead from `available`, and the program's inputs, to `outputs`, in order."""
+        known, indices = set(available), set()
+        pending = [v for v in outputs if not isinstance(v, core.Literal)]
+        while pending:
+            v = pending.pop()
+            index = self._producer.get(v)
+            if v not in known and index is not None and index not in indices:
+                indices.add(index)
+                pending.extend(self._read([self.jaxpr.eqns[index]]))
+        return [self.jaxpr.eqns[i] for i in sorted(indices)]
+
+    @staticmethod
+    def _read(eqns: Sequence[core.JaxprEqn], outputs: Sequence[Any] = ()) -> set[core.Var]:
+        atoms = [v for eqn in eqns for v in eqn.invars] + list(outputs)
+        return {v for v in atoms if not isinstance(v, core.Literal)}

@@ -1,0 +1,78 @@
+"""Credit: the value that each vertex holds and the error that it carries; and the one local product.
+
+A rule ends with a `Credit`. What follows is the same for all of them: the derivative of each vertex's own
+prediction with respect to its parameters, times its error, at the values of the vertices just below.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from vicinal.graph import Graph, Values
+
+
+class Info(eqx.Module):
+    """What you may want to look at after an update; nothing here is carried on.
+
+    Attributes:
+        output: The feedforward output, `[batch, ...]`.
+        result: A `vicinal.inference.Result` code per example, `[batch]`; None if the rule settles nothing.
+        steps: Inference steps taken, `[batch]`.
+        energies: Energy of each vertex, and `"output"`, when inference stopped, `[batch]` each.
+        trace: The same before each step and after the last, `[steps + 1, batch]`; None unless asked for.
+    """
+
+    output: PyTree
+    result: Int[Array, " batch"] | None = None
+    steps: Int[Array, " batch"] | None = None
+    energies: dict[str, Float[Array, " batch"]] | None = None
+    trace: dict[str, Float[Array, "time batch"]] | None = None
+
+
+class Credit(eqx.Module):
+    """How a rule assigns credit.
+
+    Attributes:
+        loss: The loss of the feedforward output, `[batch]`.
+        values: What each vertex holds, `[batch, ...]`.
+        errors: Where each vertex's prediction should go, `[batch, ...]`: an error points from the prediction to
+            the target.
+        output_error: The same for the output.
+        info: What else the rule saw.
+    """
+
+    loss: Float[Array, " batch"]
+    values: Values
+    errors: Values
+    output_error: PyTree
+    info: Info
+
+
+def local_gradient(graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> PyTree:
+    """The gradient of every parameter from what the two ends of its synapses hold.
+
+    For each node (vertex or output) with prediction `p(theta, values just below)` this is `-(dp/dtheta)^T error`,
+    the mean over the batch. Local products of a parameter that serves several predictions add.
+
+    Args:
+        graph: The captured graph.
+        model: The model.
+        credit: Values and errors.
+        x: The batch of inputs, `[batch, ...]`.
+
+    Returns:
+        A tree like `model` with a gradient (for optax, which subtracts) in place of each floating-point array, and
+        None elsewhere.
+    """
+    parameters, rest = eqx.partition(model, eqx.is_inexact_array)
+
+    def predict(parameters: PyTree) -> Any:
+        return graph.predict(eqx.combine(parameters, rest), credit.values, x)
+
+    _, product = jax.vjp(predict, parameters)
+    (ascent,) = product((credit.output_error, credit.errors))
+    batch = credit.loss.shape[0]
+    return jax.tree.map(lambda g: -g / jnp.asarray(batch, g.dtype), ascent)

@@ -1,0 +1,328 @@
+"""Vertices and graphs: points of a JAX function that may hold a value of their own.
+
+`vertex` marks an array inside an ordinary function and does nothing else. `capture` traces the function once,
+cuts the program at the marks, and returns a `Graph` that can run it whole (`feedforward`) or with every vertex
+replaced by a value that it is given (`predict`). Everything that the learning rules do is built on these two.
+
+The functions work on one example; `Graph` maps them over the batch, here and nowhere else.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from vicinal._program import OUTPUT, UNROLL_LIMIT, Program, Spec, trace_flat, vertex_p
+
+__all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Marked", "Values", "capture", "mark", "vertex"]
+
+Values = dict[str, Float[Array, "batch ..."]]
+"""What the vertices hold, by name: arrays `[batch, ...]`."""
+
+def vertex(value: Float[Array, "..."], name: str) -> Float[Array, "..."]:
+    """Marks `value` as a vertex called `name`.
+
+    Outside `capture` this is the identity, under `jit`, `grad`, `vmap` and their compositions. Go on with what it
+    returns: a vertex whose result is not used is refused by `capture`.
+
+    Under `jax.vmap` *inside* the model one vertex holds all the mapped rows, with the mapped axis first. In the
+    body of a `jax.lax.scan` each iteration gets a vertex of its own: `name[0]`, `name[1]`, ... in order of
+    evaluation.
+
+    Args:
+        value: Real floating-point array of any shape.
+        name: Unique within the function; `"output"` is reserved.
+
+    Returns:
+        `value`, unchanged.
+
+    Raises:
+        TypeError: If `value` is not a real floating-point array, or `name` is not a string.
+        ValueError: If `name` is empty or reserved.
+
+    Example:
+        >>> import jax.numpy as jnp, vicinal as vc
+        >>> float(jax.grad(lambda x: vc.vertex(x**2, "square"))(3.0))
+        6.0
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"expected the vertex's name as a string, got {type(name).__name__}; write vertex(value, name)")
+    if not name or name == OUTPUT:
+        raise ValueError(f"expected a vertex name other than '' and '{OUTPUT}', got {name!r}; choose another name")
+    try:
+        dtype = jnp.result_type(value)
+    except (TypeError, ValueError):
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        got = type(value).__name__ if dtype is None else f"dtype {dtype}"
+        raise TypeError(
+            f"expected a real floating-point array at vertex {name!r}, got {got}; "
+            "mark an activity that can hold any real value"
+        )
+    return vertex_p.bind(jnp.asarray(value), name=name)
+
+
+
+
+@jax.tree_util.register_static
+class Graph:
+    """A function cut at its vertices; made by `capture`.
+
+    A graph holds no parameters: it is given the model at every call, so that the model may change. It is a static
+    pytree node, compared by identity, and may be passed into `jax.jit` or closed over.
+
+    Attributes:
+        vertices: Names in topological order.
+        parents: For each vertex, and for `"output"`, the vertices that its prediction reads directly.
+        children: For each vertex the nodes whose predictions read it, `"output"` among them.
+    """
+
+    vertices: tuple[str, ...]
+    parents: Mapping[str, tuple[str, ...]]
+    children: Mapping[str, tuple[str, ...]]
+
+    def __init__(self, program: Program):
+        self._spec: Spec = program.spec
+        self._output_structure = program.output_structure
+        self.vertices = program.names
+        self._local = {node: program.local(node) for node in (*self.vertices, OUTPUT)}
+        self.parents = MappingProxyType({node: parents for node, (parents, _) in self._local.items()})
+        children: dict[str, list[str]] = {name: [] for name in self.vertices}
+        for node, parents in self.parents.items():
+            for parent in parents:
+                children[parent].append(node)
+        self.children = MappingProxyType({name: tuple(nodes) for name, nodes in children.items()})
+        self._feedforward = program.feedforward()
+        self._predict = program.predict()
+        self._constant, self._varying = program.split()
+
+    def __repr__(self) -> str:
+        return f"Graph({', '.join(self.vertices)})"
+
+    def feedforward(self, model: PyTree, x: PyTree) -> tuple[PyTree, Values]:
+        """Runs the function: every vertex holds what is predicted for it.
+
+        Args:
+            model: The model captured, or one of the same structure.
+            x: A batch of inputs, `[batch, ...]` (every leaf, if `x` is a tree).
+
+        Returns:
+            `(output, values)`: the function's output and what each vertex holds, `[batch, ...]`.
+
+        Raises:
+            ValueError: If the model or the input differs in structure, shape or dtype from what was captured.
+        """
+        leaves, inputs = self._spec.check(model, x)
+        results = jax.vmap(self._feedforward, in_axes=(None, 0))(leaves, inputs)
+        return self._unpack(results)
+
+    def predict(self, model: PyTree, values: Values, x: PyTree) -> tuple[PyTree, Values]:
+        """Predicts every vertex, and the output, from the values that its parents hold.
+
+        Args:
+            model: The model captured, or one of the same structure.
+            values: What each vertex holds, `[batch, ...]`; all vertices must be there.
+            x: A batch of inputs, `[batch, ...]`.
+
+        Returns:
+            `(output, predictions)`, `[batch, ...]`. At `values` of `feedforward`, the predictions equal the values.
+
+        Raises:
+            ValueError: If the model, the values or the input differ from what was captured.
+        """
+        leaves, inputs = self._spec.check(model, x)
+        held = self._ordered(values)
+        results = jax.vmap(self._predict, in_axes=(None, 0, 0))(leaves, inputs, held)
+        return self._unpack(results)
+
+    def clamp(self, model: PyTree, x: PyTree) -> "Clamped":
+        """Fixes the model and the input, and computes what depends on them alone once.
+
+        Returns:
+            A function `values -> (output, predictions)`, equal to `predict` with this model and input. What no
+            vertex can change (the prediction of the first layer, say) is already in it.
+        """
+        leaves, inputs = self._spec.check(model, x)
+        return Clamped(self, leaves, inputs, jax.vmap(self._constant, in_axes=(None, 0))(leaves, inputs))
+
+    def prediction(self, node: str, model: PyTree, values: Values, x: PyTree) -> PyTree:
+        """Predicts one vertex (or `"output"`) from what its parents hold, touching nothing else.
+
+        Args:
+            node: The name of a vertex, or `"output"`.
+            model: The model captured, or one of the same structure.
+            values: What the vertices hold; only those in `parents[node]` are read.
+            x: A batch of inputs, `[batch, ...]`.
+
+        Returns:
+            The prediction, `[batch, ...]`.
+        """
+        if node not in self._local:
+            raise ValueError(f"expected a vertex of {self!r} or '{OUTPUT}', got {node!r}")
+        leaves, inputs = self._spec.check(model, x)
+        names, local = self._local[node]
+        results = jax.vmap(local, in_axes=(None, 0, 0))(leaves, inputs, [values[name] for name in names])
+        return jax.tree.unflatten(self._output_structure, results) if node == OUTPUT else results[0]
+
+    def adjoints(self, model: PyTree, values: Values, x: PyTree, output_error: PyTree) -> Values:
+        """Carries the output's error back to every vertex, through the predictions' Jacobians at `values`.
+
+        The error of a vertex is the sum over its children `c` of `J_c^T error_c`. At feedforward values, and with
+        minus the loss's gradient as output error, these are minus the loss's gradients: backpropagation.
+
+        Args:
+            model: The model captured, or one of the same structure.
+            values: What the vertices hold, `[batch, ...]`.
+            x: A batch of inputs, `[batch, ...]`.
+            output_error: A cotangent of the output, `[batch, ...]`.
+
+        Returns:
+            An error for each vertex, `[batch, ...]`.
+        """
+        errors: dict[str, Any] = {OUTPUT: output_error}
+        for node in (OUTPUT, *reversed(self.vertices)):
+            error = errors.setdefault(node, jnp.zeros_like(values[node]) if node != OUTPUT else None)
+            below = {parent: values[parent] for parent in self.parents[node]}
+            if below:
+                _, back = jax.vjp(lambda held, node=node: self.prediction(node, model, held, x), below)
+                for parent, carried in back(error)[0].items():
+                    errors[parent] = errors[parent] + carried if parent in errors else carried
+        return {name: errors[name] for name in self.vertices}
+
+    def _ordered(self, values: Values) -> list[Array]:
+        if set(values) != set(self.vertices):
+            missing, unknown = set(self.vertices) - set(values), set(values) - set(self.vertices)
+            raise ValueError(
+                f"expected a value for each vertex of {self!r}, got missing {sorted(missing)} "
+                f"and unknown {sorted(unknown)}; start from the values that feedforward returns"
+            )
+        return [values[name] for name in self.vertices]
+
+    def _unpack(self, results: list[Array]) -> tuple[PyTree, Values]:
+        split = len(results) - len(self.vertices)
+        output = jax.tree.unflatten(self._output_structure, results[:split])
+        return output, dict(zip(self.vertices, results[split:], strict=True))
+
+
+class Clamped(eqx.Module):
+    """`Graph.predict` with model and input fixed; made by `Graph.clamp`."""
+
+    graph: Graph
+    _leaves: list[Array]
+    _inputs: list[Array]
+    _constants: list[Array]
+
+    def __call__(self, values: Values) -> tuple[PyTree, Values]:
+        """Returns `(output, predictions)` for the values that the vertices hold."""
+        results = jax.vmap(self.graph._varying, in_axes=(None, 0, 0, 0))(
+            self._leaves, self._inputs, self._constants, self.graph._ordered(values)
+        )
+        return self.graph._unpack(results)
+
+
+def capture(model: Callable, x: PyTree) -> Graph:
+    """Traces `model` on one example and cuts it at its vertices.
+
+    `model` is any callable pytree: an Equinox module, or a function with its parameters bound by
+    `jax.tree_util.Partial(function, parameters)`. Its array leaves are the parameters. Trace a new graph when the
+    shape of the example changes. Vertices are followed through `jax.jit` and unrolled out of `jax.lax.scan` (up to
+    `UNROLL_LIMIT` iterations; all loops of such a model are then unrolled). They are refused where they cannot be
+    followed: under `jax.checkpoint`, `jax.lax.while_loop`, a traced `jax.lax.cond`, or a custom derivative.
+
+    Args:
+        model: Called as `model(x)`; returns an array, or a tree of arrays.
+        x: One example, without the batch axis (arrays or `jax.ShapeDtypeStruct`).
+
+    Returns:
+        The graph. A model without vertices gives a graph with none: its parameters all feed the output.
+
+    Raises:
+        ValueError: If two vertices share a name, a vertex cannot be followed, or a vertex does not influence the
+            output.
+        TypeError: If a parameter is a NumPy array, or the model is not callable.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vicinal as vc
+        >>> def network(weights, x):
+        ...     hidden = vc.vertex(jnp.tanh(weights[0] @ x), "hidden")
+        ...     return weights[1] @ hidden
+        >>> model = jax.tree_util.Partial(network, [jnp.ones((3, 2)), jnp.ones((1, 3))])
+        >>> graph = vc.capture(model, jnp.ones(2))
+        >>> graph.vertices, graph.parents["output"], graph.children["hidden"]
+        (('hidden',), ('hidden',), ('output',))
+        >>> output, values = graph.feedforward(model, jnp.ones((5, 2)))
+        >>> output.shape, values["hidden"].shape
+        ((5, 1), (5, 3))
+    """
+    if not callable(model):
+        raise TypeError(
+            f"expected a callable model, got {type(model).__name__}; "
+            "bind a function's parameters with jax.tree_util.Partial(function, parameters)"
+        )
+    return Graph(trace_flat(Spec(model, x)))
+
+
+# ---------------------------------------------------------------------------------- marking somebody else's model
+
+
+class Marked(eqx.Module):
+    """A callable whose output is a vertex; made by `mark`. Other attributes are those of the wrapped module."""
+
+    module: Callable
+    name: str = eqx.field(static=True)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Array:
+        return vertex(self.module(*args, **kwargs), self.name)
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__") or attribute in ("module", "name"):
+            raise AttributeError(attribute)
+        return getattr(self.module, attribute)
+
+
+def mark(model: PyTree, where: Callable[[PyTree], Any], names: Sequence[str] | None = None) -> PyTree:
+    """Makes the outputs of chosen submodules vertices, in a model that knows nothing of vertices.
+
+    Args:
+        model: An Equinox module (or any pytree).
+        where: Takes the model and returns one callable submodule or a sequence of them, as for `equinox.tree_at`.
+        names: A name for each; by default the path of the submodule, such as `layers[0]`.
+
+    Returns:
+        A copy of the model in which each chosen submodule is wrapped in `Marked`.
+
+    Raises:
+        ValueError: If `where` chooses nothing, or the number of names differs.
+        TypeError: If a chosen part is not callable.
+
+    Example:
+        >>> import equinox as eqx, jax, jax.numpy as jnp, vicinal as vc
+        >>> mlp = eqx.nn.MLP(4, 2, width_size=8, depth=2, key=jax.random.key(0))
+        >>> marked = vc.mark(mlp, lambda mlp: mlp.layers[:-1])
+        >>> vc.capture(marked, jnp.ones(4)).vertices
+        ('layers[0]', 'layers[1]')
+    """
+    chosen = where(model)
+    modules = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+    if not modules:
+        raise ValueError("expected `where` to choose at least one submodule, got none; return a submodule or a list")
+    for module in modules:
+        if not callable(module):
+            raise TypeError(f"expected callable submodules from `where`, got {type(module).__name__}")
+    if names is None:
+        names = [_path_of(module, model) for module in modules]
+    if len(names) != len(modules):
+        raise ValueError(f"expected {len(modules)} names, one per chosen submodule, got {len(names)}")
+    wrapped = [Marked(module, name) for module, name in zip(modules, names, strict=True)]
+    flat_where = (lambda m: list(where(m))) if isinstance(chosen, list | tuple) else (lambda m: [where(m)])
+    return eqx.tree_at(flat_where, model, wrapped)
+
+
+def _path_of(module: Any, model: PyTree) -> str:
+    found = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda node: node is module)[0]
+    path = next((path for path, node in found if node is module), ())
+    return jax.tree_util.keystr(path).lstrip(".") or type(module).__name__

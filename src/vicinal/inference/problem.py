@@ -1,0 +1,96 @@
+"""What inference minimises: the energy of the vertices while input and target are held."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from vicinal.energy import Precision, gaussian, precision_of, weighted_error
+from vicinal.graph import OUTPUT, Clamped, Graph, Values
+from vicinal.losses import Loss, loss_and_error
+
+
+class Errors(eqx.Module):
+    """The errors at one point: of each vertex, `[batch, ...]`, and of the output; and the output's loss, `[batch]`."""
+
+    vertices: Values
+    output: PyTree
+    loss: Float[Array, " batch"]
+
+
+class Problem(eqx.Module):
+    """The energy `F = nudge * loss(output, y) + sum over vertices of precision/2 ||value - prediction||^2`.
+
+    With `nudge = 1` the output is clamped to the target. With `nudge = n < 1` it is held at
+    `n * target + (1 - n) * prediction`, anew at every step, which is the same as `n` times the loss.
+
+    Attributes:
+        graph: The captured graph.
+        model: The model.
+        x: Inputs, `[batch, ...]`, clamped.
+        y: Targets, `[batch, ...]`.
+        loss: Loss of one example.
+        nudge: In (0, 1].
+        precision: Of each vertex.
+        predict: The predictions with model and input fixed.
+    """
+
+    graph: Graph
+    model: PyTree
+    x: PyTree
+    y: PyTree
+    loss: Loss = eqx.field(static=True)
+    nudge: Float[Array, ""]
+    precision: Precision
+    predict: Clamped
+
+    def __init__(
+        self,
+        graph: Graph,
+        model: PyTree,
+        x: PyTree,
+        y: PyTree,
+        loss: Loss,
+        nudge: Any = 1.0,
+        precision: Precision = None,
+    ):
+        self.graph, self.model, self.x, self.y, self.loss = graph, model, x, y, loss
+        self.nudge = jnp.asarray(nudge)
+        self.precision = precision
+        self.predict = graph.clamp(model, x)
+
+    def errors(self, values: Values) -> Errors:
+        """The errors when the vertices hold `values`: one prediction of every vertex."""
+        return self._errors(values, *self.predict(values))
+
+    def descent(self, values: Values) -> tuple[Values, Values, Errors]:
+        """Minus the slope of the energy in each value, in its two parts.
+
+        Returns:
+            `(feedback, own, errors)`: the children's errors carried back, `sum over c of J_c^T error_c`; the
+            vertices' own errors, which pull the other way (`-dF/dvalue = feedback - own`); and all errors.
+        """
+        (output, predictions), back = jax.vjp(self.predict, values)
+        errors = self._errors(values, output, predictions)
+        (feedback,) = back((errors.output, errors.vertices))
+        return feedback, errors.vertices, errors
+
+    def energies(self, values: Values) -> dict[str, Float[Array, " batch"]]:
+        """The energy of each vertex, and of `"output"`, per example."""
+        output, predictions = self.predict(values)
+        energies = {
+            name: gaussian(value, predictions[name], precision_of(self.precision, name, value))
+            for name, value in values.items()
+        }
+        loss = jax.vmap(self.loss)(output, self.y)
+        return energies | {OUTPUT: self.nudge.astype(loss.dtype) * loss}
+
+    def _errors(self, values: Values, output: PyTree, predictions: Values) -> Errors:
+        vertices = {
+            name: weighted_error(value, predictions[name], precision_of(self.precision, name, value))
+            for name, value in values.items()
+        }
+        loss, output_error = loss_and_error(self.loss, output, self.y)
+        return Errors(vertices, jax.tree.map(lambda e: self.nudge.astype(e.dtype) * e, output_error), loss)

@@ -1,0 +1,114 @@
+"""Losses of one example, `loss(output, target) -> scalar`; the library maps them over the batch.
+
+A target may be a class index where the output is a vector. Every loss here is minus a log-likelihood whose gradient
+with respect to the output is `prediction - target`, so that the output's error is always `target - prediction`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+Loss = Callable[..., Float[Array, ""]]
+"""`loss(output, target) -> scalar` for one example."""
+
+
+def _as_distribution(output: Float[Array, "..."], target: Array) -> Float[Array, "..."]:
+    if jnp.issubdtype(target.dtype, jnp.integer) and target.ndim == output.ndim - 1:
+        return jax.nn.one_hot(target, output.shape[-1], dtype=output.dtype)
+    if target.shape != output.shape:
+        raise ValueError(
+            f"expected a target of the output's shape {list(output.shape)}, or class indices of shape "
+            f"{list(output.shape[:-1])}, got {target.dtype}{list(target.shape)}"
+        )
+    return target.astype(output.dtype)
+
+
+def squared_error(
+    output: Float[Array, "*shape"], target: Float[Array, "*shape"] | Int[Array, "..."]
+) -> Float[Array, ""]:
+    """Half the squared distance, `1/2 ||target - output||^2`, summed over all units.
+
+    Args:
+        output: Any shape.
+        target: The same shape; or class indices, which stand for one-hot vectors along the last axis.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If the shapes do not match.
+
+    Example:
+        >>> float(squared_error(jnp.array([1.0, 2.0]), jnp.array([0.0, 0.0])))
+        2.5
+    """
+    return 0.5 * jnp.sum(jnp.square(_as_distribution(output, target) - output))
+
+
+def softmax_cross_entropy(
+    output: Float[Array, "*shape classes"], target: Float[Array, "*shape classes"] | Int[Array, "*shape"]
+) -> Float[Array, ""]:
+    """Cross-entropy of `softmax(output)` along the last axis, summed over the others; in nats.
+
+    Args:
+        output: Logits.
+        target: Class indices, or distributions over the classes.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If the shapes do not match.
+
+    Example:
+        >>> round(float(softmax_cross_entropy(jnp.zeros(4), jnp.array(2))), 4)  # ln 4
+        1.3863
+    """
+    return -jnp.sum(_as_distribution(output, target) * jax.nn.log_softmax(output, axis=-1))
+
+
+def sigmoid_cross_entropy(
+    output: Float[Array, "*shape"], target: Float[Array, "*shape"] | Int[Array, "..."]
+) -> Float[Array, ""]:
+    """Cross-entropy of independent Bernoulli units with probabilities `sigmoid(output)`, summed; in nats.
+
+    Args:
+        output: Logits, any shape.
+        target: Probabilities in [0, 1] of the same shape; or class indices (one-hot along the last axis).
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If the shapes do not match.
+
+    Example:
+        >>> round(float(sigmoid_cross_entropy(jnp.zeros(2), jnp.array([1.0, 0.0]))), 4)  # 2 ln 2
+        1.3863
+    """
+    target = _as_distribution(output, target)
+    return -jnp.sum(target * jax.nn.log_sigmoid(output) + (1 - target) * jax.nn.log_sigmoid(-output))
+
+def loss_and_error(loss: Loss, output: PyTree, y: PyTree) -> tuple[Float[Array, " batch"], PyTree]:
+    """The loss of each example, and the output's error: minus the loss's gradient, `target - prediction`.
+
+    Raises:
+        ValueError: If the loss of one example is not a scalar, or the batch sizes of output and target differ.
+    """
+    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves((output, y))}
+    if len(sizes) > 1:
+        raise ValueError(f"expected as many targets as inputs, got batch sizes {sorted(s[0] for s in sizes if s)}")
+
+    def losses(output: PyTree) -> Float[Array, " batch"]:
+        value = jax.vmap(loss)(output, y)
+        if value.ndim != 1:
+            raise ValueError(
+                f"expected the loss of one example as a scalar, got shape {list(value.shape[1:])}; sum over its units"
+            )
+        return value
+
+    values, back = jax.vjp(losses, output)
+    (slope,) = back(jnp.ones_like(values))
+    return values, jax.tree.map(jnp.negative, slope)

@@ -1,0 +1,48 @@
+"""Backpropagation: feedforward values, adjoints as errors."""
+
+import equinox as eqx
+from jaxtyping import PRNGKeyArray, PyTree
+
+from vicinal.credit import Credit, Info
+from vicinal.graph import Graph, Values
+from vicinal.losses import Loss, loss_and_error, softmax_cross_entropy
+from vicinal.rules.base import Rule, State
+
+
+class Backprop(Rule):
+    """Backpropagation of the loss, written as the other rules are; the reference of all comparisons.
+
+        value_l = prediction_l                          (feedforward)
+        error_L = -dLoss/d output
+        error_l = sum over children c of J_c^T error_c
+
+    The gradient equals `jax.grad` of the mean loss, at the same cost once compiled.
+
+    Args:
+        loss: Loss of one example, `loss(output, target) -> scalar`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vicinal as vc
+        >>> model = vc.nn.MLP((3, 4, 2), key=jax.random.key(0))
+        >>> graph = vc.capture(model, jnp.ones(3))
+        >>> rule = vc.rules.Backprop()
+        >>> loss, gradient, _, _ = rule.value_and_grad(graph, model, (), jnp.ones((5, 3)), jnp.zeros(5, int))
+        >>> gradient.layers[0].weight.shape
+        (4, 3)
+
+    References:
+        Rumelhart, Hinton and Williams, Learning representations by back-propagating errors, Nature 323, 1986.
+    """
+
+    loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
+
+    def credit(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Credit, State]:
+        output, values = graph.feedforward(model, x)
+        loss, output_error = loss_and_error(self.loss, output, y)
+        errors = graph.adjoints(model, values, x, output_error)
+        return Credit(loss, values, errors, output_error, Info(output)), state
+
+    def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
+        return graph.adjoints(model, credit.values, x, credit.output_error)

@@ -1,0 +1,98 @@
+"""The contract of every learning rule."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from vicinal.credit import Credit, Info, local_gradient
+from vicinal.graph import Graph, Values
+from vicinal.losses import Loss
+
+State = PyTree
+"""What a rule carries from one update to the next: any pytree; `()` for a rule without memory."""
+
+
+class Rule(eqx.Module):
+    """A learning rule: what value does each vertex hold, and what error does it carry?
+
+    A rule is a frozen pytree. Its numeric hyper-parameters are arrays, so that changing one does not recompile, and
+    a grid of them can be mapped with `jax.vmap`. To write a rule, give `credit` and `errors`; everything else
+    follows, and `vicinal.testing.check_rule` says whether it keeps the contract.
+    """
+
+    loss: eqx.AbstractVar[Loss]
+
+    def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> State:
+        """Returns the state before the first update; `()` unless the rule remembers something."""
+        del graph, model, key
+        return ()
+
+    def credit(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Credit, State]:
+        """Assigns credit for a batch.
+
+        Args:
+            graph: The captured graph.
+            model: The model.
+            state: From `init` or the last update.
+            x: Inputs, `[batch, ...]`.
+            y: Targets, `[batch, ...]`.
+            key: Needed by rules that draw random numbers.
+
+        Returns:
+            `(credit, state)`.
+        """
+        raise NotImplementedError
+
+    def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
+        """The error each vertex carries, from what is held: the rule's reading of `credit`.
+
+        What this function reads is what the synapses need; `vicinal.analysis.audit` differentiates it to see
+        whether that is local.
+        """
+        raise NotImplementedError
+
+    def value_and_grad(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, ""], PyTree, State, Info]:
+        """The drop-in for `jax.value_and_grad`: `credit`, then the local product.
+
+        Args:
+            graph: The captured graph.
+            model: The model.
+            state: From `init` or the last update.
+            x: Inputs, `[batch, ...]`.
+            y: Targets, `[batch, ...]`.
+            key: Needed by rules that draw random numbers.
+
+        Returns:
+            `(loss, gradient, state, info)`: the mean feedforward loss before the update; a tree like the model's
+            floating-point arrays, the mean over the batch; the new state; what the rule saw.
+        """
+        credit, state = self.credit(graph, model, state, x, y, key=key)
+        return jnp.mean(credit.loss), local_gradient(graph, model, credit, x), state, credit.info
+
+    def step(
+        self,
+        graph: Graph,
+        optimizer: optax.GradientTransformation,
+        model: PyTree,
+        optimizer_state: optax.OptState,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
+        """One update of the model: `value_and_grad`, then the optimiser.
+
+        Returns:
+            `(model, optimizer_state, state, loss, info)`.
+        """
+        loss, gradient, state, info = self.value_and_grad(graph, model, state, x, y, key=key)
+        parameters = eqx.filter(model, eqx.is_inexact_array)
+        update, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
+        return eqx.apply_updates(model, update), optimizer_state, state, loss, info
