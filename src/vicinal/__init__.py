@@ -1,10 +1,12 @@
 """vicinal trains neural networks by local learning: each synapse changes with what its two ends hold."""
 
 from vicinal import (
+    data as data,
     inference as inference,
     losses as losses,
     nn as nn,
     rules as rules,
+    train as train,
 )
 from vicinal.credit import Credit as Credit, Info as Info, local_gradient as local_gradient
 from vicinal.graph import Graph as Graph, capture as capture, mark as mark, vertex as vertex

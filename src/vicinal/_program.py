@@ -1,7 +1,7 @@
 """Under `graph`: the vertex primitive, and a traced program that can be cut into parts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -152,8 +152,11 @@ def trace_flat(spec: Spec) -> "Program":
 
 
 def _cannot_follow(name: str, path: Path) -> ValueError:
+    checkpoint = "remove jax.checkpoint (jax.remat) around it"
     advice = {
-        "checkpoint": "remove jax.checkpoint (jax.remat) around it",
+        "checkpoint": checkpoint,
+        "remat": checkpoint,
+        "remat2": checkpoint,
         "while": "write the loop as a Python loop or a jax.lax.scan",
         "cond": "place the vertex before or after the branch",
     }

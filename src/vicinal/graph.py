@@ -14,14 +14,18 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from vicinal._program import OUTPUT, UNROLL_LIMIT, Program, Spec, trace_flat, vertex_p
 
 __all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Marked", "Values", "capture", "mark", "vertex"]
 
+_ARRAY_LIKE = (jax.Array, np.ndarray, np.generic, float, int, complex)
+
 Values = dict[str, Float[Array, "batch ..."]]
 """What the vertices hold, by name: arrays `[batch, ...]`."""
+
 
 def vertex(value: Float[Array, "..."], name: str) -> Float[Array, "..."]:
     """Marks `value` as a vertex called `name`.
@@ -53,19 +57,13 @@ def vertex(value: Float[Array, "..."], name: str) -> Float[Array, "..."]:
         raise TypeError(f"expected the vertex's name as a string, got {type(name).__name__}; write vertex(value, name)")
     if not name or name == OUTPUT:
         raise ValueError(f"expected a vertex name other than '' and '{OUTPUT}', got {name!r}; choose another name")
-    try:
-        dtype = jnp.result_type(value)
-    except (TypeError, ValueError):
-        dtype = None
+    dtype = jnp.result_type(value) if isinstance(value, _ARRAY_LIKE) else None
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        got = type(value).__name__ if dtype is None else f"dtype {dtype}"
         raise TypeError(
-            f"expected a real floating-point array at vertex {name!r}, got {got}; "
+            f"expected a real floating-point array at vertex {name!r}, got {dtype or type(value).__name__}; "
             "mark an activity that can hold any real value"
         )
     return vertex_p.bind(jnp.asarray(value), name=name)
-
-
 
 
 @jax.tree_util.register_static

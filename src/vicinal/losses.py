@@ -91,6 +91,7 @@ def sigmoid_cross_entropy(
     target = _as_distribution(output, target)
     return -jnp.sum(target * jax.nn.log_sigmoid(output) + (1 - target) * jax.nn.log_sigmoid(-output))
 
+
 def loss_and_error(loss: Loss, output: PyTree, y: PyTree) -> tuple[Float[Array, " batch"], PyTree]:
     """The loss of each example, and the output's error: minus the loss's gradient, `target - prediction`.
 

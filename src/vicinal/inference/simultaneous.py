@@ -94,7 +94,7 @@ class Simultaneous(Inference):
             # An example that is not a number never moves again: the comparison is False.
             moving = moving & (largest(slope) > tolerance)
             state = jax.tree.map(lambda new, old: select(moving, {"": new}, {"": old})[""], moved, state)
-            return t + 1, state, moving, steps + moving, trace
+            return t + 1, state, moving, steps + moving.astype(steps.dtype), trace
 
         moving, steps = jnp.ones(batch, bool), jnp.zeros(batch, jnp.int32)
         loop = (jnp.int32(0), state, moving, steps, trace)

@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
@@ -22,6 +21,7 @@ class Linear(eqx.Module):
         bias: `[out_features]`, or None.
 
     Example:
+        >>> import jax, jax.numpy as jnp
         >>> Linear(3, 2, key=jax.random.key(0))(jnp.ones(3)).shape
         (2,)
     """
@@ -63,6 +63,7 @@ class Conv2d(eqx.Module):
         bias: `[out_channels, 1, 1]`, or None.
 
     Example:
+        >>> import jax, jax.numpy as jnp
         >>> Conv2d(1, 4, 3, stride=2, key=jax.random.key(0))(jnp.ones((1, 9, 9))).shape
         (4, 4, 4)
     """

@@ -5,6 +5,8 @@ as `f(W a + b)`; with `vertex_at="pre"` it holds the potential, predicted as `W 
 same mark. The output layer is linear: the loss brings its own non-linearity.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -69,8 +71,7 @@ class MLP(eqx.Module):
             raise ValueError(f"expected at least two sizes, the input's and the output's, got {tuple(sizes)}")
         keys = jax.random.split(key, len(sizes) - 1)
         self.layers = tuple(
-            Linear(below, above, use_bias, key=k)
-            for below, above, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
+            Linear(below, above, use_bias, key=k) for below, above, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
         )
         self.activation = activation_function(activation)
         self.vertex_at = _checked_place(vertex_at)
@@ -181,11 +182,10 @@ class ConvNet(eqx.Module):
             layer = Conv2d(shape[0], channels, kernel, stride, padding, use_bias=use_bias, key=next(keys))
             shape = self._shape_after(layer, shape)
             made.append(layer)
-        widths = [int(jnp.prod(jnp.asarray(shape))), *sizes]
+        widths = [math.prod(shape), *sizes]
         self.convolutions = tuple(made)
         self.layers = tuple(
-            Linear(below, above, use_bias, key=next(keys))
-            for below, above in zip(widths[:-1], widths[1:], strict=True)
+            Linear(below, above, use_bias, key=next(keys)) for below, above in itertools.pairwise(widths)
         )
         self.activation = activation_function(activation)
         self.vertex_at = _checked_place(vertex_at)

@@ -37,7 +37,14 @@ class Backprop(Rule):
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
 
     def credit(
-        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+        self,
+        graph: Graph,
+        model: PyTree,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Credit, State]:
         output, values = graph.feedforward(model, x)
         loss, output_error = loss_and_error(self.loss, output, y)

@@ -30,7 +30,14 @@ class Rule(eqx.Module):
         return ()
 
     def credit(
-        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+        self,
+        graph: Graph,
+        model: PyTree,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Credit, State]:
         """Assigns credit for a batch.
 
@@ -56,7 +63,14 @@ class Rule(eqx.Module):
         raise NotImplementedError
 
     def value_and_grad(
-        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+        self,
+        graph: Graph,
+        model: PyTree,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, ""], PyTree, State, Info]:
         """The drop-in for `jax.value_and_grad`: `credit`, then the local product.
 
@@ -94,5 +108,7 @@ class Rule(eqx.Module):
         """
         loss, gradient, state, info = self.value_and_grad(graph, model, state, x, y, key=key)
         parameters = eqx.filter(model, eqx.is_inexact_array)
-        update, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
+        # Under strict promotion optax's own arithmetic (a float to the power of an integer count) would raise.
+        with jax.numpy_dtype_promotion("standard"):
+            update, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
         return eqx.apply_updates(model, update), optimizer_state, state, loss, info

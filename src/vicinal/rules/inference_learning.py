@@ -67,7 +67,14 @@ class InferenceLearning(Rule):
             raise ValueError(f"expected start as 'feedforward' or 'random', got {self.start!r}")
 
     def credit(
-        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+        self,
+        graph: Graph,
+        model: PyTree,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Credit, State]:
         self._check_precision(graph)
         output, feedforward = graph.feedforward(model, x)

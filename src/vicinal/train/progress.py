@@ -1,0 +1,69 @@
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, nothing for what ends within a second."""
+
+import sys
+import time
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """Shows steps, loss, accuracy and examples per second.
+
+    Args:
+        total: Steps in all.
+        done: Steps done before (a resumed run).
+        enabled: False shows nothing; None shows a bar on a terminal and a line every ten seconds elsewhere.
+        title: What is being trained.
+    """
+
+    _QUIET_SECONDS, _LINE_SECONDS = 1.0, 10.0
+
+    def __init__(self, total: int, done: int = 0, enabled: bool | None = None, title: str = "training"):
+        self.total, self.title, self._enabled = total, title, enabled
+        self._begun = self._last_line = time.monotonic()
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._done = done
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, loss: float, accuracy: float | None, rate: float) -> None:
+        """Shows where the run is.
+
+        Args:
+            step: Steps done.
+            loss: Mean training loss of late.
+            accuracy: Training accuracy of late, in [0, 1], or None.
+            rate: Examples per second.
+        """
+        now = time.monotonic()
+        if self._enabled is False or now - self._begun < self._QUIET_SECONDS:
+            return
+        words = f"loss {loss:.4f}" + ("" if accuracy is None else f"  accuracy {accuracy:.1%}")
+        words += f"  {rate:,.0f} examples/s"
+        if self._console.is_terminal:
+            self._show_bar(step, words)
+        elif now - self._last_line >= self._LINE_SECONDS or step >= self.total:
+            self._last_line = now
+            print(f"{self.title}: step {step} of {self.total}  {words}", file=sys.stderr, flush=True)
+
+    def _show_bar(self, step: int, words: str) -> None:
+        if self._bar is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.percentage:>3.0f}%"),
+            )
+            self._bar = Progress(
+                *columns, TextColumn("{task.fields[words]}"), TimeRemainingColumn(), console=self._console
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.total, completed=self._done, words=words)
+        self._bar.update(self._task, completed=step, words=words)
