@@ -1,6 +1,7 @@
 """vicinal trains neural networks by local learning: each synapse changes with what its two ends hold."""
 
 from vicinal import (
+    analysis as analysis,
     data as data,
     inference as inference,
     losses as losses,

@@ -184,7 +184,8 @@ class Program:
         self._x = list(closed.jaxpr.invars[split:])
         self._given = list(closed.jaxpr.invars)
         self._outputs = list(closed.jaxpr.outvars)
-        self._vertex_in, self._vertex_out = {}, {}
+        self._vertex_in: dict[str, Any] = {}
+        self._vertex_out: dict[str, core.Var] = {}
         seen: Counter[str] = Counter()
         for eqn in closed.jaxpr.eqns:
             if eqn.primitive is vertex_p:
@@ -216,6 +217,14 @@ class Program:
         read = self._read(self._needed(outputs, self._held), outputs)
         parents = tuple(name for name in self.names if self._vertex_out[name] in read)
         return parents, self._part(self._given + [self._vertex_out[name] for name in parents], outputs)
+
+    def reads(self, node: str) -> tuple[tuple[str, ...], bool]:
+        """The parameters that the prediction of a node reads, by path, and whether it reads the input."""
+        outputs = self._outputs if node == OUTPUT else [self._vertex_in[node]]
+        read = self._read(self._needed(outputs, self._held), outputs)
+        return tuple(path for path, v in zip(self.spec.paths, self._given, strict=False) if v in read), any(
+            v in read for v in self._x
+        )
 
     def split(self) -> tuple[Callable, Callable]:
         """Cuts `predict` in two: `(model, x) -> constants` and `(model, x, constants, values) -> ...`.

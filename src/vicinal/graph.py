@@ -77,11 +77,15 @@ class Graph:
         vertices: Names in topological order.
         parents: For each vertex, and for `"output"`, the vertices that its prediction reads directly.
         children: For each vertex the nodes whose predictions read it, `"output"` among them.
+        parameters: For each node the paths (`.layers[0].weight`) of the parameters that its prediction reads.
+        reads_input: The nodes whose predictions read the input directly.
     """
 
     vertices: tuple[str, ...]
     parents: Mapping[str, tuple[str, ...]]
     children: Mapping[str, tuple[str, ...]]
+    parameters: Mapping[str, tuple[str, ...]]
+    reads_input: frozenset[str]
 
     def __init__(self, program: Program):
         self._spec: Spec = program.spec
@@ -94,6 +98,9 @@ class Graph:
             for parent in parents:
                 children[parent].append(node)
         self.children = MappingProxyType({name: tuple(nodes) for name, nodes in children.items()})
+        reads = {node: program.reads(node) for node in self.parents}
+        self.parameters = MappingProxyType({node: paths for node, (paths, _) in reads.items()})
+        self.reads_input = frozenset(node for node, (_, from_input) in reads.items() if from_input)
         self._feedforward = program.feedforward()
         self._predict = program.predict()
         self._constant, self._varying = program.split()

@@ -1,0 +1,56 @@
+"""Angles between two updates."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+CONCATENATED = "concatenated"
+"""Name of the angle between whole updates, all parameters in one vector."""
+
+
+def angle(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
+    """The angle between two arrays taken as vectors, in degrees; not a number if one is zero.
+
+    By `2 atan2(|a/|a| - b/|b||, |a/|a| + b/|b||)`, exact also for small angles, where the arc cosine is not.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(angle(jnp.array([1.0, 0.0]), jnp.array([1.0, 1.0]))), 4)
+        45.0
+    """
+    a, b = a.reshape(-1), b.reshape(-1)
+    a, b = a / jnp.linalg.norm(a), b / jnp.linalg.norm(b)
+    return jnp.rad2deg(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))
+
+
+def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
+    """The angle of each weight matrix, and of the whole update, to those of a reference; in degrees.
+
+    The two tell different things: inference learning scales the update of each layer, so that its matrices may all
+    point along backpropagation's while their concatenation does not.
+
+    Args:
+        update: Gradients (or updates) in a tree like the model.
+        reference: The same structure.
+
+    Returns:
+        One angle for each array of at least two axes, by its path (`layers[0].weight`), then `"concatenated"` over
+        all arrays.
+
+    Raises:
+        ValueError: If the structures differ.
+    """
+    ours, theirs = (
+        jax.tree_util.tree_flatten_with_path(eqx.filter(t, eqx.is_inexact_array)) for t in (update, reference)
+    )
+    if ours[1] != theirs[1]:
+        raise ValueError(
+            "expected two updates of the same structure, got different ones; compare gradients of one model"
+        )
+    pairs = [
+        (jax.tree_util.keystr(path).lstrip("."), a, b) for (path, a), (_, b) in zip(ours[0], theirs[0], strict=True)
+    ]
+    found = {name: angle(a, b) for name, a, b in pairs if a.ndim >= 2}
+    whole = [jnp.concatenate([pair[i].reshape(-1) for pair in pairs]) for i in (1, 2)]
+    return found | {CONCATENATED: angle(*whole)}

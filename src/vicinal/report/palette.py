@@ -1,0 +1,95 @@
+"""How a rule or a vertex looks in a figure: a colour for light and dark pages, a dash pattern and a marker.
+
+The six colours stay apart under the common forms of colour blindness, and reach a contrast of 3 to 1 on the
+page's background in both modes. The dash pattern tells lines apart in black-and-white print.
+"""
+
+import dataclasses
+
+from vicinal.report.results import Comparison
+
+__all__ = ["DARK", "GRID", "INK", "MUTED", "LineStyle", "rule_styles", "vertex_styles"]
+
+INK = "#22272d"
+MUTED = "#5b646e"
+GRID = "#e3e1da"
+
+_LIGHT = ("#0072b2", "#d55e00", "#00936b", "#c2619c", "#3a3f46", "#6e5a00")
+_DARK = ("#4fb0ea", "#ff8a3d", "#2cc598", "#f0a3d0", "#f1f3f5", "#f0dc82")
+
+DARK = {INK: "#e8e6e1", MUTED: "#a3acb5", GRID: "#343a41", **dict(zip(_LIGHT, _DARK, strict=True))}
+"""Colour on a light page -> its counterpart on a dark page."""
+
+_DASHES: tuple[tuple[float, ...], ...] = (
+    (),
+    (5.0, 2.0),
+    (1.2, 1.4),
+    (6.0, 1.6, 1.2, 1.6),
+    (2.6, 1.3),
+    (6.0, 1.4, 1.2, 1.4, 1.2, 1.4),
+)
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+@dataclasses.dataclass(frozen=True)
+class LineStyle:
+    """The look of one line.
+
+    Args:
+        color: `"#rrggbb"` on a light page.
+        dark: `"#rrggbb"` on a dark page.
+        dashes: Lengths of strokes and gaps in units of the line width; empty for a solid line.
+        marker: A matplotlib marker.
+    """
+
+    color: str
+    dark: str
+    dashes: tuple[float, ...]
+    marker: str
+
+
+def rule_styles(comparison: Comparison) -> dict[str, LineStyle]:
+    """Give each rule its look; after six rules the colours return with other dashes.
+
+    Args:
+        comparison: The results.
+
+    Returns:
+        Rule name -> look.
+    """
+    styles = {}
+    for index, rule in enumerate(comparison.rules):
+        color = (rule.color or _LIGHT[index % len(_LIGHT)]).lower()
+        shift = (index + index // len(_LIGHT)) % len(_DASHES)
+        styles[rule.name] = LineStyle(color, _dark(color), _DASHES[shift], _MARKERS[shift])
+    return styles
+
+
+def vertex_styles(names: list[str]) -> dict[str, LineStyle]:
+    """Give each vertex its look: a ramp of colours from input to output.
+
+    Args:
+        names: Vertex names, from input to output.
+
+    Returns:
+        Vertex name -> look.
+    """
+    from matplotlib import colormaps  # slow to import, and only needed when a report is drawn
+    from matplotlib.colors import to_hex
+
+    ramp = colormaps["plasma"]
+    styles = {}
+    for index, name in enumerate(names):
+        depth = index / max(len(names) - 1, 1)
+        color, dark = to_hex(ramp(0.08 + 0.56 * depth)), to_hex(ramp(0.42 + 0.5 * depth))
+        shift = (index + 1) % len(_DASHES)  # the solid line is kept for the sum
+        styles[name] = LineStyle(color, dark, _DASHES[shift], _MARKERS[shift])
+    return styles
+
+
+def _dark(color: str) -> str:
+    """Return the counterpart of a colour on a dark page: from the table, or mixed with white."""
+    if color in DARK:
+        return DARK[color]
+    channels = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+    return "#" + "".join(f"{round(channel + 0.4 * (255 - channel)):02x}" for channel in channels)

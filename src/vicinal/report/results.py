@@ -1,0 +1,253 @@
+"""What a comparison of learning rules produced, as plain Python data that can be stored as JSON.
+
+Nothing here needs JAX: a report can be drawn again later from the stored file alone. The three classes clean
+what they are given when they are built (numpy scalars and arrays become Python numbers and lists, every
+number that is not finite becomes `math.nan`), so two results are equal exactly when their JSON is.
+"""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+__all__ = ["CONCATENATED", "Comparison", "Curve", "RuleResult"]
+
+CONCATENATED = "concatenated"
+"""The key of `RuleResult.angles` for the angle between all weights at once, joined into one vector."""
+
+_FORMAT = "vicinal-comparison-1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """How training went: one row per seed, one column per recorded step.
+
+    A seed whose training stopped early is filled up with `nan`. A quantity that was not recorded is an empty
+    list.
+
+    Args:
+        steps: The training steps at which something was recorded, in increasing order; `[points]`.
+        test_accuracy: Fraction of the test set classified correctly; `[seeds][points]`.
+        test_loss: Mean output loss per test example; `[seeds][points]`.
+        train_loss: Mean output loss per training example; `[seeds][points]`.
+
+    Raises:
+        ValueError: If a row does not have one number per recorded step.
+    """
+
+    steps: list[int]
+    test_accuracy: list[list[float]]
+    test_loss: list[list[float]]
+    train_loss: list[list[float]] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _set(self, "steps", [int(step) for step in self.steps])
+        for name in ("test_accuracy", "test_loss", "train_loss"):
+            rows = [_numbers(row) for row in getattr(self, name)]
+            for seed, row in enumerate(rows):
+                if len(row) != len(self.steps):
+                    raise ValueError(
+                        f"Curve.{name}: seed {seed} has {len(row)} points, but there are {len(self.steps)} "
+                        "steps. Fill up a seed that stopped early with nan."
+                    )
+            _set(self, name, rows)
+        _check_fractions("Curve.test_accuracy", [value for row in self.test_accuracy for value in row])
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleResult:
+    """What one learning rule did, on every seed.
+
+    Args:
+        name: Short name, unique within a comparison, such as `"il-prox"`.
+        label: Name for people, such as `"inference learning"`.
+        paper: Where the rule comes from, in words; may be empty.
+        test_accuracy: Test accuracy at the end of training, as a fraction; `[seeds]`.
+        test_loss: Mean output loss per test example at the end of training; `[seeds]`.
+        angles: Layer name (and `CONCATENATED`) -> angle in degrees between this rule's update and
+            backpropagation's; `[seeds]` each.
+        milliseconds_per_step: Median wall time of one training step in milliseconds, or None if not measured.
+        steps_to_90: The first training step at which the test accuracy reached 90 %, or None; `[seeds]`.
+        curve: The course of training.
+        energies: Vertex name -> mean energy per example at each inference step, counted from 0; empty for a
+            rule that does not settle.
+        stopped: One sentence if training diverged and was stopped, else None.
+        color: `"#rrggbb"`, or None to take one from the colour-blind-safe palette.
+        paper_link: Address of the paper (`https://...`), or None.
+
+    Raises:
+        ValueError: If the seeds do not agree, or a number is outside its range.
+    """
+
+    name: str
+    label: str
+    paper: str
+    test_accuracy: list[float]
+    test_loss: list[float]
+    angles: dict[str, list[float]]
+    milliseconds_per_step: float | None
+    steps_to_90: list[int | None]
+    curve: Curve
+    energies: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    stopped: str | None = None
+    color: str | None = None
+    paper_link: str | None = None
+
+    def __post_init__(self) -> None:
+        milliseconds = _number(self.milliseconds_per_step)
+        _set(self, "test_accuracy", _numbers(self.test_accuracy))
+        _set(self, "test_loss", _numbers(self.test_loss))
+        _set(self, "angles", {str(key): _numbers(row) for key, row in self.angles.items()})
+        _set(self, "milliseconds_per_step", None if math.isnan(milliseconds) else milliseconds)
+        _set(self, "steps_to_90", [_whole(value) for value in self.steps_to_90])
+        _set(self, "energies", {str(key): _numbers(row) for key, row in self.energies.items()})
+        self._check()
+
+    @property
+    def seeds(self) -> int:
+        """The number of seeds."""
+        return len(self.test_accuracy)
+
+    def _check(self) -> None:
+        if not self.test_accuracy:
+            raise ValueError(f"Rule {self.name!r} has no seeds: test_accuracy is empty. Give one value per seed.")
+        per_seed = {"test_loss": self.test_loss, "steps_to_90": self.steps_to_90}
+        per_seed |= {f"angles[{key!r}]": row for key, row in self.angles.items()}
+        recorded = ("test_accuracy", "test_loss", "train_loss")
+        per_seed |= {f"curve.{name}": getattr(self.curve, name) or self.test_accuracy for name in recorded}
+        for name, row in per_seed.items():
+            if len(row) != self.seeds:
+                raise ValueError(
+                    f"Rule {self.name!r}: test_accuracy has {self.seeds} seeds, {name} has {len(row)}. "
+                    "Give one entry per seed, nan where there is none."
+                )
+        _check_fractions(f"Rule {self.name!r}: test_accuracy", self.test_accuracy)
+        if self.color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", self.color):
+            raise ValueError(f"Rule {self.name!r}: color must look like '#0072b2', got {self.color!r}.")
+        if self.paper_link is not None and not re.match(r"https?://", self.paper_link):
+            raise ValueError(
+                f"Rule {self.name!r}: paper_link must start with https://, got {self.paper_link!r}. "
+                "Use None if there is no link."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Several learning rules on the same task: everything a report shows.
+
+    Args:
+        title: Heading of the report.
+        command: The command line that makes these numbers again.
+        settings: Resolved settings of the run; anything that JSON cannot hold is kept as text.
+        environment: Versions, number of cores, machine and the like.
+        rules: One result per rule, in the order in which to show them.
+        data_credit: Where the data come from and under which licence.
+        when: Date and time of the run, as text.
+
+    Raises:
+        ValueError: If there is no rule, or two rules share a name.
+
+    Example:
+        >>> curve = Curve(steps=[0, 10], test_accuracy=[[0.1, 0.9]], test_loss=[[2.3, float("inf")]])
+        >>> rule = RuleResult("bp", "backpropagation", "", [0.9], [0.3], {}, 0.5, [10], curve)
+        >>> comparison = Comparison("Digits", "vicinal compare", {}, {}, [rule], "", "")
+        >>> Comparison.from_json(comparison.to_json()) == comparison
+        True
+    """
+
+    title: str
+    command: str
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    rules: list[RuleResult]
+    data_credit: str
+    when: str
+
+    def __post_init__(self) -> None:
+        _set(self, "settings", _plain(self.settings))
+        _set(self, "environment", _plain(self.environment))
+        _set(self, "rules", list(self.rules))
+        names = [rule.name for rule in self.rules]
+        if not names:
+            raise ValueError("A comparison needs at least one rule, got none.")
+        if len(set(names)) < len(names):
+            raise ValueError(f"Rule names must differ within a comparison, got {', '.join(names)}.")
+
+    def to_json(self) -> str:
+        """Write the comparison as strict JSON, in which a number that is not finite is `null`.
+
+        Returns:
+            Text that `from_json` reads.
+        """
+        content = _plain({"format": _FORMAT, **dataclasses.asdict(self)})
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; `null` in place of a number becomes `nan`.
+
+        Args:
+            text: The JSON text.
+
+        Returns:
+            The comparison.
+
+        Raises:
+            ValueError: If the text is not a comparison.
+        """
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"This is not a stored comparison: it is not JSON ({error}).") from error
+        found = content.pop("format", None) if isinstance(content, dict) else None
+        if found != _FORMAT:
+            raise ValueError(f"This is not a stored comparison: expected format {_FORMAT!r}, found {found!r}.")
+        try:
+            return cls(rules=[_rule(fields) for fields in content.pop("rules")], **content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"This stored comparison is incomplete or was changed by hand: {error}.") from error
+
+
+def _rule(fields: dict[str, Any]) -> RuleResult:
+    return RuleResult(curve=Curve(**fields.pop("curve")), **fields)
+
+
+def _set(instance: Any, name: str, value: Any) -> None:
+    object.__setattr__(instance, name, value)  # frozen for everybody but the constructor
+
+
+def _number(value: Any) -> float:
+    number = math.nan if value is None else float(value)
+    # Always the same nan object: lists compare by identity first, so equal results compare equal.
+    return number if math.isfinite(number) else math.nan
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    return [_number(value) for value in values]
+
+
+def _whole(value: Any) -> int | None:
+    return None if math.isnan(_number(value)) else int(value)
+
+
+def _check_fractions(name: str, values: Sequence[float]) -> None:
+    for value in values:
+        if not math.isnan(value) and not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name} must hold fractions between 0 and 1, got {value:g} (percent?).")
+
+
+def _plain(value: Any) -> Any:
+    """Reduce a value to what strict JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy and JAX scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in (value if isinstance(value, list | tuple) else sorted(value))]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)

@@ -1,0 +1,142 @@
+"""The result of a comparison in a paragraph of plain words, computed from the numbers."""
+
+import math
+
+from vicinal.report.cells import accuracy_cell, seeds_text
+from vicinal.report.interval import mean_interval
+from vicinal.report.results import CONCATENATED, Comparison, RuleResult
+from vicinal.report.words import name_list
+
+__all__ = ["summary"]
+
+_SAME_DIRECTION = 0.1  # degrees: below it, an angle in float32 cannot be told from zero
+
+
+def summary(comparison: Comparison) -> str:
+    """Say in plain words what the comparison found, and what it does not show.
+
+    The words never claim more than the intervals: where two intervals overlap, the order of the two rules is
+    called open.
+
+    Args:
+        comparison: The results.
+
+    Returns:
+        A paragraph.
+    """
+    rules, seeds = comparison.rules, seeds_text(comparison)
+    over = f"over {seeds}" if seeds != "1 seed" else "with a single seed"
+    if len(rules) == 1:
+        opening = f"One learning rule, {rules[0].label}, trained {over}."
+    else:
+        opening = f"{_count(len(rules))} learning rules, trained {over} each."
+    sentences = [opening, *_accuracy(comparison), *_angle(rules), *_time(rules)]
+    sentences += [f"{_start(rule.label)} was stopped: {_sentence(rule.stopped)}" for rule in rules if rule.stopped]
+    return " ".join(sentences)
+
+
+def _accuracy(comparison: Comparison) -> list[str]:
+    """Say which rule classifies best, and whether the intervals support it."""
+    means = {rule.name: mean_interval(rule.test_accuracy)[0] for rule in comparison.rules}
+    ranked = sorted(
+        (rule for rule in comparison.rules if not math.isnan(means[rule.name])),
+        key=lambda rule: -means[rule.name],
+    )
+    if not ranked:
+        return ["No test accuracy was reached on any seed."]
+    best, others = ranked[0], ranked[1:]
+    text = accuracy_cell(best).text
+    if len(comparison.rules) == 1:
+        return [f"It classifies {text} of the test set correctly.", *_caution(comparison, ranked)]
+    tied = [rule for rule in others if math.isclose(means[rule.name], means[best.name], rel_tol=1e-9)]
+    if tied:
+        labels = name_list([rule.label for rule in (best, *tied)])
+        sentences = [f"The highest mean test accuracy, {text}, is shared by {labels}."]
+    else:
+        sentences = [f"The highest mean test accuracy, {text}, is that of {best.label}."]
+    return sentences + _overlaps(best, others) + _caution(comparison, ranked)
+
+
+def _overlaps(best: RuleResult, others: list[RuleResult]) -> list[str]:
+    """Say which rules the best one can be told apart from."""
+    low = _low(best)
+    if low is None:
+        return []
+    close = [rule for rule in others if (high := _high(rule)) is not None and high >= low]
+    apart = [rule for rule in others if (high := _high(rule)) is not None and high < low]
+    sentences = []
+    if close:
+        texts = name_list([f"{rule.label} ({accuracy_cell(rule).text})" for rule in close])
+        noun = "intervals of" if len(close) > 1 else "interval of"
+        verb = "overlap" if len(close) > 1 else "overlaps"
+        sentences.append(f"The 95 % {noun} {texts} {verb} with it, so these seeds do not settle which is better.")
+    if apart:
+        texts = name_list([f"{rule.label} ({accuracy_cell(rule).text})" for rule in apart])
+        sentences.append(f"Below it, with no overlap of the 95 % intervals: {texts}.")
+    return sentences
+
+
+def _caution(comparison: Comparison, ranked: list[RuleResult]) -> list[str]:
+    """Say where the seeds are too few, or not all there."""
+    sentences = []
+    if all(rule.seeds == 1 for rule in ranked):
+        chance = ", so a difference may be chance" if len(ranked) > 1 else ""
+        sentences.append(f"One seed gives no interval{chance}; more seeds would tell.")
+    partial = [rule.label for rule in ranked if any(math.isnan(value) for value in rule.test_accuracy)]
+    if partial:
+        sentences.append(f"Some seeds of {name_list(partial)} have no result and are left out of the means.")
+    failed = [rule.label for rule in comparison.rules if rule not in ranked]
+    if failed:
+        verb = "has" if len(failed) == 1 else "have"
+        sentences.append(f"{_start(name_list(failed))} {verb} no final test accuracy.")
+    return sentences
+
+
+def _angle(rules: list[RuleResult]) -> list[str]:
+    """Say how far each rule's update points from backpropagation's."""
+    angles = [(mean_interval(rule.angles.get(CONCATENATED, []))[0], rule.label) for rule in rules]
+    away = sorted(pair for pair in angles if pair[0] > _SAME_DIRECTION)  # nan compares false
+    if not away:
+        return []
+    if len(away) == 1:
+        return [f"The update of {away[0][1]} points {away[0][0]:.0f}° away from backpropagation's."]
+    (small, nearest), (large, farthest) = away[0], away[-1]
+    return [
+        f"Measured as an angle to backpropagation's update, {nearest} stays closest ({small:.0f}°) and "
+        f"{farthest} strays farthest ({large:.0f}°)."
+    ]
+
+
+def _time(rules: list[RuleResult]) -> list[str]:
+    """Say what a step costs."""
+    times = sorted((rule.milliseconds_per_step, rule.label) for rule in rules if rule.milliseconds_per_step)
+    if len(times) < 2:
+        return []
+    (short, fastest), (long, slowest) = times[0], times[-1]
+    if long / short < 1.05:
+        return ["A training step takes about the same time under each."]
+    return [f"A training step of {slowest} takes {long / short:.1f} times as long as one of {fastest}."]
+
+
+def _low(rule: RuleResult) -> float | None:
+    mean, half_width = mean_interval(rule.test_accuracy)
+    return None if half_width is None else mean - half_width
+
+
+def _high(rule: RuleResult) -> float | None:
+    mean, half_width = mean_interval(rule.test_accuracy)
+    return None if half_width is None else mean + half_width
+
+
+def _count(number: int) -> str:
+    words = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+    return words[number - 2] if number < 11 and number - 2 < len(words) else str(number)
+
+
+def _start(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _sentence(text: str | None) -> str:
+    text = (text or "").strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -1,0 +1,111 @@
+"""Tables for the terminal; on anything else, rich writes them as plain text in the width it is given."""
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vicinal.report.cells import COLUMNS, Cell, angle_cells, row_cells, seeds_text
+from vicinal.report.results import Comparison
+
+__all__ = ["angle_table", "comparison_table", "print_tables"]
+
+_LEAST_WIDTH = 8
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Build the main table: one row per rule.
+
+    It can be read in 80 columns; the angles layer by layer are in `angle_table`.
+
+    Args:
+        comparison: The results.
+
+    Returns:
+        A table for `rich.console.Console.print`.
+    """
+    table = _table(f"{comparison.title} ({seeds_text(comparison)}; ± is half a 95 % interval)")
+    labels = [Text(rule.label) for rule in comparison.rules]
+    for label, rule in zip(labels, comparison.rules, strict=True):
+        if rule.stopped:
+            label.append(" (stopped)", style="yellow")
+    rows = [row_cells(rule) for rule in comparison.rules]
+    heads = [f"{column.heading} ({column.unit.strip()})" if column.unit else column.heading for column in COLUMNS]
+    return _fill(table, "rule", labels, heads, rows)
+
+
+def angle_table(comparison: Comparison) -> Table | None:
+    """Build the table of angles to backpropagation's update, layer by layer.
+
+    Rules or layers become the columns, whichever are fewer. Rules go by their short names.
+
+    Args:
+        comparison: The results.
+
+    Returns:
+        A table, or None if no angle was measured.
+    """
+    angles = angle_cells(comparison)
+    if not angles:
+        return None
+    names = [rule.name for rule in comparison.rules]
+    layers = [layer for layer, _ in angles]
+    by_layer = [cells for _, cells in angles]
+    table = _table("Angle to backpropagation (°)")
+    if len(names) < len(layers):
+        return _fill(table, "layer", layers, names, by_layer)
+    return _fill(table, "rule", names, layers, list(zip(*by_layer, strict=True)))
+
+
+def print_tables(comparison: Comparison, console: Console | None = None) -> None:
+    """Print both tables, and why a rule was stopped if one was.
+
+    Args:
+        comparison: The results.
+        console: Where to print; by default standard output.
+    """
+    console = console or Console()
+    for table in (comparison_table(comparison), angle_table(comparison)):
+        if table is not None:
+            console.print(table)
+            console.print()
+    for rule in comparison.rules:
+        if rule.stopped:
+            console.print(Text(f"{rule.label} was stopped: {rule.stopped}"))
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def _fill(
+    table: Table, corner: str, sides: Sequence[str | Text], heads: Sequence[str], rows: Sequence[Sequence[Cell]]
+) -> Table:
+    """Fill a table in which only the first column gives way when there is little room.
+
+    Headings and notes are wrapped to the width of the numbers, and numbers are never broken.
+    """
+    table.add_column(corner, overflow="fold", min_width=8)
+    columns = list(zip(*rows, strict=True))
+    widths = [max(_LEAST_WIDTH, *(len(cell.number) for cell in cells)) for cells in columns]
+    for head, width in zip(heads, widths, strict=True):
+        table.add_column(Text(textwrap.fill(head, width)), justify="right", no_wrap=True)
+    for side, cells in zip(sides, rows, strict=True):
+        texts = (_cell_text(cell, width) for cell, width in zip(cells, widths, strict=True))
+        table.add_row(Text(side) if isinstance(side, str) else side, *texts)
+    return table
+
+
+def _cell_text(cell: Cell, width: int) -> Text:
+    note = f"\n{textwrap.fill(f'({cell.note})', width)}" if cell.note else ""
+    return Text(cell.number + note)

@@ -1,0 +1,97 @@
+"""The summary claims no more than the intervals, and the tables fit a terminal of 80 columns."""
+
+import io
+import math
+
+import pytest
+from report_builders import LABELS, make_comparison, make_rule
+from rich.console import Console
+
+from vicinal.report import angle_table, comparison_table, mean_interval, print_tables, summary
+
+
+def printed(comparison, width=80):
+    buffer = io.StringIO()
+    print_tables(comparison, Console(file=buffer, width=width))
+    return buffer.getvalue()
+
+
+def two(first, second, **changes):
+    return make_comparison(make_rule(0, test_accuracy=first, **changes), make_rule(1, test_accuracy=second))
+
+
+def test_overlap_is_said():
+    text = summary(two([0.95, 0.96, 0.97], [0.96, 0.97, 0.98]))
+    assert "The highest mean test accuracy, 97.0 ± 2.5 %, is that of inference learning." in text
+    assert "interval of backpropagation (96.0 ± 2.5 %) overlaps with it" in text
+    assert "do not settle which is better" in text
+
+
+def test_a_clear_difference_is_said():
+    text = summary(two([0.97, 0.971, 0.972], [0.90, 0.901, 0.902]))
+    assert "Below it, with no overlap of the 95 % intervals: inference learning (90.1 ± 0.2 %)." in text
+    assert "do not settle" not in text
+
+
+def test_one_seed_claims_nothing():
+    text = summary(make_comparison(make_rule(0, seeds=1), make_rule(1, seeds=1)))
+    assert "with a single seed" in text
+    assert "One seed gives no interval, so a difference may be chance" in text
+    assert "±" not in text
+
+
+def test_equal_means_share_the_first_place():
+    text = summary(two([0.9, 0.9, 0.9], [0.9, 0.9, 0.9]))
+    assert "is shared by backpropagation and inference learning" in text
+
+
+def test_divergence_is_said():
+    comparison = make_comparison(
+        make_rule(0), make_rule(1, diverged=True), make_rule(2, seeds=1, diverged=True, stopped="Weights not finite")
+    )
+    text = summary(comparison)
+    assert "Some seeds of inference learning have no result" in text
+    assert "Inference learning, proximal (IL-prox) has no final test accuracy." in text
+    assert "Inference learning, proximal (IL-prox) was stopped: Weights not finite." in text
+    assert "No test accuracy was reached on any seed." in summary(make_comparison(comparison.rules[2]))
+
+
+def test_cost_and_angle_are_said():
+    rules = make_rule(0, milliseconds_per_step=2.0), make_rule(1, milliseconds_per_step=5.0)
+    text = summary(make_comparison(*rules))
+    assert "A training step of inference learning takes 2.5 times as long as one of backpropagation." in text
+    angle, _ = mean_interval(rules[1].angles["concatenated"])
+    assert f"The update of inference learning points {angle:.0f}° away from backpropagation's." in text
+
+
+@pytest.mark.parametrize(("rules", "seeds", "layers"), [(1, 1, 2), (2, 3, 3), (6, 5, 5)])
+def test_tables_fit_80_columns_and_break_no_number(rules, seeds, layers):
+    comparison = make_comparison(*[make_rule(index, seeds=seeds, layers=layers) for index in range(rules)])
+    text = printed(comparison)
+    assert max(map(len, text.splitlines())) <= 80
+    for rule in comparison.rules:
+        for values in ([100 * value for value in rule.test_accuracy], *rule.angles.values()):
+            mean, half_width = mean_interval(values)
+            assert (f"{mean:.1f}" if half_width is None else f"{mean:.1f} ± {half_width:.1f}") in text
+
+
+def test_tables_with_divergence_long_names_and_markup():
+    label = "a rule with [bold]brackets[/bold] and " + "x" * 70
+    comparison = make_comparison(make_rule(0), make_rule(1, label=label, diverged=True, milliseconds_per_step=None))
+    text = printed(comparison)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "[bold]brackets[/bold]" in text.replace("\n", " ")
+    assert "(2 of 3" in text
+    assert "The loss became infinite" in text
+
+
+def test_nothing_measured():
+    nothing = make_rule(0, test_accuracy=[math.nan] * 3, test_loss=[math.nan] * 3, angles={}, steps_to_90=[None] * 3)
+    comparison = make_comparison(nothing)
+    assert angle_table(comparison) is None
+    assert comparison_table(comparison).row_count == 1
+    assert "not reached" in printed(comparison)
+
+
+def test_labels_of_the_builder_differ():
+    assert len(set(LABELS)) == len(LABELS)
