@@ -7,6 +7,7 @@ from vicinal import (
     losses as losses,
     nn as nn,
     rules as rules,
+    testing as testing,
     train as train,
 )
 from vicinal.credit import Credit as Credit, Info as Info, local_gradient as local_gradient

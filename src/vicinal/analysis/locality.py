@@ -5,6 +5,7 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from vicinal.credit import Credit, local_gradient
@@ -84,12 +85,11 @@ def audit(
     """
     rule_key, probe_key = jax.random.split(key)
     state = rule.init(graph, model, key=rule_key) if state is None else state
-    credit, _ = rule.credit(graph, model, state, x, y, key=rule_key)
+    credit, _ = eqx.filter_jit(rule.credit)(graph, model, state, x, y, key=rule_key)
     parameters, rest = eqx.partition(model, eqx.is_inexact_array)
     paths = _paths(parameters)
     held = _held(credit, parameters, x)
 
-    @jax.jit
     def update(held: dict[str, PyTree]) -> list[Array]:
         leaves = [held[f"parameter {path}"] for path in paths]
         model = eqx.combine(jax.tree.unflatten(jax.tree.structure(parameters), leaves), rest)
@@ -103,13 +103,17 @@ def audit(
         moved = dataclasses.replace(moved, errors=rule.errors(graph, model, moved, held["input"]))
         return jax.tree.leaves(local_gradient(graph, model, moved, held["input"]))
 
+    @jax.jit
+    def respond(source: Array, key: PRNGKeyArray) -> list[Array]:
+        tangents = _direction(held, source, key)
+        return [jnp.any(response != 0) for response in jax.jvp(update, (held,), (tangents,))[1]]
+
     support: dict[str, set[str]] = {path: set() for path in paths}
     for i, source in enumerate(held):
         for probe in range(probes):
-            tangents = _direction(held, source, jax.random.fold_in(probe_key, i * probes + probe))
-            _, responses = jax.jvp(update, (held,), (tangents,))
-            for path, response in zip(paths, responses, strict=True):
-                if bool(jnp.any(response != 0)):
+            responses = respond(jnp.int32(i), jax.random.fold_in(probe_key, i * probes + probe))
+            for path, responds in zip(paths, responses, strict=True):
+                if responds:
                     support[path].add(source)
     found = {path: frozenset(sources) for path, sources in support.items()}
     return Audit(found, {path: _ends(graph, path) for path in paths})
@@ -126,17 +130,15 @@ def _held(credit: Credit, parameters: PyTree, x: PyTree) -> dict[str, PyTree]:
     return held | {f"error {OUTPUT}": credit.output_error, "input": x} | {f"parameter {p}": leaf for p, leaf in leaves}
 
 
-def _direction(held: dict[str, PyTree], source: str, key: PRNGKeyArray) -> dict[str, PyTree]:
-    def tangent(leaf: Array, k: PRNGKeyArray | None) -> Array:
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jnp.zeros(leaf.shape, jax.dtypes.float0)
-        return jnp.zeros_like(leaf) if k is None else jax.random.normal(k, leaf.shape, leaf.dtype)
+def _direction(held: dict[str, PyTree], source: Array, key: PRNGKeyArray) -> dict[str, PyTree]:
+    """A random direction in which the source of this index moves, and nothing else."""
 
-    leaves, structure = jax.tree.flatten(held[source])
-    keys = jax.random.split(key, len(leaves))
-    moved = jax.tree.unflatten(structure, [tangent(leaf, k) for leaf, k in zip(leaves, keys, strict=True)])
-    still = {name: jax.tree.map(lambda leaf: tangent(leaf, None), tree) for name, tree in held.items()}
-    return still | {source: moved}
+    def tangent(i: int, leaf: Array) -> Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return np.zeros(leaf.shape, jax.dtypes.float0)
+        return jnp.where(source == i, jax.random.normal(key, leaf.shape, leaf.dtype), jnp.zeros((), leaf.dtype))
+
+    return {name: jax.tree.map(lambda leaf, i=i: tangent(i, leaf), tree) for i, (name, tree) in enumerate(held.items())}
 
 
 def _ends(graph: Graph, path: str) -> frozenset[str]:

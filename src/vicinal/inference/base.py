@@ -63,7 +63,7 @@ def judge(
     """The result codes, and the energies at the end, from where inference started and ended."""
     before, energies = total(problem.energies(start)), problem.energies(values)
     after = total(energies)
-    finite = jnp.isfinite(after) & jnp.isfinite(largest(values))
+    finite = jnp.isfinite(after) & (jnp.isfinite(largest(values)) if values else True)
     rounding = 8 * jnp.finfo(after.dtype).eps * jnp.abs(before)
     code = jnp.full(after.shape, Result.STEP_LIMIT, jnp.int32)
     if converged is not None:

@@ -1,5 +1,7 @@
 """Backpropagation: feedforward values, adjoints as errors."""
 
+from typing import ClassVar
+
 import equinox as eqx
 from jaxtyping import PRNGKeyArray, PyTree
 
@@ -33,6 +35,8 @@ class Backprop(Rule):
     References:
         Rumelhart, Hinton and Williams, Learning representations by back-propagating errors, Nature 323, 1986.
     """
+
+    local: ClassVar[bool] = False
 
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
 

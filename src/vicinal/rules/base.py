@@ -23,6 +23,8 @@ class Rule(eqx.Module):
     """
 
     loss: eqx.AbstractVar[Loss]
+    local: eqx.AbstractClassVar[bool]
+    """Whether each update depends on its synapses' two ends alone; `vicinal.analysis.audit` checks it."""
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> State:
         """Returns the state before the first update; `()` unless the rule remembers something."""

@@ -1,6 +1,6 @@
 """Inference learning: activities settle first, then each synapse learns from what its two ends hold."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -54,6 +54,8 @@ class InferenceLearning(Rule):
     *Differs from the paper*: the published code of 2206.00164 halves the softmax output's error during inference,
     though not in the weight update; here the weight is 1 in both.
     """
+
+    local: ClassVar[bool] = True
 
     inference: Inference = Simultaneous()
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)

@@ -1,0 +1,98 @@
+"""The conformance suite over every rule and every kind of model; and rules that must fail it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vicinal as vc
+from vicinal.inference import Simultaneous
+from vicinal.testing import CHECKS, cases, check_rule
+
+RULES = {
+    "backpropagation": vc.rules.Backprop(),
+    "backpropagation, squared error": vc.rules.Backprop(loss=vc.losses.squared_error),
+    "inference learning": vc.rules.InferenceLearning(),
+    "inference learning, squared error": vc.rules.InferenceLearning(loss=vc.losses.squared_error),
+    "inference learning, all options": vc.rules.InferenceLearning(
+        inference=Simultaneous(steps=12, step_size=0.2, decay=True, momentum=0.5, pull=0.8, tolerance=1e-2, trace=True),
+        loss=vc.losses.sigmoid_cross_entropy,
+        nudge=0.9,
+        precision=1.5,
+        throw=True,
+    ),
+}
+
+
+GRID = [
+    pytest.param(
+        rule, case, check, id=f"{rule}-{case.name}-{check}", marks=pytest.mark.xdist_group(f"{rule} {case.name}")
+    )
+    for rule in RULES
+    for case in cases()
+    for check in CHECKS
+]  # the checks of one rule on one case share what is compiled, so they run in one process
+
+
+@pytest.mark.parametrize(("rule", "case", "check"), GRID)
+def test_contract(rule, case, check):
+    CHECKS[check](RULES[rule], case)
+
+
+def test_backpropagation_fails_the_locality_check_when_it_claims_to_be_local():
+    class Pretender(vc.rules.Backprop):
+        local = True
+
+    with pytest.raises(AssertionError, match=r"locality, on mlp: expected a rule that is local.*depends on"):
+        check_rule(Pretender(), only=cases()[:1])
+
+
+def broken(**methods):
+    return type("Broken", (vc.rules.Backprop,), methods)()
+
+
+def wrong_mean(self, graph, model, state, x, y, *, key=None):
+    loss, gradient, state, info = vc.rules.Backprop.value_and_grad(self, graph, model, state, x, y, key=key)
+    return loss, jax.tree.map(lambda g: g * x.shape[0], gradient), state, info
+
+
+def wrong_sign(self, graph, model, state, x, y, *, key=None):
+    loss, gradient, state, info = vc.rules.Backprop.value_and_grad(self, graph, model, state, x, y, key=key)
+    return loss, jax.tree.map(jnp.negative, gradient), state, info
+
+
+def missing_leaf(self, graph, model, state, x, y, *, key=None):
+    loss, gradient, state, info = vc.rules.Backprop.value_and_grad(self, graph, model, state, x, y, key=key)
+    return loss, jax.tree.leaves(gradient), state, info
+
+
+def hidden_randomness(self, graph, model, state, x, y, *, key=None):
+    loss, gradient, state, info = vc.rules.Backprop.value_and_grad(self, graph, model, state, x, y, key=key)
+    noise = jax.pure_callback(lambda: np.float32(np.random.default_rng().normal()), jax.ShapeDtypeStruct((), "float32"))
+    return loss, jax.tree.map(lambda g: g * (1 + 0.01 * noise), gradient), state, info
+
+
+def drift(self, graph, model, state, x, y, *, key=None):
+    loss, gradient, state, info = vc.rules.Backprop.value_and_grad(self, graph, model, state, x, y, key=key)
+    return loss, jax.tree.map(lambda g: g + 0.1, gradient), state, info
+
+
+@pytest.mark.parametrize(
+    ("check", "method"),
+    [
+        ("batch", wrong_mean),
+        ("learns", wrong_sign),
+        ("structure", missing_leaf),
+        ("deterministic", hidden_randomness),
+        ("zero error", drift),
+        ("credit", drift),
+    ],
+)
+def test_the_suite_catches_mutations(check, method):
+    with pytest.raises(AssertionError):
+        CHECKS[check](broken(value_and_grad=method), cases()[0])
+
+
+def test_unknown_check_is_refused():
+    with pytest.raises(ValueError, match="got 'everything'"):
+        check_rule(vc.rules.Backprop(), skip=["everything"])
