@@ -35,8 +35,8 @@ def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
         reference: The same structure.
 
     Returns:
-        One angle for each array of at least two axes, by its path (`layers[0].weight`), then `"concatenated"` over
-        all arrays.
+        One angle for each array of at least two axes that is no bias, by its path (`layers[0].weight`), then
+        `"concatenated"` over all arrays, biases included.
 
     Raises:
         ValueError: If the structures differ.
@@ -51,6 +51,6 @@ def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
     pairs = [
         (jax.tree_util.keystr(path).lstrip("."), a, b) for (path, a), (_, b) in zip(ours[0], theirs[0], strict=True)
     ]
-    found = {name: angle(a, b) for name, a, b in pairs if a.ndim >= 2}
+    found = {name: angle(a, b) for name, a, b in pairs if a.ndim >= 2 and not name.endswith("bias")}
     whole = [jnp.concatenate([pair[i].reshape(-1) for pair in pairs]) for i in (1, 2)]
     return found | {CONCATENATED: angle(*whole)}

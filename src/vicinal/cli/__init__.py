@@ -1,0 +1,3 @@
+"""The command line. It parses, calls the library and prints."""
+
+from vicinal.cli.main import main as main

@@ -100,7 +100,9 @@ class Simultaneous(Inference):
         loop = (jnp.int32(0), state, moving, steps, trace)
         t, (settled, _), moving, steps, trace = jax.lax.while_loop(going, body, loop)
         if self.trace:
-            ended = jnp.arange(self.steps, dtype=t.dtype)[:, None] >= t  # rows that no step wrote: the energies stay where they are
+            ended = (
+                jnp.arange(self.steps, dtype=t.dtype)[:, None] >= t
+            )  # rows that no step wrote: the energies stay where they are
             last = problem.energies(settled)
             trace = {name: jnp.where(ended, last[name][None], rows) for name, rows in trace.items()}
         return self._settled(problem, start, settled, ~moving, steps, trace if self.trace else None)

@@ -1,0 +1,124 @@
+"""`vicinal compare`, `train`, `rules` and `cite`."""
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vicinal import compare as comparing, nn, report
+from vicinal.analysis import audit
+from vicinal.compare import CompareSettings, TrainSettings
+from vicinal.graph import capture
+from vicinal.recipes import RECIPES, recipe
+from vicinal.settings import CONFIG, read_config
+
+Unnamed = tyro.conf.arg(name="")  # `--model.sizes` rather than `--settings.model.sizes`
+_COMPARE, _TRAIN = CompareSettings(), TrainSettings()
+
+
+def compare(
+    settings: Annotated[CompareSettings, Unnamed] = _COMPARE,
+    folder: Path | None = None,
+    resume: Path | None = None,
+) -> None:
+    """Train several rules side by side, print a table and write report.html.
+
+    Args:
+        settings: What to compare.
+        folder: Where the report, logs and checkpoints go; by default a new folder under runs/.
+        resume: A folder of an interrupted comparison to finish, with its own settings.
+    """
+    settings, folder = _settings_and_folder(settings, folder, resume, "compare")
+    _report(comparing.compare(settings, folder, resume=resume is not None, command=_command(), say=_say), folder)
+
+
+def train(
+    settings: Annotated[TrainSettings, Unnamed] = _TRAIN,
+    folder: Path | None = None,
+    resume: Path | None = None,
+) -> None:
+    """Train one network by one rule; checkpoints, a log and a report go into one folder.
+
+    Args:
+        settings: What to train.
+        folder: Where everything goes; by default a new folder under runs/.
+        resume: A folder of an earlier run to continue, bit for bit, with its own settings. Of the settings only
+            --epochs may be given, to train for longer.
+    """
+    settings, folder = _settings_and_folder(settings, folder, resume, "train")
+    _report(comparing.train(settings, folder, resume=resume is not None, command=_command()), folder)
+
+
+def rules() -> None:
+    """List the recipes. Locality is checked now, by differentiating the update in all that the network holds."""
+    model = nn.MLP((5, 4, 4, 3), key=jax.random.key(0))
+    x, y = jnp.ones((2, 5)), jnp.zeros(2, jnp.int32)
+    graph = capture(model, x[0])
+    console, audited = Console(), {}
+    for chosen in RECIPES.values():
+        rule, _ = chosen.make()
+        kind = type(rule)
+        if kind not in audited:
+            audited[kind] = audit(rule, graph, model, x, y, key=jax.random.key(1))
+        console.print(f"[bold]{chosen.name}[/bold]  {chosen.label}", highlight=False)
+        rows = Table.grid(padding=(0, 2, 0, 2))
+        rows.add_row("paper", chosen.paper)
+        rows.add_row("settings", chosen.settings)
+        rows.add_row("local", "yes" if audited[kind].local else f"no: {audited[kind].violations[0]}")
+        rows.add_row("transport", f"errors travel by {chosen.transport}")
+        rows.add_row("cost", f"{chosen.cost} product for each layer and update")
+        rows.add_row("example", chosen.example)
+        console.print(rows, highlight=False)
+
+
+def cite(name: Annotated[str, tyro.conf.Positional]) -> None:
+    """Print the BibTeX of a recipe's papers.
+
+    Args:
+        name: A recipe; `vicinal rules` lists them.
+    """
+    print(recipe(name).citation)
+
+
+def _settings_and_folder(settings: Any, folder: Path | None, resume: Path | None, kind: str) -> tuple[Any, Path]:
+    if resume is None:
+        folder = _new_folder(kind) if folder is None else folder
+        if (folder / CONFIG).exists():
+            raise ValueError(f"expected a folder without a run, got {folder}; continue it with --resume {folder}")
+        return settings, folder
+    if folder is not None:
+        raise ValueError("expected --folder or --resume, got both; a resumed run goes on in its own folder")
+    own, default = read_config(resume, type(settings)), type(settings)()
+    if dataclasses.replace(settings, epochs=default.epochs) != default:
+        raise ValueError("expected no settings but --epochs beside --resume, got others; a resumed run keeps its own")
+    return (own if settings.epochs == default.epochs else dataclasses.replace(own, epochs=settings.epochs)), resume
+
+
+def _new_folder(kind: str) -> Path:
+    number = 1
+    while (folder := Path("runs") / f"{kind}-{number:03}").exists():
+        number += 1
+    return folder
+
+
+def _command() -> str:
+    return shlex.join(["vicinal", *sys.argv[1:]])
+
+
+def _say(sentence: str) -> None:
+    Console(stderr=True).print(sentence, highlight=False)
+
+
+def _report(comparison: report.Comparison, folder: Path) -> None:
+    report.print_tables(comparison)
+    for rule in comparison.rules:
+        if rule.stopped:
+            print(f"{rule.name} {rule.stopped}")
+    print(f"report: {folder / comparing.PAGE}")

@@ -1,0 +1,272 @@
+"""One rule, or several side by side, on one task: train, measure, report."""
+
+import dataclasses
+import datetime
+import itertools
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+import vicinal
+from vicinal.analysis import angles
+from vicinal.data import Dataset
+from vicinal.files import write_text_atomically
+from vicinal.graph import Graph, capture
+from vicinal.recipes import recipe
+from vicinal.report import Comparison, Curve, RuleResult, write_page
+from vicinal.rules import Backprop, InferenceLearning, Rule
+from vicinal.settings import TaskSettings, keys_of, write_config
+from vicinal.train import Run, fit
+
+PAGE, RESULTS = "report.html", "results.json"
+"""What a comparison writes into its folder, beside `config.json` and a folder for each run."""
+
+_PROBE = 256  # examples on which angles and energies are measured
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareSettings(TaskSettings):
+    """Which rules to compare, on what."""
+
+    rules: tuple[str, ...] = ("bp", "il")
+    """Recipes to compare; `vicinal rules` lists them."""
+    seeds: int = 3
+    """Repetitions, each with its own initial weights and order of examples."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings(TaskSettings):
+    """What to train, by which rule."""
+
+    rule: str = "il"
+    """A recipe; `vicinal rules` lists them."""
+    seed: int = 0
+    """Decides the initial weights and the order of the examples."""
+
+
+def compare(
+    settings: CompareSettings,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Comparison:
+    """Trains every rule with every seed, and writes the report.
+
+    The rules of one seed begin with the same weights and see the same batches. Angles are those of the rule's
+    gradient to backpropagation's at the same weights, on the same training examples, each time the test loss is
+    measured; the report shows their mean over training.
+
+    Args:
+        settings: What to do.
+        folder: Where the report, the results, the settings, and a folder for each run go; made if missing.
+        resume: Whether to go on with the runs that are there.
+        command: The command line, for the report.
+        progress: As for `fit`.
+        say: Called with a sentence before each run.
+
+    Returns:
+        The results.
+
+    Raises:
+        ValueError: If the settings do not fit the data, a rule is unknown, or the folder holds another run.
+    """
+    folder = Path(folder)
+    if settings.seeds < 1:
+        raise ValueError(f"expected at least one seed, got {settings.seeds}")
+    if not settings.rules or len(set(settings.rules)) < len(settings.rules):
+        raise ValueError(f"expected different rules, at least one, got {' '.join(settings.rules) or 'none'}")
+    task = _Task(settings, settings.rules)
+    if settings.evaluate_every is None:
+        task.evaluate_every = max(1, len(task.data.x_train) // settings.batch_size // 4)
+    write_config(folder, settings)
+    runs: dict[str, list[Run]] = {name: [] for name in settings.rules}
+    for name, seed in itertools.product(settings.rules, range(settings.seeds)):
+        say(f"{name}, seed {seed + 1} of {settings.seeds}")
+        runs[name].append(task.run(name, seed, folder / f"{name}-seed{seed}", resume, progress))
+    return task.report(runs, folder, command)
+
+
+def train(
+    settings: TrainSettings,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    progress: bool | None = None,
+) -> Comparison:
+    """Trains one network by one rule, and writes the report.
+
+    Args:
+        settings: What to do.
+        folder: Where the report, the settings, the log and the checkpoint go; made if missing.
+        resume: Whether to go on from the checkpoint that is there.
+        command: The command line, for the report.
+        progress: As for `fit`.
+
+    Returns:
+        The results, of one rule and one seed.
+
+    Raises:
+        ValueError: If the settings do not fit the data, the rule is unknown, or the folder holds another run.
+    """
+    task = _Task(settings, (settings.rule,))
+    write_config(Path(folder), settings)
+    run = task.run(settings.rule, settings.seed, Path(folder), resume, progress)
+    return task.report({settings.rule: [run]}, Path(folder), command)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for reports."""
+    return {
+        "vicinal": vicinal.__version__,
+        "commit": _commit(),
+        "jax": jax.__version__,
+        "equinox": eqx.__version__,
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the library is run from, marked if it was changed; None for an installed one."""
+    here = Path(vicinal.__file__).resolve().parent
+    git = ["git", "-C", str(here)]
+    try:
+        if subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True).returncode:
+            return None
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + (" with changes" if changed.stdout else "")
+
+
+class _Task:
+    """A task with its data loaded and its graph captured, so that all runs share what is compiled."""
+
+    def __init__(self, settings: TaskSettings, rules: tuple[str, ...]):
+        self.settings = settings
+        self.made = {name: settings.make(name) for name in rules}
+        self.data = settings.load()
+        model = settings.model.build(self.data, key=keys_of(0)[0])
+        try:
+            self.graph = capture(model, jnp.asarray(self.data.x_train[0]))
+        except ValueError as error:
+            shape = list(self.data.shape)
+            raise ValueError(
+                f"{error}: the examples of {self.data.name} are {shape}; choose a model that reads them"
+            ) from error
+        self.evaluate_every = settings.evaluate_every
+        self.probe = jnp.asarray(self.data.x_train[:_PROBE]), jnp.asarray(self.data.y_train[:_PROBE])
+
+    def run(self, name: str, seed: int, folder: Path, resume: bool, progress: bool | None) -> Run:
+        rule, optimizer = self.made[name]
+        model_key, train_key = keys_of(seed)
+        reference = Backprop(loss=rule.loss)
+
+        def measure(record: dict[str, Any], state: Any) -> None:
+            if not isinstance(rule, Backprop):
+                found = _angles(rule, reference, self.graph, state.model, state.rule_state, *self.probe, train_key)
+                record["angles"] = {layer: float(degrees) for layer, degrees in found.items()}
+
+        return fit(
+            rule,
+            self.settings.model.build(self.data, key=model_key),
+            optimizer,
+            self.data,
+            key=train_key,
+            epochs=self.settings.epochs,
+            batch_size=self.settings.batch_size,
+            evaluate_every=self.evaluate_every,
+            graph=self.graph,
+            folder=folder,
+            resume=resume,
+            progress=progress,
+            on_record=measure,
+        )
+
+    def report(self, runs: dict[str, list[Run]], folder: Path, command: str) -> Comparison:
+        comparison = Comparison(
+            title=f"Learning rules on {self.data.name}" if len(runs) > 1 else f"{next(iter(runs))} on {self.data.name}",
+            command=command,
+            settings=dataclasses.asdict(self.settings) | {"vertices": list(self.graph.vertices)},
+            environment=environment(),
+            rules=[self._result(name, runs[name]) for name in runs],
+            data_credit=self.data.credit,
+            when=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+        write_text_atomically(folder / RESULTS, comparison.to_json())
+        write_page(folder / PAGE, comparison)
+        return comparison
+
+    def _result(self, name: str, runs: list[Run]) -> RuleResult:
+        records = [[record for record in run.records if "test_loss" in record] for run in runs]
+        steps = sorted({record["step"] for rows in records for record in rows})
+
+        def curve(quantity: str) -> list[list[float]]:
+            by_step = [{record["step"]: record.get(quantity, np.nan) for record in rows} for rows in records]
+            rows = [[found.get(step, np.nan) for step in steps] for found in by_step]
+            return [] if np.all(np.isnan(rows)) else rows
+
+        def last(quantity: str) -> list[float]:
+            return [rows[-1].get(quantity, np.nan) if rows else np.nan for rows in records]
+
+        rates = [record["examples_per_second"] for rows in records for record in rows]
+        return RuleResult(
+            name=name,
+            label=recipe(name).label,
+            paper=recipe(name).paper,
+            paper_link=recipe(name).link,
+            test_accuracy=last("test_accuracy"),
+            test_loss=last("test_loss"),
+            angles=_mean_angles(records),
+            milliseconds_per_step=1e3 * self.settings.batch_size / float(np.median(rates)) if rates else None,
+            steps_to_90=[_steps_to(0.9, rows) for rows in records],
+            curve=Curve(steps, curve("test_accuracy"), curve("test_loss"), curve("train_loss")),
+            energies=_energies(self.made[name][0], self.graph, self.data, runs[0]),
+            stopped=next((run.stopped for run in runs if run.stopped), None),
+        )
+
+
+@eqx.filter_jit
+def _angles(rule: Rule, reference: Rule, graph: Graph, model: PyTree, state: PyTree, x: Any, y: Any, key: Any) -> Any:
+    _, ours, _, _ = rule.value_and_grad(graph, model, state, x, y, key=key)
+    _, theirs, _, _ = reference.value_and_grad(graph, model, (), x, y, key=key)
+    return angles(ours, theirs)
+
+
+def _mean_angles(records: list[list[dict[str, Any]]]) -> dict[str, list[float]]:
+    measured = [[record["angles"] for record in rows if "angles" in record] for rows in records]
+    layers = dict.fromkeys(layer for rows in measured for found in rows for layer in found)
+    return {
+        layer: [float(np.nanmean([found[layer] for found in rows])) if rows else np.nan for rows in measured]
+        for layer in layers
+    }
+
+
+def _steps_to(accuracy: float, rows: list[dict[str, Any]]) -> int | None:
+    return next((record["step"] for record in rows if record.get("test_accuracy", 0.0) >= accuracy), None)
+
+
+def _energies(rule: Rule, graph: Graph, data: Dataset, run: Run) -> dict[str, list[float]]:
+    """The mean energy of each vertex along inference, on test examples, after training."""
+    if not isinstance(rule, InferenceLearning):
+        return {}
+    traced = dataclasses.replace(rule, inference=dataclasses.replace(rule.inference, trace=True))
+    x, y = jnp.asarray(data.x_test[:_PROBE]), jnp.asarray(data.y_test[:_PROBE])
+    credit, _ = eqx.filter_jit(traced.credit)(graph, run.model, run.state.rule_state, x, y, key=run.state.key)
+    return {name: np.asarray(jnp.mean(rows, axis=1)).tolist() for name, rows in credit.info.trace.items()}

@@ -1,0 +1,204 @@
+"""What a run is made of, as plain data: what the command line reads and `config.json` keeps."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from jaxtyping import PRNGKeyArray, PyTree
+
+from vicinal import losses, nn
+from vicinal.data import Dataset, load
+from vicinal.files import write_text_atomically
+from vicinal.recipes import recipe
+from vicinal.rules import InferenceLearning, Rule
+
+CONFIG = "config.json"
+"""The file in a run's folder that holds its resolved settings."""
+
+LossName = Literal["softmax_cross_entropy", "squared_error", "sigmoid_cross_entropy"]
+
+
+_READ_BY = {
+    "preset": (),
+    "mlp": ("sizes", "activation"),
+    "autoencoder": ("sizes", "activation"),
+    "recurrent": ("sizes", "activation"),
+    "convolutional": ("sizes", "activation", "channels", "kernel_size", "stride"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Which network."""
+
+    kind: Literal["mlp", "convolutional", "autoencoder", "recurrent"] = "mlp"
+    """Family of the network."""
+    preset: str | None = None
+    """An architecture of a paper instead (mnist-mlp, cifar-mlp, cifar-conv, cifar-autoencoder-100, ...)."""
+    sizes: tuple[int, ...] = ()
+    """Units of each layer, input and output included; by default the data's, with two hidden layers of 64. For a
+    convolutional net those of the layers after the convolutions, output included; for a recurrent one the hidden
+    units alone."""
+    channels: tuple[int, ...] = (16, 32)
+    """Output channels of each convolution (convolutional)."""
+    kernel_size: int = 3
+    """Side of the kernels, in pixels (convolutional)."""
+    stride: int = 2
+    """Of the convolutions, in pixels (convolutional)."""
+    activation: str = "tanh"
+    """tanh, relu, sigmoid, gelu, silu, softplus, leaky_relu or identity."""
+    vertex_at: Literal["post", "pre"] = "post"
+    """Whether a vertex holds the firing rate (post) or the potential (pre)."""
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the targets are the inputs."""
+        return self._preset().reconstructs if self.preset else self.kind == "autoencoder"
+
+    def check(self) -> None:
+        """Raises ValueError if a setting is given that the kind of model does not read."""
+        family = "preset" if self.preset else self.kind
+        read = {"preset", "kind", "vertex_at", *_READ_BY[family]}
+        for field in dataclasses.fields(self):
+            if field.name not in read and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"expected only settings that the model ({family}) reads, got model.{field.name}; leave it out"
+                )
+        if self.preset and self.kind != "mlp":
+            raise ValueError("expected either a preset or a kind of model, got both; leave one out")
+
+    def shaped(self, data: Dataset) -> Dataset:
+        """The data set in the shape that the network reads."""
+        self.check()
+        if self.preset:
+            data = data.channels_first() if self._preset().inputs == "images" else data.flattened()
+        elif self.kind == "convolutional":
+            data = data.channels_first()
+        elif self.kind != "recurrent":
+            data = data.flattened()
+        elif len(data.shape) == 3:  # a colour image is read row by row too
+            rows = [x.reshape(*x.shape[:2], -1) for x in (data.x_train, data.x_test)]
+            data = dataclasses.replace(data, x_train=rows[0], x_test=rows[1])
+        return data.as_autoencoding() if self.reconstructs else data
+
+    def build(self, data: Dataset, *, key: PRNGKeyArray) -> PyTree:
+        """The network for a data set that `shaped` returned."""
+        if self.preset:
+            return nn.preset(self.preset, vertex_at=self.vertex_at, key=key)
+        common: dict[str, Any] = {"activation": self.activation, "vertex_at": self.vertex_at, "key": key}
+        if self.reconstructs:
+            return nn.Autoencoder(self.sizes or (data.features, 64, 16, 64, data.features), **common)
+        if data.classes is None:
+            raise ValueError(f"expected labels for a {self.kind} network, got none in {data.name}; use an autoencoder")
+        if self.kind == "convolutional":
+            layers = [(channels, self.kernel_size, self.stride) for channels in self.channels]
+            return nn.ConvNet(data.shape, layers, self.sizes or (data.classes,), **common)
+        if self.kind == "recurrent":
+            if len(self.sizes) > 1:
+                raise ValueError(f"expected one size, the hidden units, for a recurrent network, got {self.sizes}")
+            return nn.RNN(data.shape[-1], *(self.sizes or (64,)), data.classes, **common)
+        return nn.MLP(self.sizes or (data.features, 64, 64, data.classes), **common)
+
+    def _preset(self) -> nn.Preset:
+        if self.preset not in nn.PRESETS:
+            raise ValueError(f"expected a preset of {', '.join(nn.PRESETS)}, got {self.preset!r}")
+        return nn.PRESETS[self.preset]
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceSettings:
+    """How activities settle, for rules that settle; by default as the recipe says."""
+
+    steps: int | None = None
+    """Inference steps for each update."""
+    step_size: float | None = None
+    """Step size of the activities."""
+    decay: bool | None = None
+    """Whether step t, from 0, is divided by 1 + t."""
+    momentum: float | None = None
+    """Momentum of the activities, in [0, 1)."""
+    tolerance: float | None = None
+    """Stop an example when none of its activities moves faster than this."""
+    nudge: float | None = None
+    """In (0, 1]: how far the output is pulled to the target; 1 clamps it."""
+    start: Literal["feedforward", "random"] | None = None
+    """Where the activities begin."""
+    precision: float | None = None
+    """Of every vertex."""
+
+    def apply(self, rule: Rule) -> Rule:
+        """The rule with what is set here in place of its own."""
+        chosen = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        if not chosen:
+            return rule
+        if not isinstance(rule, InferenceLearning):
+            raise ValueError(f"expected a rule that settles for inference settings, got {type(rule).__name__}")
+        of_rule = {name: chosen.pop(name) for name in ("nudge", "start", "precision") if name in chosen}
+        return dataclasses.replace(rule, inference=dataclasses.replace(rule.inference, **chosen), **of_rule)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSettings:
+    """What is learned, whatever the rule."""
+
+    data: str = "digits"
+    """A data set: digits (embedded), mnist, fashion_mnist, cifar10, or the path of an .npz file."""
+    model: ModelSettings = ModelSettings()
+    loss: LossName | None = None
+    """By default softmax_cross_entropy for labels, sigmoid_cross_entropy for reconstruction."""
+    inference: InferenceSettings = InferenceSettings()
+    learning_rate: float | None = None
+    """Of the weights; by default the recipe's."""
+    epochs: int = 30
+    """Passes through the training examples."""
+    batch_size: int = 32
+    """Examples in a batch."""
+    evaluate_every: int | None = None
+    """Steps between evaluations on the test examples; by default an epoch
+    (a quarter of one in a comparison)."""
+
+    def load(self) -> Dataset:
+        """The data set in the shape that the network reads."""
+        return self.model.shaped(load(self.data))
+
+    def make(self, name: str) -> tuple[Rule, Any]:
+        """The rule and the optimiser of a recipe, with what is set here in place of its own."""
+        default = "sigmoid_cross_entropy" if self.model.reconstructs else "softmax_cross_entropy"
+        rule, optimizer = recipe(name).make(getattr(losses, self.loss or default), self.learning_rate)
+        return self.inference.apply(rule), optimizer
+
+
+def keys_of(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    """The keys of a seed: for the model's weights, and for training."""
+    model_key, train_key = jax.random.split(jax.random.key(seed))
+    return model_key, train_key
+
+
+def write_config(folder: Path, settings: Any) -> None:
+    """Writes resolved settings into a run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / CONFIG, json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+
+
+def read_config(folder: Path, kind: type) -> Any:
+    """Reads settings of a kind from a run's folder.
+
+    Raises:
+        ValueError: If the folder holds none, or others.
+    """
+    path = folder / CONFIG
+    try:
+        return _from_plain(kind, json.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise ValueError(f"expected a run in {folder}, got no {CONFIG} there; name the folder of a run") from error
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"expected the settings of a run in {path}, got something else: {error}") from error
+
+
+def _from_plain(kind: Any, plain: Any) -> Any:
+    if not dataclasses.is_dataclass(kind):
+        return tuple(plain) if isinstance(plain, list) else plain
+    kinds = {field.name: field.type for field in dataclasses.fields(kind)}
+    return kind(**{name: _from_plain(kinds[name], value) for name, value in plain.items()})
