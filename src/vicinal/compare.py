@@ -181,7 +181,7 @@ class _Task:
         def measure(record: dict[str, Any], state: Any) -> None:
             if not isinstance(rule, Backprop):
                 found = _angles(rule, reference, self.graph, state.model, state.rule_state, *self.probe, train_key)
-                record["angles"] = {layer: float(degrees) for layer, degrees in found.items()}
+                record["angles"] = {layer.removesuffix(".weight"): float(degrees) for layer, degrees in found.items()}
 
         return fit(
             rule,
@@ -218,12 +218,12 @@ class _Task:
         steps = sorted({record["step"] for rows in records for record in rows})
 
         def curve(quantity: str) -> list[list[float]]:
-            by_step = [{record["step"]: record.get(quantity, np.nan) for record in rows} for rows in records]
+            by_step = [{record["step"]: _number(record.get(quantity)) for record in rows} for rows in records]
             rows = [[found.get(step, np.nan) for step in steps] for found in by_step]
             return [] if np.all(np.isnan(rows)) else rows
 
         def last(quantity: str) -> list[float]:
-            return [rows[-1].get(quantity, np.nan) if rows else np.nan for rows in records]
+            return [_number(rows[-1].get(quantity)) if rows else np.nan for rows in records]
 
         rates = [record["examples_per_second"] for rows in records for record in rows]
         return RuleResult(
@@ -252,21 +252,29 @@ def _angles(rule: Rule, reference: Rule, graph: Graph, model: PyTree, state: PyT
 def _mean_angles(records: list[list[dict[str, Any]]]) -> dict[str, list[float]]:
     measured = [[record["angles"] for record in rows if "angles" in record] for rows in records]
     layers = dict.fromkeys(layer for rows in measured for found in rows for layer in found)
-    return {
-        layer: [float(np.nanmean([found[layer] for found in rows])) if rows else np.nan for rows in measured]
-        for layer in layers
-    }
+    return {layer: [_mean([_number(found[layer]) for found in rows]) for rows in measured] for layer in layers}
+
+
+def _number(value: float | None) -> float:
+    """A number of a record, in which one that is not finite is None."""
+    return np.nan if value is None else value
+
+
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else np.nan
 
 
 def _steps_to(accuracy: float, rows: list[dict[str, Any]]) -> int | None:
-    return next((record["step"] for record in rows if record.get("test_accuracy", 0.0) >= accuracy), None)
+    return next((record["step"] for record in rows if _number(record.get("test_accuracy")) >= accuracy), None)
 
 
 def _energies(rule: Rule, graph: Graph, data: Dataset, run: Run) -> dict[str, list[float]]:
     """The mean energy of each vertex along inference, on test examples, after training."""
     if not isinstance(rule, InferenceLearning):
         return {}
-    traced = dataclasses.replace(rule, inference=dataclasses.replace(rule.inference, trace=True))
+    settings: Any = rule.inference
+    traced = dataclasses.replace(rule, inference=dataclasses.replace(settings, trace=True))
     x, y = jnp.asarray(data.x_test[:_PROBE]), jnp.asarray(data.y_test[:_PROBE])
     credit, _ = eqx.filter_jit(traced.credit)(graph, run.model, run.state.rule_state, x, y, key=run.state.key)
-    return {name: np.asarray(jnp.mean(rows, axis=1)).tolist() for name, rows in credit.info.trace.items()}
+    return {name: np.asarray(jnp.mean(rows, axis=1)).tolist() for name, rows in (credit.info.trace or {}).items()}

@@ -4,14 +4,13 @@ import dataclasses
 from collections.abc import Callable
 
 import optax
-from jaxtyping import ArrayLike
 
 from vicinal.inference import Simultaneous
 from vicinal.losses import Loss, softmax_cross_entropy
 from vicinal.references import bibtex
 from vicinal.rules import Backprop, InferenceLearning, Rule
 
-Optimizer = Callable[[ArrayLike], optax.GradientTransformation]
+Optimizer = Callable[..., optax.GradientTransformation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,9 @@ class Recipe:
 
 
 def _il(steps: int, step_size: float, pull: float = 1.0) -> Callable[[Loss], Rule]:
-    return lambda loss: InferenceLearning(Simultaneous(steps=steps, step_size=step_size, pull=pull), loss=loss)
+    return lambda loss: InferenceLearning(
+        inference=Simultaneous(steps=steps, step_size=step_size, pull=pull), loss=loss
+    )
 
 
 _BP = {
@@ -100,7 +101,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="il",
             label="inference learning, Adam",
-            rule=_il(steps=20, step_size=0.1),
+            rule=_il(steps=20, step_size=0.02),
             optimizer=optax.adam,
             learning_rate=1e-3,
             settings=_OURS,

@@ -94,11 +94,13 @@ class ModelSettings:
             raise ValueError(f"expected labels for a {self.kind} network, got none in {data.name}; use an autoencoder")
         if self.kind == "convolutional":
             layers = [(channels, self.kernel_size, self.stride) for channels in self.channels]
-            return nn.ConvNet(data.shape, layers, self.sizes or (data.classes,), **common)
+            channels, height, width = data.shape
+            return nn.ConvNet((channels, height, width), layers, self.sizes or (data.classes,), **common)
         if self.kind == "recurrent":
             if len(self.sizes) > 1:
                 raise ValueError(f"expected one size, the hidden units, for a recurrent network, got {self.sizes}")
-            return nn.RNN(data.shape[-1], *(self.sizes or (64,)), data.classes, **common)
+            (hidden,) = self.sizes or (64,)
+            return nn.RNN(data.shape[-1], hidden, data.classes, **common)
         return nn.MLP(self.sizes or (data.features, 64, 64, data.classes), **common)
 
     def _preset(self) -> nn.Preset:

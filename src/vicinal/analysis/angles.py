@@ -52,5 +52,7 @@ def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
         (jax.tree_util.keystr(path).lstrip("."), a, b) for (path, a), (_, b) in zip(ours[0], theirs[0], strict=True)
     ]
     found = {name: angle(a, b) for name, a, b in pairs if a.ndim >= 2 and not name.endswith("bias")}
-    whole = [jnp.concatenate([pair[i].reshape(-1) for pair in pairs]) for i in (1, 2)]
+    whole = (
+        jnp.concatenate([leaf.reshape(-1) for leaf in leaves]) for leaves in zip(*[p[1:] for p in pairs], strict=True)
+    )
     return found | {CONCATENATED: angle(*whole)}

@@ -1,6 +1,7 @@
 """The locality audit: what does the update of each parameter really depend on?"""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -133,7 +134,7 @@ def _held(credit: Credit, parameters: PyTree, x: PyTree) -> dict[str, PyTree]:
 def _direction(held: dict[str, PyTree], source: Array, key: PRNGKeyArray) -> dict[str, PyTree]:
     """A random direction in which the source of this index moves, and nothing else."""
 
-    def tangent(i: int, leaf: Array) -> Array:
+    def tangent(i: int, leaf: Array) -> Any:
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return np.zeros(leaf.shape, jax.dtypes.float0)
         return jnp.where(source == i, jax.random.normal(key, leaf.shape, leaf.dtype), jnp.zeros((), leaf.dtype))

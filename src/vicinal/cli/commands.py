@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from vicinal import compare as comparing, nn, report
@@ -68,14 +69,14 @@ def rules() -> None:
         if kind not in audited:
             audited[kind] = audit(rule, graph, model, x, y, key=jax.random.key(1))
         console.print(f"[bold]{chosen.name}[/bold]  {chosen.label}", highlight=False)
-        rows = Table.grid(padding=(0, 2, 0, 2))
+        rows = Table.grid(padding=(0, 2))
         rows.add_row("paper", chosen.paper)
         rows.add_row("settings", chosen.settings)
         rows.add_row("local", "yes" if audited[kind].local else f"no: {audited[kind].violations[0]}")
         rows.add_row("transport", f"errors travel by {chosen.transport}")
         rows.add_row("cost", f"{chosen.cost} product for each layer and update")
         rows.add_row("example", chosen.example)
-        console.print(rows, highlight=False)
+        console.print(Padding(rows, (0, 0, 1, 2)), highlight=False)
 
 
 def cite(name: Annotated[str, tyro.conf.Positional]) -> None:

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
             return
         shown = _COMMANDS | {"data": _data}
         tyro.extras.subcommand_cli_from_dict(shown, prog="vicinal", description=_DESCRIPTION, args=arguments)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"vicinal: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

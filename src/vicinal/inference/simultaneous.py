@@ -66,7 +66,7 @@ class Simultaneous(Inference):
             return self._settled(problem, values, values, None, self.steps, None)
         state = (values, None if self.momentum is None else jax.tree.map(jnp.zeros_like, values))
         if self.tolerance is not None:
-            return self._settle_until(problem, state)
+            return self._settle_until(problem, state, self.tolerance.astype(next(iter(values.values())).dtype))
 
         def body(state: Any, t: Array) -> tuple[Any, Any]:
             recorded = problem.energies(state[0]) if self.trace else None
@@ -75,10 +75,9 @@ class Simultaneous(Inference):
         (settled, _), trace = jax.lax.scan(body, state, jnp.arange(self.steps))
         return self._settled(problem, values, settled, None, self.steps, trace)
 
-    def _settle_until(self, problem: Problem, state: Any) -> Settled:
+    def _settle_until(self, problem: Problem, state: Any, tolerance: Array) -> Settled:
         start = state[0]
         batch = next(iter(start.values())).shape[0]
-        tolerance = self.tolerance.astype(next(iter(start.values())).dtype)
         energies = problem.energies(start) if self.trace else {}
         trace = {name: jnp.zeros((self.steps, batch), e.dtype) for name, e in energies.items()}
 
@@ -114,8 +113,9 @@ class Simultaneous(Inference):
             return feedback - self.pull.astype(own.dtype) * own
 
         direction = jax.tree.map(slope, feedback, own)
-        if velocity is not None:
-            velocity = jax.tree.map(lambda v, d: self.momentum.astype(d.dtype) * v + d, velocity, direction)
+        momentum = self.momentum
+        if momentum is not None:
+            velocity = jax.tree.map(lambda v, d: momentum.astype(d.dtype) * v + d, velocity, direction)
 
         def move(value: Array, direction: Array) -> Array:
             size = self.step_size.astype(value.dtype)

@@ -42,7 +42,8 @@ class InferenceLearning(Rule):
         >>> import jax, jax.numpy as jnp, vicinal as vc
         >>> model = vc.nn.MLP((3, 4, 2), key=jax.random.key(0))
         >>> graph = vc.capture(model, jnp.ones(3))
-        >>> rule = vc.rules.InferenceLearning(vc.inference.Simultaneous(steps=50, step_size=0.1, tolerance=1e-3))
+        >>> settle = vc.inference.Simultaneous(steps=50, step_size=0.1, tolerance=1e-3)
+        >>> rule = vc.rules.InferenceLearning(inference=settle)
         >>> _, gradient, _, info = rule.value_and_grad(graph, model, (), jnp.ones((1, 3)), jnp.zeros(1, int))
         >>> vc.inference.Result(int(info.result[0])).name
         'CONVERGED'

@@ -1,0 +1,82 @@
+"""Angles and the locality audit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vicinal as vc
+from vicinal.analysis import angle, angles, audit
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-4, 1.0, 45.0, 90.0, 179.9999, 180.0])
+def test_angle_is_exact_also_where_the_arc_cosine_is_not(degrees, x64):
+    radians = np.deg2rad(degrees)
+    a, b = jnp.array([2.0, 0.0]), 0.3 * jnp.array([np.cos(radians), np.sin(radians)])
+    assert float(angle(a, b)) == pytest.approx(degrees, abs=1e-9)
+
+
+def test_angle_of_zero_is_not_a_number():
+    assert jnp.isnan(angle(jnp.zeros(3), jnp.ones(3)))
+
+
+def test_angles_are_per_matrix_and_concatenated(x64):
+    a = {"w": jnp.array([[1.0, 0.0]]), "v": jnp.array([[0.0, 2.0]]), "bias": jnp.array([0.0])}
+    b = {"w": jnp.array([[0.0, 1.0]]), "v": jnp.array([[0.0, 1.0]]), "bias": jnp.array([3.0])}
+    found = angles(a, b)
+    assert list(found) == ["['v']", "['w']", "concatenated"]
+    assert float(found["['w']"]) == pytest.approx(90)
+    assert float(found["['v']"]) == pytest.approx(0)
+    cosine = 2 / np.sqrt(5) / np.sqrt(11)
+    assert float(found["concatenated"]) == pytest.approx(np.rad2deg(np.arccos(cosine)))
+    with pytest.raises(ValueError, match="same structure"):
+        angles(a, {"w": b["w"]})
+
+
+def small(rule, model=None):
+    model = vc.nn.MLP((3, 4, 5, 2), key=KEY) if model is None else model
+    x, y = jax.random.normal(KEY, (2, 3)), jnp.array([0, 1])
+    return audit(rule, vc.capture(model, x[0]), model, x, y, key=jax.random.key(1))
+
+
+def test_inference_learning_depends_on_its_two_ends_and_nothing_else():
+    found = small(vc.rules.InferenceLearning())
+    assert found.local
+    assert found.violations == ()
+    layer2 = found.support[".layers[1].weight"]
+    assert layer2 == {"value hidden1", "value hidden2", "parameter .layers[1].weight", "parameter .layers[1].bias"}
+    assert found.support[".layers[2].weight"] == {"value hidden2", "error output"}
+
+
+def test_backpropagation_depends_on_what_is_downstream():
+    found = small(vc.rules.Backprop())
+    assert not found.local
+    first = found.support[".layers[0].weight"]
+    assert {"parameter .layers[1].weight", "parameter .layers[2].weight", "error output"} <= first
+    assert found.support[".layers[2].weight"] <= found.allowed[".layers[2].weight"]  # the last layer is local
+
+
+def test_a_cheating_rule_is_caught():
+    class Cheat(vc.rules.InferenceLearning):
+        """Reads the error of the vertex above."""
+
+        def errors(self, graph, model, credit, x):
+            errors = super().errors(graph, model, credit, x)
+            return errors | {"hidden1": errors["hidden1"] + 1e-6 * jnp.mean(errors["hidden2"])}
+
+    found = small(Cheat())
+    assert not found.local
+    assert "the update of .layers[0].weight depends on value hidden2" in found.violations
+
+
+def test_tied_weights_may_read_all_their_ends():
+    def network(parameters, x):
+        h = vc.vertex(jnp.tanh(parameters["shared"] @ x), "h1")
+        return parameters["shared"] @ vc.vertex(jnp.tanh(parameters["shared"] @ h), "h2")
+
+    model = jax.tree_util.Partial(network, {"shared": 0.5 * jax.random.normal(KEY, (3, 3))})
+    found = small(vc.rules.InferenceLearning(), model)
+    assert found.local
+    assert {"value h1", "value h2", "error output", "input"} <= found.allowed[next(iter(found.allowed))]

@@ -1,0 +1,163 @@
+"""The command line as a user meets it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from vicinal.cli import main
+from vicinal.report import Comparison
+
+QUICK = ["--epochs", "2", "--model.sizes", "64", "16", "10"]
+
+
+def run(capsys, *arguments):
+    main(list(arguments))
+    return capsys.readouterr()
+
+
+def fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        main(list(arguments))
+    assert exit_.value.code == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_compare_writes_everything(capsys, somewhere):
+    printed = run(capsys, "compare", *QUICK, "--seeds", "2").out
+    folder = somewhere / "runs" / "compare-001"
+    assert "backpropagation" in printed
+    assert f"report: {folder.relative_to(somewhere)}/report.html" in printed
+    results = Comparison.from_json((folder / "results.json").read_text())
+    assert [rule.name for rule in results.rules] == ["bp", "il"]
+    assert results.rules[1].angles.keys() == {"layers[0]", "layers[1]", "concatenated"}
+    assert results.rules[1].energies.keys() == {"hidden1", "output"}
+    assert all(0.2 < value <= 1 for rule in results.rules for value in rule.test_accuracy)
+    assert json.loads((folder / "config.json").read_text())["seeds"] == 2
+    records = [json.loads(line) for line in (folder / "il-seed1" / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["step"] == 2 * (1437 // 32)
+    assert (folder / "il-seed1" / "checkpoint.npz").exists()
+    assert "<html" in (folder / "report.html").read_text()
+
+
+def test_two_comparisons_give_the_same_numbers(capsys, somewhere):
+    for name in ("a", "b"):
+        run(capsys, "compare", *QUICK, "--seeds", "1", "--folder", name)
+    first, second = (Comparison.from_json((somewhere / name / "results.json").read_text()) for name in ("a", "b"))
+    for ours, theirs in zip(first.rules, second.rules, strict=True):
+        assert (ours.test_accuracy, ours.test_loss, ours.angles, ours.energies) == (
+            (theirs.test_accuracy, theirs.test_loss, theirs.angles, theirs.energies)
+        )
+
+
+def test_train_resumes_to_the_same_end(capsys, somewhere):
+    run(capsys, "train", *QUICK, "--folder", "short")
+    run(capsys, "train", "--resume", "short", "--epochs", "4")
+    run(capsys, "train", "--epochs", "4", "--model.sizes", "64", "16", "10", "--folder", "long")
+    assert (somewhere / "short" / "checkpoint.npz").read_bytes() == (somewhere / "long" / "checkpoint.npz").read_bytes()
+    volatile = {"examples_per_second"}
+    logs = [
+        [json.loads(line) for line in (somewhere / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("short", "long")
+    ]
+    for ours, theirs in zip(*logs, strict=True):
+        assert {k: v for k, v in ours.items() if k not in volatile} == {
+            k: v for k, v in theirs.items() if k not in volatile
+        }
+    assert json.loads((somewhere / "short" / "config.json").read_text())["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model.kind", "convolutional", "--model.channels", "4", "--rule", "bp"],
+        ["--model.kind", "recurrent", "--model.sizes", "8"],
+        ["--model.kind", "autoencoder", "--model.sizes", "64", "8", "64"],
+        ["--model.vertex-at", "pre", "--loss", "squared_error", "--model.activation", "relu"],
+        ["--inference.steps", "4", "--inference.tolerance", "0.01", "--inference.momentum", "0.5"],
+        ["--inference.nudge", "0.5", "--inference.start", "random", "--inference.precision", "2"],
+    ],
+)
+def test_train_on_every_kind_of_model(capsys, somewhere, arguments):
+    printed = run(capsys, "train", "--epochs", "1", *arguments).out
+    assert "report: runs/train-001/report.html" in printed
+
+
+def test_a_diverging_run_is_a_result(capsys, somewhere):
+    diverging = ["--rule", "il-sgd", "--learning-rate", "1e6", "--model.activation", "relu", "--loss", "squared_error"]
+    printed = run(capsys, "train", *QUICK, *diverging).out
+    sentence = re.search(r"stopped at step \d+, the last good state: .*", printed.replace("\n", " "))
+    assert sentence
+    assert "vertex 'hidden1'" in sentence[0] or "parameter" in sentence[0] or "output" in sentence[0]
+    assert (somewhere / "runs" / "train-001" / "report.html").exists()
+    saturating = run(capsys, "train", *QUICK, "--rule", "il-sgd", "--learning-rate", "1e6").out  # finite, but no angle
+    assert "report: runs/train-002" in saturating
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--rule", "il2"], "expected a recipe of bp, il"),
+        (["compare", "--rules", "bp", "bp"], "expected different rules"),
+        (["compare", "--seeds", "0"], "at least one seed"),
+        (["train", "--data", "imagenet"], "imagenet"),
+        (["train", "--data", "missing.npz"], "missing.npz"),
+        (["train", "--model.channels", "3"], "got model.channels"),
+        (["train", "--model.preset", "mnist-mlp"], r"the examples of digits are \[64\]"),
+        (["train", "--model.preset", "vgg"], "expected a preset of mnist-mlp"),
+        (["train", "--model.sizes", "64"], "at least two sizes"),
+        (["train", "--batch-size", "5000"], "batch size from 1 to 1437"),
+        (["train", "--epochs", "0"], "epochs of at least 1, got 0"),
+        (["train", "--rule", "bp", "--inference.steps", "3"], "expected a rule that settles"),
+        (["train", "--resume", "nowhere"], "got no config.json there"),
+        (["cite", "il2"], "expected a recipe"),
+        (["data", "fetch", "imagenet"], "imagenet"),
+        (["data", "verify", "mnist.npz"], "mnist.npz"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(capsys, arguments, words):
+    error = fails(capsys, *arguments)
+    assert re.search(words, " ".join(error.split()))
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_folder_is_never_overwritten(capsys, somewhere):
+    run(capsys, "train", *QUICK, "--folder", "mine")
+    before = {path.name: path.read_bytes() for path in (somewhere / "mine").iterdir()}
+    assert "--resume mine" in fails(capsys, "train", *QUICK, "--folder", "mine")
+    assert "keeps its own" in fails(capsys, "train", "--resume", "mine", "--batch-size", "16")
+    assert "both" in fails(capsys, "train", "--resume", "mine", "--folder", "other")
+    assert before == {path.name: path.read_bytes() for path in (somewhere / "mine").iterdir()}
+
+
+def test_rules_cite_and_data(capsys, monkeypatch, somewhere):
+    monkeypatch.setenv("COLUMNS", "100")
+    listed = run(capsys, "rules").out
+    for name, local in (("il", "yes"), ("bp", "no: the update of .layers[0].weight depends on")):
+        block = re.search(rf"^{name}  .*?(?=^\S|\Z)", listed, flags=re.DOTALL | re.MULTILINE)
+        assert block
+        assert local in block[0]
+    assert "@inproceedings{alonso2022," in run(capsys, "cite", "il").out
+    monkeypatch.setenv("VICINAL_DATA", str(somewhere))
+    assert "missing" in run(capsys, "data", "list").out
+    assert (
+        "1437 training and 360 test examples of shape [8, 8], 10 classes" in run(capsys, "data", "verify", "digits").out
+    )
+
+
+def test_as_a_program(somewhere):
+    finished = subprocess.run(
+        [sys.executable, "-m", "vicinal", "train", "--rule", "nonsense"], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("vicinal: expected a recipe")

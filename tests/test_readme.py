@@ -1,0 +1,37 @@
+"""The README does what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_code_runs_in_order(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 3
+    namespace: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out.splitlines()
+    assert float(printed[0]) > 0.8  # test accuracy after five epochs
+    assert printed[1].startswith("took all its steps")
+    assert printed[-1] == "('layers[0]', 'layers[1]')"
+
+
+@pytest.mark.parametrize("command", re.findall(r"^vicinal [^#\n]*", README, flags=re.MULTILINE))
+def test_the_commands_parse(command, capsys):
+    from vicinal.cli import main
+
+    with pytest.raises(SystemExit) as exit_:
+        main([*command.split()[1:], "--help"])
+    assert exit_.value.code == 0
+    assert "usage: vicinal" in capsys.readouterr().out
+
+
+def test_links_lead_somewhere():
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+            assert link.startswith("http") or (ROOT / link).exists(), f"{page}: {link}"

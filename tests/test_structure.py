@@ -1,0 +1,65 @@
+"""Imports go one way, public names are documented, modules stay small."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import vicinal as vc
+
+SOURCE = Path(vc.__file__).resolve().parent
+
+# Each module may import from its own level and below; a folder is named by its first part.
+LEVELS = [
+    {"files", "_program", "graph", "losses", "energy", "credit"},
+    {"nn", "inference", "data", "references"},
+    {"rules"},
+    {"analysis", "train", "testing"},
+    {"report", "recipes", "settings", "compare"},
+    {"cli", "__main__"},
+]
+LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+def part(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vicinal"):
+            names |= {part(node.module)} if "." in node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {part(alias.name) for alias in node.names if alias.name.startswith("vicinal.")}
+    return names & set(LEVEL)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_one_way(path):
+    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    assert own in LEVEL, f"place {own} in a level"
+    for name in imported(path):
+        assert LEVEL[name] <= LEVEL[own], f"{own} imports {name} from above"
+    assert own != "rules" or "nn" not in imported(path), "a rule sees a graph and parameters, never layers"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_modules_stay_small(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def public_things():
+    for module in (vc, vc.analysis, vc.data, vc.inference, vc.losses, vc.nn, vc.rules, vc.testing, vc.train):
+        for name, thing in vars(module).items():
+            ours = getattr(thing, "__module__", "").startswith("vicinal")
+            if not name.startswith("_") and ours and (inspect.isclass(thing) or inspect.isfunction(thing)):
+                yield pytest.param(thing, id=f"{module.__name__}.{name}")
+
+
+@pytest.mark.parametrize("thing", list(public_things()))
+def test_public_names_are_documented(thing):
+    assert inspect.getdoc(thing)
+    assert len(inspect.getdoc(thing).splitlines()[0]) <= 120
