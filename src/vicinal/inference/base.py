@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from vicinal.graph import Values
 from vicinal.inference.problem import Problem
@@ -57,10 +57,28 @@ def largest(values: Values) -> Float[Array, " batch"]:
     return jnp.max(jnp.concatenate(flat, axis=1), axis=1)
 
 
-def judge(
-    problem: Problem, start: Values, values: Values, converged: Bool[Array, " batch"] | None
-) -> tuple[Int[Array, " batch"], Energies]:
-    """The result codes, and the energies at the end, from where inference started and ended."""
+def conclude(
+    problem: Problem,
+    start: Values,
+    values: Values,
+    steps: Int[Array, " batch"] | int,
+    *,
+    converged: Bool[Array, " batch"] | None = None,
+    trace: Energies | None = None,
+) -> Settled:
+    """Says how inference from `start` to `values` ended.
+
+    Args:
+        problem: The energy.
+        start: Where inference began.
+        values: Where it ended.
+        steps: Steps taken.
+        converged: Whether the tolerance was met, if there was one.
+        trace: Energies before each step, `[steps, batch]`.
+
+    Returns:
+        The end of inference, with its result codes and energies.
+    """
     before, energies = total(problem.energies(start)), problem.energies(values)
     after = total(energies)
     finite = jnp.isfinite(after) & (jnp.isfinite(largest(values)) if values else True)
@@ -69,11 +87,14 @@ def judge(
     if converged is not None:
         code = jnp.where(converged, jnp.int32(Result.CONVERGED), code)
     code = jnp.where(after > before + rounding, jnp.int32(Result.DIVERGED), code)
-    return jnp.where(finite, code, jnp.int32(Result.NON_FINITE)), energies
+    code = jnp.where(finite, code, jnp.int32(Result.NON_FINITE))
+    if trace is not None:
+        trace = {name: jnp.concatenate([rows, energies[name][None]]) for name, rows in trace.items()}
+    return Settled(values, code, jnp.broadcast_to(jnp.asarray(steps, jnp.int32), code.shape), energies, trace)
 
 
-def select(keep: Bool[Array, " batch"], new: Values, old: Values) -> Values:
-    """`new` for the examples where `keep` holds, `old` for the others."""
+def select(keep: Bool[Array, " batch"], new: PyTree, old: PyTree) -> PyTree:
+    """`new` for the examples where `keep` holds, `old` for the others; trees of arrays `[batch, ...]`."""
 
     def choose(a: Array, b: Array) -> Array:
         return jnp.where(keep.reshape(-1, *(1,) * (a.ndim - 1)), a, b)

@@ -8,12 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vicinal.graph import Values
-from vicinal.inference.base import Inference, Settled, judge, largest, select
+from vicinal.inference.base import Energies, Inference, Settled, conclude, largest, select
 from vicinal.inference.problem import Problem
 
-
-def _number(value: Any) -> Array:
-    return jnp.asarray(value)
+_State = tuple[Values, Values | None]  # values, and their velocities with momentum
 
 
 def _optional_number(value: Any) -> Array | None:
@@ -50,10 +48,10 @@ class Simultaneous(Inference):
     """
 
     steps: int = eqx.field(static=True, default=20)
-    step_size: Float[Array, ""] = eqx.field(converter=_number, default=0.1)
+    step_size: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=0.1)
     decay: bool = eqx.field(static=True, default=False)
     momentum: Float[Array, ""] | None = eqx.field(converter=_optional_number, default=None)
-    pull: Float[Array, ""] = eqx.field(converter=_number, default=1.0)
+    pull: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
     tolerance: Float[Array, ""] | None = eqx.field(converter=_optional_number, default=None)
     trace: bool = eqx.field(static=True, default=False)
 
@@ -63,70 +61,54 @@ class Simultaneous(Inference):
 
     def settle(self, problem: Problem, values: Values) -> Settled:
         if not values:
-            return self._settled(problem, values, values, None, self.steps, None)
-        state = (values, None if self.momentum is None else jax.tree.map(jnp.zeros_like, values))
+            return conclude(problem, values, values, self.steps)
+        velocity = None if self.momentum is None else jax.tree.map(jnp.zeros_like, values)
         if self.tolerance is not None:
-            return self._settle_until(problem, state, self.tolerance.astype(next(iter(values.values())).dtype))
+            return self._settle_until(problem, values, velocity, self.tolerance)
 
-        def body(state: Any, t: Array) -> tuple[Any, Any]:
-            recorded = problem.energies(state[0]) if self.trace else None
-            return self._move(state, t, *problem.descent(state[0])[:2])[0], recorded
+        def body(state: _State, t: Array) -> tuple[_State, Energies | None]:
+            new, _ = self._step(problem, state, t)
+            return new, problem.energies(state[0]) if self.trace else None
 
-        (settled, _), trace = jax.lax.scan(body, state, jnp.arange(self.steps))
-        return self._settled(problem, values, settled, None, self.steps, trace)
+        (ended, _), trace = jax.lax.scan(body, (values, velocity), jnp.arange(self.steps))
+        return conclude(problem, values, ended, self.steps, trace=trace)
 
-    def _settle_until(self, problem: Problem, state: Any, tolerance: Array) -> Settled:
-        start = state[0]
-        batch = next(iter(start.values())).shape[0]
-        energies = problem.energies(start) if self.trace else {}
-        trace = {name: jnp.zeros((self.steps, batch), e.dtype) for name, e in energies.items()}
+    def _settle_until(self, problem: Problem, values: Values, velocity: Values | None, tolerance: Array) -> Settled:
+        batch = next(iter(values.values())).shape[0]
+        everyone, nobody = jnp.ones(batch, bool), jnp.zeros(batch, jnp.int32)
 
-        def going(loop: Any) -> Array:
-            t, _, moving, _, _ = loop
-            return (t < self.steps) & jnp.any(moving)
+        def body(carry: Any, t: Array) -> tuple[Any, Energies | None]:
+            state, moving, steps = carry
+            new, slope = self._step(problem, state, t)
+            speed = largest(slope)
+            moving = moving & (speed > tolerance.astype(speed.dtype))  # False where the speed is not a number
+            energies = problem.energies(state[0]) if self.trace else None
+            return (select(moving, new, state), moving, steps + moving.astype(steps.dtype)), energies
 
-        def body(loop: Any) -> Any:
-            t, state, moving, steps, trace = loop
-            if self.trace:
-                trace = {name: trace[name].at[t].set(e) for name, e in problem.energies(state[0]).items()}
-            moved, slope = self._move(state, t, *problem.descent(state[0])[:2])
-            # An example that is not a number never moves again: the comparison is False.
-            moving = moving & (largest(slope) > tolerance)
-            state = jax.tree.map(lambda new, old: select(moving, {"": new}, {"": old})[""], moved, state)
-            return t + 1, state, moving, steps + moving.astype(steps.dtype), trace
+        carry, trace = ((values, velocity), everyone, nobody), None
+        if self.trace:  # a record has a row for every step, so every step is taken
+            carry, trace = jax.lax.scan(body, carry, jnp.arange(self.steps))
+        else:
+            _, carry = jax.lax.while_loop(
+                lambda loop: (loop[0] < self.steps) & jnp.any(loop[1][1]),
+                lambda loop: (loop[0] + 1, body(loop[1], loop[0])[0]),
+                (jnp.int32(0), carry),
+            )
+        (ended, _), moving, steps = carry
+        return conclude(problem, values, ended, steps, converged=~moving, trace=trace)
 
-        moving, steps = jnp.ones(batch, bool), jnp.zeros(batch, jnp.int32)
-        loop = (jnp.int32(0), state, moving, steps, trace)
-        t, (settled, _), moving, steps, trace = jax.lax.while_loop(going, body, loop)
-        if self.trace:
-            ended = (
-                jnp.arange(self.steps, dtype=t.dtype)[:, None] >= t
-            )  # rows that no step wrote: the energies stay where they are
-            last = problem.energies(settled)
-            trace = {name: jnp.where(ended, last[name][None], rows) for name, rows in trace.items()}
-        return self._settled(problem, start, settled, ~moving, steps, trace if self.trace else None)
-
-    def _move(self, state: Any, t: Array, feedback: Values, own: Values) -> tuple[Any, Values]:
+    def _step(self, problem: Problem, state: _State, t: Array) -> tuple[_State, Values]:
+        """Moves all values once; returns the new state, and minus the slope of the energy (weighted by `pull`)."""
         values, velocity = state
-
-        def slope(feedback: Array, own: Array) -> Array:
-            return feedback - self.pull.astype(own.dtype) * own
-
-        direction = jax.tree.map(slope, feedback, own)
-        momentum = self.momentum
-        if momentum is not None:
-            velocity = jax.tree.map(lambda v, d: momentum.astype(d.dtype) * v + d, velocity, direction)
+        feedback, own, _ = problem.descent(values)
+        slope = {name: feedback[name] - self.pull.astype(own[name].dtype) * own[name] for name in values}
+        direction = slope
+        if velocity is not None and self.momentum is not None:
+            momentum = self.momentum
+            direction = velocity = jax.tree.map(lambda v, s: momentum.astype(v.dtype) * v + s, velocity, slope)
 
         def move(value: Array, direction: Array) -> Array:
             size = self.step_size.astype(value.dtype)
             return value + (size / (1 + t).astype(value.dtype) if self.decay else size) * direction
 
-        return (jax.tree.map(move, values, direction if velocity is None else velocity), velocity), direction
-
-    def _settled(
-        self, problem: Problem, start: Values, values: Values, converged: Any, steps: Any, trace: Any
-    ) -> Settled:
-        code, energies = judge(problem, start, values, converged)
-        if trace is not None:
-            trace = {name: jnp.concatenate([rows, energies[name][None]]) for name, rows in trace.items()}
-        return Settled(values, code, jnp.broadcast_to(jnp.asarray(steps, jnp.int32), code.shape), energies, trace)
+        return (jax.tree.map(move, values, direction), velocity), slope
