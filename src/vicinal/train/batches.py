@@ -1,32 +1,43 @@
-"""Where a training loop finds its batches: in arrays on the device, or in any iterable."""
+"""Where a training loop finds its batches: in arrays on the device, or in any iterable.
 
-from collections.abc import Iterable, Iterator
+A source gives batches a chunk at a time, in arrays whose shapes do not depend on how long the chunk is: one compiled
+loop then serves the whole run, and the same machine code sees a batch however the run was cut into chunks.
+"""
+
+import functools
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from vicinal.data import epoch_order
 
+_ROWS_AHEAD = 2**16  # epochs of small data are put in order together, so that a chunk can span many of them
+_STACK_BATCHES, _STACK_BYTES = 64, 2**24  # a chunk from an iterable holds as many batches as both allow
+
 
 class ArrayBatches(eqx.Module):
-    """One epoch of examples that lie on the device, in a given order.
+    """Batches of examples that lie on the device, in a given order.
 
     Attributes:
         x: All inputs, `[examples, ...]`.
         y: All targets, `[examples, ...]`.
-        order: A permutation of the examples.
-        batch_size: Examples in a batch; what does not fill the last one is left out of this epoch.
+        order: Which examples to visit, `[batches * batch_size]`.
+        batch_size: Examples in a batch.
     """
 
     x: PyTree
     y: PyTree
-    order: Int[Array, " examples"]
+    order: Int[Array, " rows"]
     batch_size: int = eqx.field(static=True)
 
     def get(self, index: Int[Array, ""]) -> tuple[PyTree, PyTree]:
+        """The batch at an index."""
         rows = jax.lax.dynamic_slice_in_dim(self.order, index * self.batch_size, self.batch_size)
         return jax.tree.map(lambda a: a[rows], (self.x, self.y))
 
@@ -38,6 +49,7 @@ class StackedBatches(eqx.Module):
     y: PyTree
 
     def get(self, index: Int[Array, ""]) -> tuple[PyTree, PyTree]:
+        """The batch at an index."""
         return jax.tree.map(lambda a: a[index], (self.x, self.y))
 
 
@@ -47,102 +59,182 @@ class ArraySource:
     Args:
         x: Inputs, `[examples, ...]`.
         y: Targets, `[examples, ...]`.
-        batch_size: Examples in a batch, at most the number of examples.
+        batch_size: Examples in a batch, at most the number of examples; what does not fill the last batch of an
+            epoch is left out of it.
         key: Decides the orders.
+
+    Attributes:
+        batch_size: As given.
+        steps_per_epoch: Whole batches in an epoch.
     """
 
     def __init__(self, x: PyTree, y: PyTree, batch_size: int, key: PRNGKeyArray):
-        sizes = {leaf.shape[0] for leaf in jax.tree.leaves((x, y))}
-        if len(sizes) != 1:
-            raise ValueError(f"expected as many targets as inputs, got {sorted(sizes)} examples")
-        (examples,) = sizes
-        if not isinstance(batch_size, int) or not 1 <= batch_size <= examples:
-            raise ValueError(f"expected a batch size from 1 to {examples}, the number of examples, got {batch_size!r}")
+        examples = count_examples(x, y)
+        try:
+            batch_size = operator.index(batch_size)
+        except TypeError:
+            raise TypeError(f"expected the batch size as an integer, got {batch_size!r}") from None
+        if not 1 <= batch_size <= examples:
+            raise ValueError(f"expected a batch size from 1 to {examples}, the number of examples, got {batch_size}")
         self.x, self.y = jax.tree.map(jnp.asarray, (x, y))
-        self.batch_size, self.steps_per_epoch, self._key = batch_size, examples // batch_size, key
-        self._order: tuple[int, Array] | None = None
+        self.batch_size, self.steps_per_epoch = batch_size, examples // batch_size
+        self._key, self._examples = key, examples
+        self._epochs_ahead = max(1, _ROWS_AHEAD // examples)
+        self._block: tuple[int, ArrayBatches] | None = None
 
     def chunk(self, step: int, count: int) -> tuple[ArrayBatches, int, int]:
-        """The epoch's batches around `step`, the index of that step's, and how many of `count` are in this epoch."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, epoch_order(self._key, epoch, jax.tree.leaves(self.x)[0].shape[0]))
-        batches = ArrayBatches(self.x, self.y, self._order[1], self.batch_size)
-        return batches, index, min(count, self.steps_per_epoch - index)
+        """Batches around `step`, the index of that step's, and how many of `count` are there."""
+        steps = self._epochs_ahead * self.steps_per_epoch
+        block, index = divmod(step, steps)
+        if self._block is None or self._block[0] != block:
+            epochs = block * self._epochs_ahead + jnp.arange(self._epochs_ahead)
+            order = _orders(self._key, epochs, self._examples, self.steps_per_epoch * self.batch_size)
+            self._block = (block, ArrayBatches(self.x, self.y, order, self.batch_size))
+        return self._block[1], index, min(count, steps - index)
 
     def example(self) -> PyTree:
+        """One input."""
         return jax.tree.map(lambda a: a[0], self.x)
 
-    def examples_in(self, batches: ArrayBatches) -> int:
-        return self.batch_size
+    def examples_in(self, batches: Any) -> int:
+        """How many examples one of these batches holds."""
+        return batches.batch_size
 
 
 class IterableSource:
     """Batches `(x, y)` from any iterable, begun anew when it ends.
 
     To resume a run, the iterable must give the same batches again: those already seen are skipped.
+
+    Args:
+        batches: Gives pairs of arrays, `[batch, ...]` each. Batches of another size are another compilation.
+
+    Attributes:
+        batch_size: None, the iterable decides it.
+        steps_per_epoch: None, for nobody knows.
     """
+
+    batch_size = None
+    steps_per_epoch = None
 
     def __init__(self, batches: Iterable[tuple[PyTree, PyTree]]):
         self._batches, self._iterator = batches, iter(batches)
-        self._position, self._next = 0, None
-        self.steps_per_epoch = None
+        self._ahead: tuple[PyTree, PyTree] | None = None  # read, and not yet used
+        self._position = 0
 
     def chunk(self, step: int, count: int) -> tuple[StackedBatches, int, int] | None:
         """Up to `count` batches of equal shape from `step` on, stacked; None if the iterable cannot go on."""
-        while self._position < step:
-            if self._take() is None:
-                return None
-        taken: list[Any] = []
-        while len(taken) < count and (batch := self._take()) is not None:
-            if taken and _shapes(batch) != _shapes(taken[0]):
-                self._next = batch
-                self._position -= 1
-                break
-            taken.append(batch)
-        if not taken:
+        while self._position < step and self._peek() is not None:
+            self._pop()
+        first = self._peek()
+        if first is None:
             return None
-        x, y = jax.tree.map(lambda *leaves: jnp.stack(leaves), *taken)
+        form = _form(first)
+        size = max(1, min(_STACK_BATCHES, _STACK_BYTES // sum(leaf.nbytes for leaf in jax.tree.leaves(first))))
+        taken: list[Any] = []
+        while len(taken) < min(count, size) and self._peek() is not None and _form(self._peek()) == form:
+            taken.append(self._pop())
+        # Stacked by NumPy, which need not compile for it; always as many, see the top of this file.
+        filled = taken + taken[-1:] * (size - len(taken))
+        x, y = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *filled)
         return StackedBatches(x, y), 0, len(taken)
 
     def example(self) -> PyTree:
-        if self._next is None:
-            self._next = self._take()
-            self._position = 0
-        if self._next is None:
+        """One input; the batch it is from will still come."""
+        first = self._peek()
+        if first is None:
             raise ValueError("expected at least one batch, got an empty iterable")
-        return jax.tree.map(lambda a: a[0], self._next[0])
+        return jax.tree.map(lambda a: jnp.asarray(a[0]), first[0])
 
-    def examples_in(self, batches: StackedBatches) -> int:
+    def examples_in(self, batches: Any) -> int:
+        """How many examples one of these batches holds."""
         return jax.tree.leaves(batches.x)[0].shape[1]
 
-    def _take(self) -> tuple[PyTree, PyTree] | None:
-        batch, self._next = self._next, None
-        if batch is None:
-            batch = next(self._iterator, None)
-        if batch is None and iter(self._batches) is not self._iterator:
-            self._iterator = iter(self._batches)
-            batch = next(self._iterator, None)
-        if batch is None:
-            return None
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise ValueError(f"expected batches as pairs (x, y), got {type(batch).__name__}")
+    def _pop(self) -> tuple[PyTree, PyTree] | None:
+        batch, self._ahead = self._peek(), None
         self._position += 1
-        return jax.tree.map(jnp.asarray, tuple(batch))
+        return batch
+
+    def _peek(self) -> tuple[PyTree, PyTree] | None:
+        if self._ahead is None:
+            self._ahead = self._read()
+        return self._ahead
+
+    def _read(self) -> tuple[PyTree, PyTree] | None:
+        batch = next(self._iterator, _END)
+        if batch is _END:
+            iterator = iter(self._batches)
+            if iterator is self._iterator:  # a generator: it cannot begin anew
+                return None
+            self._iterator = iterator
+            batch = next(iterator, _END)
+        return None if batch is _END else _pair(batch)
 
 
-def _shapes(batch: PyTree) -> list[Any]:
-    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch)]
+_END = object()
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _orders(key: PRNGKeyArray, epochs: Int[Array, " epochs"], examples: int, used: int) -> Int[Array, " rows"]:
+    """The orders of some epochs, one after another, each without the examples that fill no batch."""
+    return jax.lax.map(lambda epoch: epoch_order(key, epoch, examples)[:used], epochs).reshape(-1)
+
+
+def count_examples(x: PyTree, y: PyTree) -> int:
+    """How many examples inputs and targets hold, `[examples, ...]` each.
+
+    Raises:
+        TypeError: If a leaf is not an array with an axis of examples.
+        ValueError: If lengths differ, or there is no example.
+    """
+    leaves = jax.tree.leaves((x, y))
+    for leaf in leaves:
+        if not getattr(leaf, "shape", ()):
+            got = "a scalar" if hasattr(leaf, "shape") else f"a Python {type(leaf).__name__}"
+            raise TypeError(f"expected arrays whose first axis runs over the examples, got {got}; use jnp.asarray")
+    sizes = sorted({leaf.shape[0] for leaf in leaves})
+    if len(sizes) > 1:
+        raise ValueError(f"expected as many targets as inputs, got {' and '.join(map(str, sizes))} examples")
+    if sum(sizes) == 0:
+        raise ValueError("expected at least one example, got none")
+    return sizes[0]
+
+
+def _pair(batch: Any) -> tuple[PyTree, PyTree]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        got = f"{len(batch)} items" if isinstance(batch, tuple | list) else type(batch).__name__
+        raise TypeError(f"expected each batch as a pair of arrays (x, y), got {got}")
+    count_examples(*batch)
+    return jax.tree.map(np.asarray, tuple(batch))
+
+
+def _form(batch: PyTree) -> Any:
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+
+
+def _holds_arrays(pair: tuple[Any, Any]) -> bool:
+    """Whether arrays are meant: all leaves are some, or one half is (then the other half is a mistake)."""
+    halves = any(hasattr(half, "shape") for half in pair)
+    return halves or all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(pair))
 
 
 def source_of(data: Any, batch_size: int, key: PRNGKeyArray) -> ArraySource | IterableSource:
-    """The source for what a user gives: arrays `(x, y)`, or an iterable of batches."""
-    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(data)):
+    """The source for what a user gives: arrays `(x, y)`, or an iterable of batches.
+
+    Args:
+        data: A tuple of two arrays, or of two trees of arrays; or anything to iterate over that gives such pairs.
+        batch_size: Examples in a batch; an iterable decides that itself.
+        key: Decides the order of the examples; an iterable decides that itself.
+
+    Raises:
+        TypeError: If `data` is something else.
+    """
+    if isinstance(data, tuple) and len(data) == 2 and _holds_arrays(data):
         return ArraySource(*data, batch_size, key)
-    if isinstance(data, Iterable) and not isinstance(data, str | dict | Iterator):
-        return IterableSource(data)
-    if isinstance(data, Iterator):
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict) and not hasattr(data, "shape"):
         return IterableSource(data)
     raise TypeError(
         f"expected data as a Dataset, a pair of arrays (x, y) or an iterable of batches, got {type(data).__name__}"
+        + ("; call it, and give what it returns" if callable(data) else "")
     )

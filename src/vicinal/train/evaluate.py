@@ -1,12 +1,18 @@
-"""Loss and accuracy of a model on a data set."""
+"""Loss and accuracy: of a model on a data set, and of the updates since the last record."""
+
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from vicinal.credit import Info
 from vicinal.graph import Graph
+from vicinal.inference import Result
 from vicinal.losses import Loss
+from vicinal.train.batches import count_examples
 
 
 def correct(output: PyTree, y: PyTree) -> Float[Array, " batch"] | None:
@@ -16,14 +22,14 @@ def correct(output: PyTree, y: PyTree) -> Float[Array, " batch"] | None:
         output: `[batch, ..., classes]`.
         y: Class indices, `[batch, ...]`; other targets have no accuracy.
     """
-    labelled = isinstance(y, jax.Array) and jnp.issubdtype(y.dtype, jnp.integer) and isinstance(output, jax.Array)
-    if not labelled or y.ndim != output.ndim - 1:
+    arrays = isinstance(y, jax.Array | np.ndarray) and isinstance(output, jax.Array | np.ndarray)
+    if not arrays or not jnp.issubdtype(y.dtype, jnp.integer) or y.ndim != output.ndim - 1:
         return None
-    right = (jnp.argmax(output, axis=-1) == y).astype(output.dtype)
+    chosen = jnp.argmax(output, axis=-1)
+    right = (chosen == jnp.asarray(y).astype(chosen.dtype)).astype(_wide(output.dtype))
     return jnp.mean(right.reshape(right.shape[0], -1), axis=1)
 
 
-@eqx.filter_jit
 def evaluate(
     graph: Graph, model: PyTree, loss: Loss, x: PyTree, y: PyTree, batch_size: int = 1000
 ) -> dict[str, Float[Array, ""]]:
@@ -39,21 +45,67 @@ def evaluate(
 
     Returns:
         `{"loss": mean}` and, with labels, `"accuracy"` in [0, 1].
+
+    Raises:
+        ValueError: If there are not as many targets as inputs, no examples, or the batch size is below 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vicinal as vc
+        >>> model = lambda x: x  # three logits
+        >>> graph = vc.capture(model, jnp.ones(3))
+        >>> measured = evaluate(graph, model, vc.losses.softmax_cross_entropy, jnp.eye(3), jnp.array([0, 1, 0]))
+        >>> round(float(measured["accuracy"]), 3)
+        0.667
     """
+    examples = count_examples(x, y)
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"expected a batch size of at least 1, got {batch_size!r}")
+    return _evaluate(graph, model, loss, x, y, min(int(batch_size), examples))
+
+
+@eqx.filter_jit
+def _evaluate(graph: Graph, model: PyTree, loss: Loss, x: PyTree, y: PyTree, batch_size: int) -> dict[str, Array]:
     examples = jax.tree.leaves(x)[0].shape[0]
 
-    def measure(batch: PyTree) -> dict[str, Array]:
+    def sums(batch: PyTree) -> dict[str, Array]:
         x, y = batch
         output, _ = graph.feedforward(model, x)
-        right = correct(output, y)
-        sums = {"loss": jnp.sum(jax.vmap(loss)(output, y))}
-        return sums if right is None else sums | {"accuracy": jnp.sum(right)}
+        found = {"loss": jax.vmap(loss)(output, y), "accuracy": correct(output, y)}
+        return {name: jnp.sum(v.astype(_wide(v.dtype))) for name, v in found.items() if v is not None}
 
     whole = examples - examples % batch_size
-    parts = []
-    if whole:
-        stacked = jax.tree.map(lambda a: a[:whole].reshape(-1, batch_size, *a.shape[1:]), (x, y))
-        parts.append(jax.tree.map(lambda sums: jnp.sum(sums, axis=0), jax.lax.map(measure, stacked)))
+    stacked = jax.tree.map(lambda a: a[:whole].reshape(-1, batch_size, *a.shape[1:]), (x, y))
+    totals = jax.tree.map(jnp.sum, jax.lax.map(sums, stacked))
     if whole < examples:
-        parts.append(measure(jax.tree.map(lambda a: a[whole:], (x, y))))
-    return jax.tree.map(lambda *sums: sum(sums) / jnp.asarray(examples, sums[0].dtype), *parts)
+        totals = jax.tree.map(jnp.add, totals, sums(jax.tree.map(lambda a: a[whole:], (x, y))))
+    return jax.tree.map(lambda total: total / jnp.asarray(examples, total.dtype), totals)
+
+
+def _wide(dtype: Any) -> Any:
+    """At least float32: a sum over many examples needs it, whatever the model computes in."""
+    return dtype if jnp.finfo(dtype).bits > 32 else jnp.float32
+
+
+# ------------------------------------------------------------------------------------- measured while training
+
+SUMS = ("steps", "loss", "accuracy", "inference_failures")
+"""What is summed over the updates since the last record; NaN where a rule or a task has no such number."""
+
+
+def measured(loss: Float[Array, ""], info: Info, y: PyTree) -> dict[str, Float[Array, ""]]:
+    """What one update adds to each of `SUMS`."""
+    right = correct(info.output, y)
+    failed = None if info.result is None else (info.result >= Result.DIVERGED).astype(jnp.float32)
+    return {
+        "steps": jnp.ones(()),
+        "loss": loss,
+        "accuracy": jnp.asarray(jnp.nan) if right is None else jnp.mean(right),
+        "inference_failures": jnp.asarray(jnp.nan) if failed is None else jnp.mean(failed),
+    }
+
+
+def means(sums: dict[str, Float[Array, ""]]) -> dict[str, float]:
+    """The means per update under the names that a record has for them; what does not exist is left out."""
+    steps, loss, accuracy, failures = (float(sums[name]) for name in SUMS)
+    named = {"train_loss": loss, "train_accuracy": accuracy, "inference_failures": failures}
+    return {name: value / max(steps, 1.0) for name, value in named.items() if not np.isnan(value)}

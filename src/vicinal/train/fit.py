@@ -1,52 +1,33 @@
 """Training: many steps in one compiled call, stopped at the last good state, resumed bit for bit."""
 
 import dataclasses
+import json
+import operator
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.data import Dataset
+from vicinal.files import write_text_atomically
 from vicinal.graph import Graph, capture
-from vicinal.inference import Result
 from vicinal.rules import Rule
 from vicinal.train import checkpoint
-from vicinal.train.batches import source_of
-from vicinal.train.evaluate import correct, evaluate
-from vicinal.train.log import JSONLog
-from vicinal.train.progress import TrainingProgress
+from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state
+from vicinal.train.batches import ArraySource, IterableSource, count_examples, source_of
+from vicinal.train.evaluate import evaluate, means
+from vicinal.train.log import JSONLog, read
+from vicinal.train.progress import Pace, TrainingProgress
 
 _CHUNK_SECONDS, _LONGEST_CHUNK = 0.5, 5000  # a compiled call takes about this long, and at most so many steps
 
 CHECKPOINT, METRICS = "checkpoint.npz", "metrics.jsonl"
 """What a run writes into its folder."""
-
-
-class TrainingState(eqx.Module):
-    """All that changes during training, and all that a checkpoint holds.
-
-    Attributes:
-        model: The model.
-        optimizer_state: Of the optimiser.
-        rule_state: Of the rule.
-        step: Updates taken; with the key it says which batch comes next.
-        key: Decides the rule's random numbers.
-        sums: Of what was measured in training since the last record, and the number of steps.
-    """
-
-    model: PyTree
-    optimizer_state: PyTree
-    rule_state: PyTree
-    step: Int[Array, ""]
-    key: PRNGKeyArray
-    sums: dict[str, Float[Array, ""]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +39,7 @@ class Run:
         graph: The graph of the model.
         records: What was measured, one dictionary per evaluation: `step`, `epoch`, `train_loss`, `test_loss`, ...
         stopped: None, or the sentence that says why the run ended before its last step.
-        seconds_per_step: Median over the compiled calls after the first.
+        seconds_per_step: Median over the steps, those of the first call (it compiles) left out; 0 if there was none.
     """
 
     state: TrainingState
@@ -96,14 +77,15 @@ def fit(
 
     The state is the last one all of whose numbers are finite: when an update makes one that is not, the run goes
     back to the state before it and stops with a sentence that names the vertex. The arithmetic does not depend on
-    how the run was cut into calls, so that an interrupted run, resumed, ends with the same bits.
+    how the run was cut into calls, so that an interrupted run, resumed with the same arguments on the same kind of
+    machine, ends with the same bits and the same records.
 
     Args:
         rule: Any rule.
         model: Any callable pytree; it is not changed.
         optimizer: Any optax optimiser.
         data: A `Dataset` (whose test part is evaluated), a pair of arrays `(x, y)` each `[examples, ...]`, or an
-            iterable of batches `(x, y)`, begun anew when it ends.
+            iterable of batches `(x, y)`, begun anew when it ends. A resumed run skips the batches it has seen.
         key: Decides the order of the examples and the rule's random numbers.
         epochs: Passes through the arrays; or give `steps`.
         steps: Updates in all, those of a resumed run included.
@@ -121,8 +103,11 @@ def fit(
         The run.
 
     Raises:
-        ValueError: If arguments contradict each other or the data, or the checkpoint belongs to another run.
-        KeyboardInterrupt: As it came, after a checkpoint was written.
+        ValueError: If arguments contradict each other or the data, the model is not finite, or the folder holds
+            another run; then nothing was written.
+        TypeError: If an argument is of the wrong kind.
+        OSError: If a checkpoint cannot be written; the one before is intact.
+        KeyboardInterrupt: As it came, after a checkpoint was written; so with any other exception.
 
     Example:
         >>> import jax, optax, vicinal as vc
@@ -139,197 +124,196 @@ def fit(
     order_key, rule_key, step_key = jax.random.split(key, 3)
     source = source_of(data, batch_size, order_key)
     total = _total_steps(epochs, steps, source.steps_per_epoch)
+    every = source.steps_per_epoch or total
+    every = every if evaluate_every is None else _at_least_one("evaluate_every", evaluate_every)
+    test = None if test is None else _arrays_of(test)
     graph = capture(model, source.example()) if graph is None else graph
-    state = TrainingState(
-        model,
-        optimizer.init(eqx.filter(model, eqx.is_inexact_array)),
-        rule.init(graph, model, key=rule_key),
-        jnp.zeros((), jnp.int32),
-        step_key,
-        {name: jnp.zeros(()) for name in _SUMS},
-    )
-    if not _is_good(state):
-        raise ValueError("expected a model of finite parameters, got one with infinite or undefined numbers")
-    folder = None if folder is None else Path(folder)
-    settings = {"batch_size": batch_size, "steps_per_epoch": source.steps_per_epoch}
-    if folder is not None:
-        state = _open_folder(folder, state, resume, settings)
-    every = evaluate_every or source.steps_per_epoch or total
-    test = None if test is None else jax.tree.map(jnp.asarray, test)
-    fixed = (rule, graph, optimizer)
-    seconds, stopped, saved_at = [], None, time.monotonic()
+    files = _Files(folder, {"batch_size": source.batch_size, "steps_per_epoch": source.steps_per_epoch})
+    parts = (rule, graph, optimizer)
+    first = first_state(parts, model, source.example(), rule_key=rule_key, step_key=step_key)
+    state, rate = files.open(first, total, resume)
 
-    def save() -> None:
-        if folder is not None:
-            checkpoint.save(folder / CHECKPOINT, state, metadata=settings)
-
-    with (
-        JSONLog(folder and folder / METRICS, resume_at=int(state.step)) as log,
-        TrainingProgress(total, int(state.step), progress) as shown,
-    ):
+    with files.log(state) as log, TrainingProgress(total, int(state.step), progress) as shown:
+        loop = _Loop(parts, source, total, every, test, on_record, log, shown, state, rate)
         try:
-            while (step := int(state.step)) < total and stopped is None:
-                found = source.chunk(step, _chunk_steps(seconds, min(total - step, every - step % every)))
-                if found is None:
-                    stopped = f"the data ended after {step} of {total} steps: give an iterable that can begin anew"
-                    break
-                batches, index, count = found
-                begun = time.monotonic()
-                state, stopped = _advance_safely((*fixed, batches), state, index, count)
-                taken = int(state.step) - step
-                seconds.append((time.monotonic() - begun) / max(taken, 1))
-                now = _means(state.sums) | {"examples_per_second": source.examples_in(batches) / seconds[-1]}
-                if int(state.step) % every == 0 or int(state.step) == total:
-                    record = _record(now, int(state.step), source.steps_per_epoch)
-                    if test is not None:
-                        record |= {
-                            f"test_{k}": float(v) for k, v in evaluate(graph, state.model, rule.loss, *test).items()
-                        }
-                    if on_record is not None:
-                        on_record(record, state)
-                    log.write(record)
-                    state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))
-                shown.update(int(state.step), now["train_loss"], now.get("train_accuracy"), now["examples_per_second"])
-                if time.monotonic() - saved_at > checkpoint_seconds:
-                    save()
-                    saved_at = time.monotonic()
-        finally:
-            save()
-        if stopped is not None:
-            log.write({"step": int(state.step), "stopped": stopped})
-    return Run(state, graph, log.records, stopped, float(np.median(seconds[1:] or seconds or [0.0])))
+            loop.record_if_due()  # where a run was interrupted before it had written its record
+            while loop.goes_on:
+                loop.advance()
+                loop.record_if_due()
+                files.save(loop.state, loop.rate, unless_within=checkpoint_seconds)
+            files.save(loop.state, loop.rate)
+        except BaseException as error:
+            try:
+                files.save(loop.state, loop.rate)
+            except OSError as failure:
+                error.add_note(str(failure))
+            raise
+        if loop.stopped is not None:
+            log.write({"step": int(loop.state.step), "stopped": loop.stopped})
+    return Run(loop.state, graph, log.records, loop.stopped, loop.pace.median)
 
 
-# ------------------------------------------------------------------------------------------------ the compiled loop
+@dataclasses.dataclass
+class _Loop:
+    """A run under way: what stays, the state reached, and why it stopped."""
 
-_SUMS = ("steps", "loss", "accuracy", "inference_failures")
+    parts: Parts
+    source: ArraySource | IterableSource
+    total: int
+    every: int
+    test: tuple[PyTree, PyTree] | None
+    on_record: Callable[[dict[str, Any], TrainingState], None] | None
+    log: JSONLog
+    shown: TrainingProgress
+    state: TrainingState
+    rate: float
+    stopped: str | None = None
+    pace: Pace = dataclasses.field(default_factory=Pace)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there are steps to take, and nothing stops them."""
+        return self.stopped is None and int(self.state.step) < self.total
 
-@eqx.filter_jit(donate="all-except-first")
-def _advance(fixed: Any, state: TrainingState, index: Array, count: Array) -> TrainingState:
-    """Takes `count` steps from batch `index` on.
+    def advance(self) -> None:
+        """Takes the steps of one compiled call."""
+        step = int(self.state.step)
+        count = min(self.total - step, self.every - step % self.every, self.pace.steps_in(_CHUNK_SECONDS))
+        found = self.source.chunk(step, min(count, _LONGEST_CHUNK))
+        if found is None:
+            self.stopped = f"the data ended after {step} of {self.total} steps; give an iterable that can begin anew"
+            return
+        batches, index, count = found
+        begun = time.monotonic()
+        self.state, self.stopped = advance((*self.parts, batches), self.state, index, count)
+        taken = int(self.state.step) - step
+        self.pace.add(taken, time.monotonic() - begun)
+        if taken:
+            self.rate = self.source.examples_in(batches) / self.pace.latest
+            seen = means(self.state.sums)
+            self.shown.update(step + taken, seen["train_loss"], seen.get("train_accuracy"), self.rate)
 
-    The number of steps is not known when this is compiled, so that the body is the same machine code however a run
-    is cut into calls: that is what makes a resumed run equal to the last bit, and spares a second compilation.
-    """
-    rule, graph, optimizer, batches = fixed
-    arrays, static = eqx.partition(state, eqx.is_array)
-
-    def body(i: Array, arrays: PyTree) -> PyTree:
-        state = eqx.combine(arrays, static)
-        x, y = batches.get(index + i)
-        key = jax.random.fold_in(state.key, state.step)
-        model, optimizer_state, rule_state, loss, info = rule.step(
-            graph, optimizer, state.model, state.optimizer_state, state.rule_state, x, y, key=key
-        )
-        seen = _measured(loss, info, y)
-        sums = {name: total + seen[name].astype(total.dtype) for name, total in state.sums.items()}
-        new = TrainingState(model, optimizer_state, rule_state, state.step + 1, state.key, sums)
-        return eqx.filter(new, eqx.is_array)
-
-    return eqx.combine(jax.lax.fori_loop(0, count, body, arrays), static)
-
-
-def _measured(loss: Array, info: Any, y: PyTree) -> dict[str, Array]:
-    right = correct(info.output, y)
-    failed = jnp.nan if info.result is None else jnp.mean((info.result >= Result.DIVERGED).astype(jnp.float32))
-    accuracy = jnp.nan if right is None else jnp.mean(right)
-    return {
-        "steps": jnp.ones(()),
-        "loss": loss,
-        "accuracy": jnp.asarray(accuracy),
-        "inference_failures": jnp.asarray(failed),
-    }
-
-
-@eqx.filter_jit
-def _is_good(state: TrainingState) -> Array:
-    """Whether every number is finite: parameters, optimiser, rule, and the loss since the last record."""
-    checked = (state.model, state.optimizer_state, state.rule_state, state.sums["loss"])
-    leaves = [leaf for leaf in jax.tree.leaves(checked) if eqx.is_inexact_array(leaf)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def _advance_safely(fixed: Any, state: TrainingState, index: int, count: int) -> tuple[TrainingState, str | None]:
-    """Takes `count` steps, or as many as leave every number finite; then says what the next one breaks."""
-
-    def after(steps: int) -> TrainingState:
-        copy = jax.tree.map(lambda leaf: leaf.copy() if eqx.is_array(leaf) else leaf, state)  # the copy is donated
-        return _advance(fixed, copy, jnp.int32(index), jnp.int32(steps))
-
-    new = after(count)
-    if _is_good(new):
-        return new, None
-    good, bad = 0, count
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if _is_good(after(middle)) else (good, middle)
-    new = after(good)
-    return new, f"stopped at step {int(new.step)}, the last good state: {_diagnosis(fixed, new, index + good)}"
-
-
-def _diagnosis(fixed: Any, state: TrainingState, index: int) -> str:
-    """The sentence that says where the next step meets the first number that is not finite."""
-    rule, graph, _, batches = fixed
-    x, y = batches.get(jnp.int32(index))
-    key = jax.random.fold_in(state.key, state.step)
-    credit, _ = rule.credit(graph, state.model, state.rule_state, x, y, key=key)
-    advice = "lower the learning rate or the step size of the activities"
-    for name in graph.vertices:
-        for kind, held in (("value", credit.values[name]), ("error", credit.errors[name])):
-            if not bool(jnp.all(jnp.isfinite(held))):
-                return f"the next update meets a non-finite {kind} at vertex {name!r}; {advice}"
-    if not bool(jnp.all(jnp.isfinite(credit.loss))):
-        return f"the next update meets a non-finite loss at the output; {advice}"
-    return f"the next update makes a parameter non-finite, though every vertex is finite; {advice}"
+    def record_if_due(self) -> None:
+        """Evaluates and writes a record, where one belongs and is not written yet."""
+        step = int(self.state.step)
+        if (step % self.every and step != self.total) or not self.state.sums["steps"]:
+            return
+        epoch = {"epoch": step / self.source.steps_per_epoch} if self.source.steps_per_epoch else {}
+        record = {"step": step, **epoch, **means(self.state.sums), "examples_per_second": self.rate}
+        if self.test is not None:
+            rule, graph, _ = self.parts
+            found = evaluate(graph, self.state.model, rule.loss, *self.test)
+            record |= {f"test_{name}": float(value) for name, value in found.items()}
+        if self.on_record is not None:
+            self.on_record(record, self.state)
+        self.log.write(record)
+        self.state = dataclasses.replace(self.state, sums=jax.tree.map(jnp.zeros_like, self.state.sums))
 
 
 # ---------------------------------------------------------------------------------------------------- bookkeeping
 
 
+def _at_least_one(name: str, value: Any) -> int:
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise TypeError(f"expected {name} as an integer, got {value!r}") from None
+    if whole < 1:
+        raise ValueError(f"expected {name} of at least 1, got {whole}")
+    return whole
+
+
 def _total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> int:
     if (epochs is None) == (steps is None):
         raise ValueError(f"expected either epochs or steps, got epochs={epochs} and steps={steps}")
-    if steps is None and steps_per_epoch is None:
+    if steps is not None:
+        return _at_least_one("steps", steps)
+    if steps_per_epoch is None:
         raise ValueError("expected steps with an iterable of batches, got epochs; say how many steps to take")
-    total = steps if steps is not None else epochs * steps_per_epoch
-    if total < 1:
-        raise ValueError(f"expected at least one step, got {total}")
-    return total
+    return _at_least_one("epochs", epochs) * steps_per_epoch
 
 
-def _chunk_steps(seconds: list[float], most: int) -> int:
-    wanted = 10 if len(seconds) < 2 else int(_CHUNK_SECONDS / max(seconds[-1], 1e-9))
-    return max(1, min(most, wanted, _LONGEST_CHUNK))
+def _arrays_of(test: Any) -> tuple[PyTree, PyTree]:
+    if not isinstance(test, tuple | list) or len(test) != 2:
+        raise TypeError(f"expected test as a pair of arrays (x, y), got {type(test).__name__}")
+    count_examples(*test)
+    return jax.tree.map(jnp.asarray, tuple(test))
 
 
-def _means(sums: dict[str, Array]) -> dict[str, float]:
-    steps = float(sums["steps"])
-    means = {f"train_{name}": float(sums[name]) / max(steps, 1) for name in ("loss", "accuracy")}
-    means["inference_failures"] = float(sums["inference_failures"]) / max(steps, 1)
-    return {name: value for name, value in means.items() if not np.isnan(value)}
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0  # a run that failed in its first step leaves an empty log
 
 
-def _record(now: dict[str, float], step: int, steps_per_epoch: int | None) -> dict[str, Any]:
-    epoch = {} if steps_per_epoch is None else {"epoch": step / steps_per_epoch}
-    return {"step": step, **epoch, **now}
+class _Files:
+    """The folder of a run; without one, nothing is read or written.
 
+    Args:
+        folder: Where to, or None.
+        settings: What a resumed run must have in common with the one before, kept beside the checkpoint.
+    """
 
-def _open_folder(folder: Path, state: TrainingState, resume: bool, settings: dict[str, Any]) -> TrainingState:
-    path = folder / CHECKPOINT
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        return state
-    if not resume:
-        raise ValueError(
-            f"expected an empty folder for a new run, got {folder} with a checkpoint; resume it, or choose another"
-        )
-    loaded, found = checkpoint.load(path, state)
-    for name, expected in settings.items():
-        if found.get(name) != expected:
+    def __init__(self, folder: str | Path | None, settings: dict[str, Any]):
+        self._folder, self._settings = None if folder is None else Path(folder), settings
+        self._saved: TrainingState | None = None
+        self._saved_at = time.monotonic()
+
+    def open(self, first: TrainingState, total: int, resume: bool) -> tuple[TrainingState, float]:
+        """The state to go on from, `first` or that of the checkpoint, and the examples per second until there.
+
+        If they do not match, nothing is written.
+        """
+        if self._folder is None:
+            if resume:
+                raise ValueError("expected the folder of the run to resume, got folder=None")
+            return first, 0.0
+        self._saved, rate = first, 0.0
+        if (self._folder / CHECKPOINT).exists() and resume:
+            self._saved, rate = self._load(self._folder, first, total)
+        elif not resume and any(_has_content(self._folder / name) for name in (CHECKPOINT, METRICS)):
             raise ValueError(
-                f"expected the {name} of the run in {folder}, {found.get(name)}, got {expected}; resume with it"
+                f"expected a folder without a run, got {str(self._folder)!r} with one; resume it, or choose another"
             )
-    if not bool(jnp.all(jax.random.key_data(loaded.key) == jax.random.key_data(state.key))):
-        raise ValueError(f"expected the key of the run in {folder}, got another; resume with the same key")
-    return loaded
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._saved, rate
+
+    def _load(self, folder: Path, first: TrainingState, total: int) -> tuple[TrainingState, float]:
+        loaded, found = checkpoint.load(folder / CHECKPOINT, first)
+        key, first_key = (jax.random.key_data(state.key).tolist() for state in (loaded, first))
+        expected, got = {**found, "key": key}, {**self._settings, "key": first_key}
+        for name in got:
+            if got[name] != expected.get(name):
+                raise ValueError(
+                    f"expected the {name.replace('_', ' ')} of the run in {str(folder)!r}, "
+                    f"{expected.get(name)}, got {got[name]}; resume with it, or choose another folder"
+                )
+        if int(loaded.step) > total:
+            raise ValueError(
+                f"expected at least the {int(loaded.step)} steps that the run in {str(folder)!r} has taken, "
+                f"got {total}; ask for more steps"
+            )
+        return loaded, found["examples_per_second"]
+
+    def log(self, state: TrainingState) -> JSONLog:
+        """The log as it was at `state`, without what comes after, which the run will write again."""
+        if self._folder is None:
+            return JSONLog(None)
+        path = self._folder / METRICS
+        if path.exists():
+            # With sums, the record of this very step was not written yet, or will be written again.
+            last, records = int(state.step) - bool(state.sums["steps"]), read(path)
+            kept = [record for record in records if record.get("step", 0) <= last and "stopped" not in record]
+            if kept != records:
+                write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+        return JSONLog(path)
+
+    def save(self, state: TrainingState, rate: float, unless_within: float = 0.0) -> None:
+        """Writes the checkpoint, unless this state is there or the last one is younger than that, in seconds."""
+        if self._folder is None or state is self._saved or time.monotonic() - self._saved_at < unless_within:
+            return
+        path = self._folder / CHECKPOINT
+        try:
+            checkpoint.save(path, state, metadata=self._settings | {"examples_per_second": rate})
+        except OSError as error:
+            reason = f"could not write the checkpoint ({error.strerror or error}); the one before it is intact"
+            raise OSError(error.errno, reason, str(path)) from error
+        self._saved, self._saved_at = state, time.monotonic()

@@ -1,11 +1,44 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere, nothing for what ends within a second."""
+"""How fast a run goes, and how that is shown: a bar on a terminal, lines elsewhere, nothing within a second."""
 
+import math
 import sys
 import time
 from typing import Any, Self
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Pace:
+    """How fast the steps of a run go, from the compiled calls that took them.
+
+    Attributes:
+        calls: `(steps, seconds per step)` of each call.
+    """
+
+    def __init__(self):
+        self.calls: list[tuple[int, float]] = []
+
+    def add(self, steps: int, seconds: float) -> None:
+        """Notes a call; a clock too coarse to see it counts as a nanosecond a step."""
+        if steps > 0:
+            self.calls.append((steps, max(seconds / steps, 1e-9)))
+
+    def steps_in(self, seconds: float) -> int:
+        """How many steps fit into a call of that length; 1 until a call has shown more than the compilation."""
+        return 1 if len(self.calls) < 2 else max(1, int(seconds / self.calls[-1][1]))
+
+    @property
+    def latest(self) -> float:
+        """Seconds per step of the last call; infinite before the first."""
+        return self.calls[-1][1] if self.calls else math.inf
+
+    @property
+    def median(self) -> float:
+        """Seconds per step that half of the steps stayed below, those of the first call (it compiles) left out."""
+        steps, seconds = np.array(sorted(self.calls[1:] or self.calls, key=lambda call: call[1]) or [(1, 0.0)]).T
+        return float(seconds[np.searchsorted(np.cumsum(steps), steps.sum() / 2)])
 
 
 class TrainingProgress:

@@ -1,0 +1,188 @@
+"""The compiled loop of a run: the state it carries, many steps in one call, and the way back to a good state."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from vicinal.graph import Graph
+from vicinal.rules import Rule
+from vicinal.train.evaluate import SUMS, measured
+
+Parts = tuple[Rule, Graph, optax.GradientTransformation]
+"""What a run does not change."""
+
+
+class TrainingState(eqx.Module):
+    """All that changes during training, and all that a checkpoint holds.
+
+    Attributes:
+        model: The model.
+        optimizer_state: Of the optimiser.
+        rule_state: Of the rule.
+        step: Updates taken; with the key it says which batch comes next.
+        key: Decides the rule's random numbers.
+        sums: Of what was measured in training since the last record, and the number of steps.
+    """
+
+    model: PyTree
+    optimizer_state: PyTree
+    rule_state: PyTree
+    step: Int[Array, ""]
+    key: PRNGKeyArray
+    sums: dict[str, Float[Array, ""]]
+
+
+def first_state(
+    parts: Parts, model: PyTree, example: PyTree, *, rule_key: PRNGKeyArray, step_key: PRNGKeyArray
+) -> TrainingState:
+    """The state before the first step, in the form and at the place that the steps will give it.
+
+    Args:
+        parts: Rule, graph and optimiser.
+        model: The model.
+        example: One input; it tells on which devices the data lie.
+        rule_key: For `rule.init`.
+        step_key: For the steps.
+
+    Raises:
+        ValueError: If a number in it is not finite.
+    """
+    rule, graph, optimizer = parts
+    with jax.numpy_dtype_promotion("standard"):  # as in `Rule.step`
+        optimizer_state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+    rule_state = rule.init(graph, model, key=rule_key)
+    # What changes from step to step must be an array, also where it starts as a plain number.
+    memory = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf, (optimizer_state, rule_state)
+    )
+    sums = {name: jnp.zeros(()) for name in SUMS}
+    optimizer_state, rule_state = memory
+    state = TrainingState(model, optimizer_state, rule_state, jnp.zeros((), jnp.int32), step_key, sums)
+    state = _placed(_strongly_typed(state), example)
+    bad = _first_not_finite(state)
+    if bad is not None:
+        raise ValueError(f"expected finite numbers to start from, got an infinite or undefined one in {bad}")
+    return state
+
+
+@eqx.filter_jit
+def _advance(fixed: Any, state: TrainingState, index: Array, count: Array) -> tuple[TrainingState, Array]:
+    """Takes `count` steps from batch `index` on; and says whether every number of the new state is finite.
+
+    The number of steps is not known when this is compiled, so that the body is the same machine code however a run
+    is cut into calls: that is what makes a resumed run equal to the last bit, and spares a second compilation. The
+    given state is not donated, for the run must be able to go back to it.
+    """
+    rule, graph, optimizer, batches = fixed
+    arrays, static = eqx.partition(state, eqx.is_array)
+
+    def body(i: Array, arrays: PyTree) -> PyTree:
+        state = eqx.combine(arrays, static)
+        x, y = batches.get(index + i)
+        key = jax.random.fold_in(state.key, state.step)
+        model, optimizer_state, rule_state, loss, info = rule.step(
+            graph, optimizer, state.model, state.optimizer_state, state.rule_state, x, y, key=key
+        )
+        seen = measured(loss, info, y)
+        sums = {name: total + seen[name].astype(total.dtype) for name, total in state.sums.items()}
+        new = TrainingState(model, optimizer_state, rule_state, state.step + 1, state.key, sums)
+        return _strongly_typed(eqx.filter(new, eqx.is_array))
+
+    new = eqx.combine(jax.lax.fori_loop(0, count, body, arrays), static)
+    return new, jnp.all(jnp.stack([_is_finite(leaf) for _, leaf in _checked(new)]))
+
+
+def advance(fixed: Any, state: TrainingState, index: int, count: int) -> tuple[TrainingState, str | None]:
+    """Takes `count` steps, or as many as leave every number finite.
+
+    Args:
+        fixed: Rule, graph, optimiser and batches.
+        state: Where to start; it stays as it is.
+        index: Of the first batch.
+        count: Steps to take.
+
+    Returns:
+        The new state; and None, or the sentence that says what the next step would break.
+    """
+
+    def after(steps: int) -> tuple[TrainingState, Array]:
+        return _advance(fixed, state, jnp.int32(index), jnp.int32(steps))
+
+    new, is_good = after(count)
+    if is_good:
+        return new, None
+    good, bad = 0, count
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if after(middle)[1] else (good, middle)
+    last, broken = after(good)[0], after(bad)[0]
+    reason = _diagnosis(fixed, last, index + good, broken)
+    return last, f"stopped at step {int(last.step)}, the last good state: {reason}"
+
+
+def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingState) -> str:
+    """The sentence that says where the step from `state` to `broken` meets the first number that is not finite."""
+    rule, graph, _, batches = fixed
+    x, y = batches.get(jnp.int32(index))
+    for name, part in (("input", x), ("target", y)):
+        if not _is_finite(part):
+            return f"the next batch holds an infinite or undefined {name}; check the data"
+    key = jax.random.fold_in(state.key, state.step)
+    credit, _ = rule.credit(graph, state.model, state.rule_state, x, y, key=key)
+    # In the order in which they are computed: values go up from the input, errors come down from the output.
+    places = [(f"value at vertex {name!r}", credit.values[name]) for name in graph.vertices]
+    places += [
+        ("output", credit.info.output),
+        ("loss at the output", jnp.mean(credit.loss)),
+        ("error at the output", credit.output_error),
+    ]
+    places += [(f"error at vertex {name!r}", credit.errors[name]) for name in reversed(graph.vertices)]
+    found = next((f"meets a non-finite {place}" for place, held in places if not _is_finite(held)), None)
+    found = found or f"makes {_first_not_finite(broken)} non-finite, though every vertex is finite"
+    return f"the next update {found}; lower the learning rate or the step size of the activities"
+
+
+def _is_finite(tree: PyTree) -> Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.asarray(True)
+
+
+def _checked(state: TrainingState) -> list[tuple[str, Array]]:
+    """What must stay finite, by name: parameters, optimiser, rule, and the loss since the last record."""
+    watched = dataclasses.replace(state, sums={"loss": state.sums["loss"]})
+    leaves = jax.tree_util.tree_flatten_with_path(watched)[0]
+    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves if eqx.is_inexact_array(leaf)]
+
+
+def _first_not_finite(state: TrainingState) -> str | None:
+    return next((name for name, leaf in _checked(state) if not _is_finite(leaf)), None)
+
+
+def _strongly_typed(tree: PyTree) -> PyTree:
+    """The same arrays without weak types, which a step may lose: that would be another compilation."""
+
+    def strong(leaf: Any) -> Any:
+        weak = eqx.is_array(leaf) and getattr(leaf, "weak_type", False)
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if weak else leaf
+
+    return jax.tree.map(strong, tree)
+
+
+def _placed(state: TrainingState, example: PyTree) -> TrainingState:
+    """Puts what lies nowhere by choice beside the rest: the first step would, and the second compile again."""
+    leaves = [leaf for leaf in jax.tree.leaves((state, example)) if eqx.is_array(leaf)]
+    chosen = next((leaf.sharding for leaf in leaves if leaf.committed), None)
+    if chosen is None:
+        return state
+    if isinstance(chosen, jax.sharding.NamedSharding):
+        chosen = jax.sharding.NamedSharding(chosen.mesh, jax.sharding.PartitionSpec())  # a copy on each device
+
+    def place(leaf: Any) -> Any:
+        return jax.device_put(leaf, chosen) if eqx.is_array(leaf) and not leaf.committed else leaf
+
+    return jax.tree.map(place, state)
