@@ -12,9 +12,9 @@ SOURCE = Path(vc.__file__).resolve().parent
 
 # Each module may import from its own level and below; a folder is named by its first part.
 LEVELS = [
-    {"files", "_program", "graph", "losses", "energy", "credit"},
-    {"nn", "inference", "data", "references"},
-    {"rules"},
+    {"files", "_program", "_synapses", "graph", "losses", "energy", "credit"},
+    {"nn", "inference", "data", "references", "_minimise"},
+    {"rules", "optim"},
     {"analysis", "train", "testing"},
     {"report", "recipes", "settings", "compare"},
     {"cli", "__main__"},

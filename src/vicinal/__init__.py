@@ -6,6 +6,7 @@ from vicinal import (
     inference as inference,
     losses as losses,
     nn as nn,
+    optim as optim,
     rules as rules,
     testing as testing,
     train as train,

@@ -12,6 +12,8 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, PyTree
 
+from vicinal._synapses import Synapse, find_synapses
+
 OUTPUT = "output"
 """Name of the node that stands for the function's output, in `Graph.parents` and `Graph.children`."""
 
@@ -225,6 +227,16 @@ class Program:
         return tuple(path for path, v in zip(self.spec.paths, self._given, strict=False) if v in read), any(
             v in read for v in self._x
         )
+
+    def synapses(self, node: str | None = None) -> tuple[list[Synapse], Callable]:
+        """The synapses (of the prediction of one node), and `(model, x, values) -> presynaptic activities`."""
+        parameters = dict(zip(self._given, self.spec.paths, strict=False))
+        found = find_synapses(self.jaxpr, parameters)
+        if node is not None:
+            outputs = self._outputs if node == OUTPUT else [self._vertex_in[node]]
+            own = {id(eqn) for eqn in self._needed(outputs, self._held)}
+            found = [synapse for synapse in found if id(self.jaxpr.eqns[synapse.equation]) in own]
+        return found, self._part(self._given + self._held, [synapse.presynaptic for synapse in found])
 
     def split(self) -> tuple[Callable, Callable]:
         """Cuts `predict` in two: `(model, x) -> constants` and `(model, x, constants, values) -> ...`.

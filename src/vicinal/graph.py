@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from vicinal._program import OUTPUT, UNROLL_LIMIT, Program, Spec, trace_flat, vertex_p
+from vicinal._synapses import Synapse
 
 __all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Marked", "Values", "capture", "mark", "vertex"]
 
@@ -88,6 +89,8 @@ class Graph:
     reads_input: frozenset[str]
 
     def __init__(self, program: Program):
+        self._program = program
+        self._found_synapses: dict[str | None, tuple[list[Synapse], Callable]] = {}
         self._spec: Spec = program.spec
         self._output_structure = program.output_structure
         self.vertices = program.names
@@ -197,6 +200,61 @@ class Graph:
                 for parent, carried in back(error)[0].items():
                     errors[parent] = errors[parent] + carried if parent in errors else carried
         return {name: errors[name] for name in self.vertices}
+
+    def presynaptic(
+        self, model: PyTree, values: Values, x: PyTree, node: str | None = None
+    ) -> dict[str, Float[Array, " batch"]]:
+        """The squared norm of what enters each weight, when the vertices hold `values`.
+
+        A weight is a parameter that multiplies an activity, in a product or a convolution; it need not be declared.
+        For a convolution, or a layer applied at several positions, the norm is that of one position (over channels),
+        the mean over positions. Norms of a weight that is used several times add. A bias that is added to the
+        product is one more input, of 1.
+
+        Args:
+            model: The model captured, or one of the same structure.
+            values: What each vertex holds, `[batch, ...]`.
+            x: A batch of inputs, `[batch, ...]`.
+            node: A vertex, or `"output"`: only what enters its prediction. None for all.
+
+        Returns:
+            The squared norm for each example, `[batch]`, by the path of the weight and again by that of its bias.
+        """
+        leaves, inputs = self._spec.check(model, x)
+        synapses, part = self._synapses(node)
+        activities = jax.vmap(part, in_axes=(None, 0, 0))(leaves, inputs, self._ordered(values))
+        norms: dict[str, Array] = {}
+        for synapse, activity in zip(synapses, activities, strict=True):
+            square = jax.vmap(synapse.square)(activity)
+            if synapse.bias is not None:
+                square = square + jnp.ones((), square.dtype)
+            for path in (synapse.weight, synapse.bias):
+                if path is not None:
+                    norms[path] = norms[path] + square if path in norms else square
+        return norms
+
+    def entering(self, node: str, model: PyTree, values: Values, x: PyTree) -> Float[Array, " batch"]:
+        """The squared norm of all that enters the prediction of one node: the sum of `presynaptic` over its weights.
+
+        Raises:
+            ValueError: If no parameter multiplies an activity there.
+        """
+        norms = self.presynaptic(model, values, x, node)
+        weights = sorted({synapse.weight for synapse in self.synapses(node)})
+        if not weights:
+            raise ValueError(
+                f"expected a parameter that multiplies an activity in the prediction of {node!r}, got none"
+            )
+        return jnp.sum(jnp.stack([norms[weight] for weight in weights]), axis=0)
+
+    def synapses(self, node: str | None = None) -> tuple[Synapse, ...]:
+        """The products of a weight with an activity, in the prediction of one node or in all."""
+        return tuple(self._synapses(node)[0])
+
+    def _synapses(self, node: str | None) -> tuple[list[Synapse], Callable]:
+        if node not in self._found_synapses:
+            self._found_synapses[node] = self._program.synapses(node)
+        return self._found_synapses[node]
 
     def _ordered(self, values: Values) -> list[Array]:
         if set(values) != set(self.vertices):

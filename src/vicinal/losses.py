@@ -92,6 +92,11 @@ def sigmoid_cross_entropy(
     return -jnp.sum(target * jax.nn.log_sigmoid(output) + (1 - target) * jax.nn.log_sigmoid(-output))
 
 
+def scale_examples(factors: Float[Array, " batch"], leaf: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    """Multiplies each example of `leaf` by its factor."""
+    return leaf * factors.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
+
+
 def loss_and_error(loss: Loss, output: PyTree, y: PyTree) -> tuple[Float[Array, " batch"], PyTree]:
     """The loss of each example, and the output's error: minus the loss's gradient, `target - prediction`.
 

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from vicinal.energy import Precision, gaussian, precision_of, weighted_error
 from vicinal.graph import OUTPUT, Clamped, Graph, Values
-from vicinal.losses import Loss, loss_and_error
+from vicinal.inference.proximal import Proximal
+from vicinal.losses import Loss, loss_and_error, scale_examples
 
 
 class Errors(eqx.Module):
@@ -34,6 +35,7 @@ class Problem(eqx.Module):
         loss: Loss of one example.
         nudge: In (0, 1].
         precision: Of each vertex.
+        proximal: If given, `nudge` is multiplied by its gain, at every step anew.
         predict: The predictions with model and input fixed.
     """
 
@@ -44,6 +46,7 @@ class Problem(eqx.Module):
     loss: Loss = eqx.field(static=True)
     nudge: Float[Array, ""]
     precision: Precision
+    proximal: Proximal | None
     predict: Clamped
 
     def __init__(
@@ -55,10 +58,12 @@ class Problem(eqx.Module):
         loss: Loss,
         nudge: Any = 1.0,
         precision: Precision = None,
+        proximal: Proximal | None = None,
     ):
         self.graph, self.model, self.x, self.y, self.loss = graph, model, x, y, loss
         self.nudge = jnp.asarray(nudge)
         self.precision = precision
+        self.proximal = proximal
         self.predict = graph.clamp(model, x)
 
     def errors(self, values: Values) -> Errors:
@@ -85,7 +90,14 @@ class Problem(eqx.Module):
             for name, value in values.items()
         }
         loss = jax.vmap(self.loss)(output, self.y)
-        return energies | {OUTPUT: self.nudge.astype(loss.dtype) * loss}
+        return energies | {OUTPUT: self.gain(values, loss) * loss}
+
+    def gain(self, values: Values, like: Array) -> Float[Array, " batch"]:
+        """How much of the loss counts for each example: what `nudge` and `proximal` make of it."""
+        gain = jnp.broadcast_to(self.nudge.astype(like.dtype), like.shape)
+        if self.proximal is None:
+            return gain
+        return gain * self.proximal.gain(self.graph, self.model, values, self.x).astype(like.dtype)
 
     def _errors(self, values: Values, output: PyTree, predictions: Values) -> Errors:
         vertices = {
@@ -93,4 +105,5 @@ class Problem(eqx.Module):
             for name, value in values.items()
         }
         loss, output_error = loss_and_error(self.loss, output, self.y)
-        return Errors(vertices, jax.tree.map(lambda e: self.nudge.astype(e.dtype) * e, output_error), loss)
+        gain = self.gain(values, loss)
+        return Errors(vertices, jax.tree.map(lambda e: scale_examples(gain, e), output_error), loss)

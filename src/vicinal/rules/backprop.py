@@ -3,11 +3,13 @@
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.credit import Credit, Info
 from vicinal.graph import Graph, Values
-from vicinal.losses import Loss, loss_and_error, softmax_cross_entropy
+from vicinal.inference import Proximal
+from vicinal.losses import Loss, loss_and_error, scale_examples, softmax_cross_entropy
 from vicinal.rules.base import Rule, State
 
 
@@ -22,6 +24,7 @@ class Backprop(Rule):
 
     Args:
         loss: Loss of one example, `loss(output, target) -> scalar`.
+        proximal: Softens the target to the proximal optimum for a learning rate (BP-prox).
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -39,6 +42,7 @@ class Backprop(Rule):
     local: ClassVar[bool] = False
 
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
+    proximal: Proximal | None = None
 
     def credit(
         self,
@@ -52,6 +56,9 @@ class Backprop(Rule):
     ) -> tuple[Credit, State]:
         output, values = graph.feedforward(model, x)
         loss, output_error = loss_and_error(self.loss, output, y)
+        if self.proximal is not None:
+            gain = self.proximal.gain(graph, model, values, x)
+            output_error = jax.tree.map(lambda e: scale_examples(gain, e), output_error)
         errors = graph.adjoints(model, values, x, output_error)
         return Credit(loss, values, errors, output_error, Info(output)), state
 

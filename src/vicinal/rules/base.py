@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vicinal.credit import Credit, Info, local_gradient
+from vicinal.credit import Credit, Info, local_gradient, presynaptic_norms
 from vicinal.graph import Graph, Values
 from vicinal.losses import Loss
 
@@ -88,8 +88,15 @@ class Rule(eqx.Module):
             `(loss, gradient, state, info)`: the mean feedforward loss before the update; a tree like the model's
             floating-point arrays, the mean over the batch; the new state; what the rule saw.
         """
+        gradient, credit, state = self.assign(graph, model, state, x, y, key=key)
+        return jnp.mean(credit.loss), gradient, state, credit.info
+
+    def assign(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Credit, State]:
+        """`credit`, then the local product; returns `(gradient, credit, state)`."""
         credit, state = self.credit(graph, model, state, x, y, key=key)
-        return jnp.mean(credit.loss), local_gradient(graph, model, credit, x), state, credit.info
+        return local_gradient(graph, model, credit, x), credit, state
 
     def step(
         self,
@@ -105,12 +112,17 @@ class Rule(eqx.Module):
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
         """One update of the model: `value_and_grad`, then the optimiser.
 
+        The optimiser may take two extra arguments: `presynaptic`, a tree like the gradient with the mean squared
+        norm of what enters each parameter's product, and `value`, the mean loss.
+
         Returns:
             `(model, optimizer_state, state, loss, info)`.
         """
-        loss, gradient, state, info = self.value_and_grad(graph, model, state, x, y, key=key)
+        gradient, credit, state = self.assign(graph, model, state, x, y, key=key)
         parameters = eqx.filter(model, eqx.is_inexact_array)
+        extra = {"presynaptic": presynaptic_norms(graph, model, credit, x), "value": jnp.mean(credit.loss)}
         # Under strict promotion optax's own arithmetic (a float to the power of an integer count) would raise.
         with jax.numpy_dtype_promotion("standard"):
-            update, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
-        return eqx.apply_updates(model, update), optimizer_state, state, loss, info
+            takes_extra = optax.with_extra_args_support(optimizer)
+            update, optimizer_state = takes_extra.update(gradient, optimizer_state, parameters, **extra)
+        return eqx.apply_updates(model, update), optimizer_state, state, extra["value"], credit.info

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from vicinal.credit import Credit, Info
 from vicinal.energy import Precision, precision_of, weighted_error
 from vicinal.graph import Graph, Values
-from vicinal.inference import Inference, Problem, Result, Simultaneous
+from vicinal.inference import Inference, Problem, Proximal, Result, Simultaneous
 from vicinal.losses import Loss, loss_and_error, softmax_cross_entropy
 from vicinal.rules.base import Rule, State
 
@@ -33,6 +33,7 @@ class InferenceLearning(Rule):
         nudge: 1 clamps the output to the target; `n < 1` holds it at `n * target + (1 - n) * prediction`.
         start: `"feedforward"`, or `"random"`: independent standard normal activities (needs a key).
         precision: One number for all vertices, or one for each by name; 1 by default.
+        proximal: Holds the output at its proximal optimum for a learning rate instead of at the target (IL-prox).
         throw: Whether diverged or non-finite inference raises (`RuntimeError`) instead of being reported in `Info`.
 
     Raises:
@@ -64,6 +65,7 @@ class InferenceLearning(Rule):
     start: str = eqx.field(static=True, default="feedforward")
     precision: Any = eqx.field(converter=_precision, default=None)
     throw: bool = eqx.field(static=True, default=False)
+    proximal: Proximal | None = None
 
     def __check_init__(self):
         if self.start not in ("feedforward", "random"):
@@ -82,7 +84,7 @@ class InferenceLearning(Rule):
         self._check_precision(graph)
         output, feedforward = graph.feedforward(model, x)
         loss, _ = loss_and_error(self.loss, output, y)
-        problem = Problem(graph, model, x, y, self.loss, self.nudge, self.precision)
+        problem = Problem(graph, model, x, y, self.loss, self.nudge, self.precision, self.proximal)
         settled = self.inference.settle(problem, self._start(feedforward, key))
         if self.throw:
             settled = _throw(settled)

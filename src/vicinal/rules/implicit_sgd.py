@@ -1,0 +1,101 @@
+"""Implicit SGD: the proximal step itself, which inference learning approximates."""
+
+import dataclasses
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from vicinal._minimise import minimise
+from vicinal.credit import Credit, local_gradient
+from vicinal.graph import Graph, Values
+from vicinal.inference import Result
+from vicinal.losses import Loss, softmax_cross_entropy
+from vicinal.rules.backprop import Backprop
+from vicinal.rules.base import Rule, State
+
+
+class ImplicitSGD(Rule):
+    """The gradient of the loss where the step will end, not where it begins.
+
+        theta+   = argmin  loss(theta) + ||theta - theta_b||^2 / (2 alpha)
+        gradient = (theta_b - theta+) / alpha = grad loss(theta+)
+
+    so that gradient descent with the same learning rate `alpha` takes the proximal step. The minimisation is by
+    L-BFGS on `alpha * loss + ||theta - theta_b||^2 / 2`, whose gradient is the optimality residual
+    `theta+ - theta_b + alpha * grad loss(theta+)`. It works for any model and any batch; a step costs some tens of
+    gradients. See `vicinal.analysis.proximal_activities` for the same step in the space of activities.
+
+    Args:
+        learning_rate: `alpha`, 1 by default; give the optimiser (`optax.sgd`) the same.
+        loss: Loss of one example.
+        steps: L-BFGS iterations at most.
+        tolerance: Stops when the norm of the residual is below this, or below it times the norm of the step.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vicinal as vc
+        >>> model = vc.nn.Linear(2, 1, use_bias=False, key=jax.random.key(0))
+        >>> x, y, alpha = jnp.array([[3.0, 4.0]]), jnp.array([[1.0]]), 2.0
+        >>> rule = vc.rules.ImplicitSGD(learning_rate=alpha, loss=vc.losses.squared_error)
+        >>> _, gradient, _, _ = rule.value_and_grad(vc.capture(model, x[0]), model, (), x, y)
+        >>> closed_form = -(y - model.weight @ x[0]).T * x / (1 + alpha * 25.0)
+        >>> bool(jnp.allclose(gradient.weight, closed_form, atol=1e-5))
+        True
+
+    References:
+        Toulis and Airoldi, Asymptotic and finite-sample properties of estimators based on stochastic gradients,
+        Annals of Statistics 45, 2017. Alonso et al., A theoretical framework for inference learning, NeurIPS 2022,
+        arXiv 2206.00164.
+    """
+
+    local: ClassVar[bool] = False
+
+    learning_rate: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
+    loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
+    steps: int = eqx.field(static=True, default=200)
+    tolerance: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-6)
+
+    def credit(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Credit, State]:
+        """Backpropagation's credit where the step ends, with the loss where it begins."""
+        return self.assign(graph, model, state, x, y, key=key)[1:]
+
+    def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
+        return graph.adjoints(model, credit.values, x, credit.output_error)
+
+    def assign(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Credit, State]:
+        reference = Backprop(loss=self.loss)
+        before, _ = reference.credit(graph, model, (), x, y)
+        ended, converged, steps = self.solve(graph, model, x, y)
+        after, _ = reference.credit(graph, ended, (), x, y)
+        code = jnp.where(converged, jnp.int32(Result.CONVERGED), jnp.int32(Result.STEP_LIMIT))
+        code = jnp.where(jnp.all(jnp.isfinite(after.loss)), code, jnp.int32(Result.NON_FINITE))
+        batch = before.loss.shape
+        info = dataclasses.replace(
+            before.info, result=jnp.broadcast_to(code, batch), steps=jnp.broadcast_to(steps, batch)
+        )
+        credit = dataclasses.replace(after, loss=before.loss, info=info)
+        return local_gradient(graph, ended, after, x), credit, state
+
+    def solve(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> tuple[PyTree, Array, Array]:
+        """The proximal point.
+
+        Returns:
+            `(model, converged, steps)`: the model at `theta+`, whether the residual met the tolerance, and the
+            L-BFGS iterations taken.
+        """
+        parameters, rest = eqx.partition(model, eqx.is_inexact_array)
+        flat, rebuild = jax.flatten_util.ravel_pytree(parameters)
+        alpha = self.learning_rate.astype(flat.dtype)
+
+        def objective(step: Array) -> Array:
+            output, _ = graph.feedforward(eqx.combine(rebuild(flat + step), rest), x)
+            return alpha * jnp.mean(jax.vmap(self.loss)(output, y)) + 0.5 * jnp.sum(jnp.square(step))
+
+        step, converged, steps = minimise(objective, jnp.zeros_like(flat), steps=self.steps, tolerance=self.tolerance)
+        return eqx.combine(rebuild(flat + step), rest), converged, steps
