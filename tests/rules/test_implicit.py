@@ -1,5 +1,7 @@
 """Inference learning as implicit SGD: the identities of the theory, in float64."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,18 +12,38 @@ import vicinal as vc
 from vicinal.analysis import proximal_activities, proximal_objective, proximal_residual
 from vicinal.inference import Proximal, Simultaneous
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.xdist_group("implicit")]
 
 LOSS = vc.losses.squared_error
 RATES = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
+@functools.cache  # one graph for each network, so that what is compiled for it is shared
 def network(sizes=(4, 6, 5, 3), activation="tanh", vertex_at="pre", batch=1, scale=1.0, use_bias=True):
     model = vc.nn.MLP(sizes, activation, vertex_at, use_bias, key=jax.random.key(0))
     model = jax.tree.map(lambda leaf: scale * leaf.astype(jnp.float64) if eqx.is_array(leaf) else leaf, model)
     x = jax.random.normal(jax.random.key(1), (batch, sizes[0]), jnp.float64)
     y = jax.random.normal(jax.random.key(2), (batch, sizes[-1]), jnp.float64)
     return model, vc.capture(model, x[0]), x, y
+
+
+@eqx.filter_jit
+def solve(rule, graph, model, x, y):
+    return rule.solve(graph, model, x, y)
+
+
+@eqx.filter_jit
+def gradient_of(rule, graph, model, x, y):
+    return rule.value_and_grad(graph, model, (), x, y)
+
+
+@eqx.filter_jit
+def by_activities_at(rate, graph, model, x, y):
+    return proximal_activities(graph, model, x, y, loss=LOSS, learning_rate=rate)
+
+
+def implicit(rate, **settings):
+    return vc.rules.ImplicitSGD(learning_rate=rate, loss=LOSS, **{"steps": 5000, "tolerance": 1e-11} | settings)
 
 
 def flat(tree):
@@ -41,9 +63,8 @@ def norms_by_hand(model, x, values):
 def test_a1_the_proximal_problem_is_one_of_activities(rate):
     """The two problems have the same minimum and the same minimiser, to 1e-10."""
     model, graph, x, y = network()
-    rule = vc.rules.ImplicitSGD(learning_rate=rate, loss=LOSS, steps=5000, tolerance=1e-12)
-    by_parameters, _, _ = rule.solve(graph, model, x, y)
-    values, output, by_activities = proximal_activities(graph, model, x, y, loss=LOSS, learning_rate=rate)
+    by_parameters, _, _ = solve(implicit(rate, tolerance=1e-12), graph, model, x, y)
+    values, output, by_activities = by_activities_at(jnp.array(rate), graph, model, x, y)
     objectives = [
         proximal_objective(
             graph,
@@ -70,7 +91,7 @@ def test_a1_the_proximal_problem_is_one_of_activities(rate):
 @pytest.mark.parametrize("rate", RATES)
 def test_after_the_proximal_step_the_forward_pass_is_the_minimiser(rate):
     model, graph, x, y = network()
-    values, output, after = proximal_activities(graph, model, x, y, loss=LOSS, learning_rate=rate)
+    values, output, after = by_activities_at(jnp.array(rate), graph, model, x, y)
     again, feedforward = graph.feedforward(after, x)
     np.testing.assert_allclose(again, output, atol=1e-13)
     for name in graph.vertices:
@@ -80,8 +101,7 @@ def test_after_the_proximal_step_the_forward_pass_is_the_minimiser(rate):
 @pytest.mark.parametrize("rate", RATES[:-1])
 def test_the_residual_of_implicit_sgd_is_small(rate):
     model, graph, x, y = network(batch=5, vertex_at="post")
-    rule = vc.rules.ImplicitSGD(learning_rate=rate, loss=LOSS, steps=5000, tolerance=1e-11)
-    after, converged, _ = rule.solve(graph, model, x, y)
+    after, converged, _ = solve(implicit(rate), graph, model, x, y)
     assert bool(converged)
     assert float(proximal_residual(graph, model, after, x, y, loss=LOSS, learning_rate=rate)) < 1e-8
 
@@ -89,9 +109,8 @@ def test_the_residual_of_implicit_sgd_is_small(rate):
 def test_implicit_sgd_is_the_gradient_where_the_step_ends():
     model, graph, x, y = network(batch=4)
     rate = 0.7
-    rule = vc.rules.ImplicitSGD(learning_rate=rate, loss=LOSS, tolerance=1e-11)
-    loss, gradient, _, info = rule.value_and_grad(graph, model, (), x, y)
-    after, _, _ = rule.solve(graph, model, x, y)
+    loss, gradient, _, info = gradient_of(implicit(rate), graph, model, x, y)
+    after, _, _ = solve(implicit(rate), graph, model, x, y)
     np.testing.assert_allclose(flat(gradient), (flat(model) - flat(after)) / rate, atol=1e-9)
     np.testing.assert_allclose(loss, jnp.mean(jax.vmap(LOSS)(jax.vmap(model)(x), y)), rtol=1e-12)
     assert set(info.result.tolist()) == {vc.inference.Result.CONVERGED}
@@ -101,8 +120,7 @@ def test_small_rates_give_the_explicit_step():
     model, graph, x, y = network(batch=3)
     _, reference, _, _ = vc.rules.Backprop(loss=LOSS).value_and_grad(graph, model, (), x, y)
     for rate in (1e-4, 1e-6):
-        rule = vc.rules.ImplicitSGD(learning_rate=rate, loss=LOSS, tolerance=1e-15)
-        _, gradient, _, _ = rule.value_and_grad(graph, model, (), x, y)
+        _, gradient, _, _ = gradient_of(implicit(rate, tolerance=1e-15), graph, model, x, y)
         assert float(jnp.max(jnp.abs(flat(gradient) - flat(reference)))) < 100 * rate
 
 
@@ -117,10 +135,10 @@ def test_implicit_sgd_is_stable_at_any_learning_rate_on_a_quadratic(rate):
     design = np.concatenate([np.asarray(x), np.ones((6, 1))], axis=1)
     best, *_ = np.linalg.lstsq(design, np.asarray(y), rcond=None)
     curvature = design.T @ design / 6
-    rule = vc.rules.ImplicitSGD(learning_rate=rate, loss=LOSS, steps=500, tolerance=1e-13)
+    rule = implicit(rate, steps=500, tolerance=1e-13)
     start = np.concatenate([np.asarray(model.weight).T, np.asarray(model.bias)[None]])
     for step in range(1, 4):
-        model, _, _ = rule.solve(graph, model, x, y)
+        model, _, _ = solve(rule, graph, model, x, y)
         theta = np.concatenate([np.asarray(model.weight).T, np.asarray(model.bias)[None]])
         shrink = np.linalg.matrix_power(np.linalg.inv(np.eye(4) + rate * curvature), step)
         np.testing.assert_allclose(theta, best + shrink @ (start - best), atol=1e-8)
@@ -134,11 +152,11 @@ def test_one_linear_layer_equals_the_closed_form(rate):
     graph, n = vc.capture(model, x[0]), 1 + float(jnp.sum(x**2))
     error = np.asarray(y - jax.vmap(model)(x))
     expected = rate / (1 + rate * n) * error.T @ np.asarray(x)
-    implicit, _, _ = vc.rules.ImplicitSGD(learning_rate=rate, loss=LOSS, tolerance=1e-13).solve(graph, model, x, y)
+    proximal, _, _ = solve(implicit(rate, tolerance=1e-13), graph, model, x, y)
     optimizer = vc.optim.nlms()
     il_prox = vc.rules.InferenceLearning(loss=LOSS, proximal=Proximal(rate))
     stepped, *_ = il_prox.step(graph, optimizer, model, optimizer.init(model), (), x, y)
-    np.testing.assert_allclose(implicit.weight - model.weight, expected, atol=1e-9)
+    np.testing.assert_allclose(proximal.weight - model.weight, expected, atol=1e-9)
     np.testing.assert_allclose(stepped.weight - model.weight, expected, rtol=1e-12, atol=1e-15)
 
 
@@ -215,15 +233,13 @@ def test_inference_learning_is_closer_to_implicit_sgd_than_backpropagation_is():
     model, graph, x, y = network((4, 6, 5, 3), scale=2.0)
     settle = Simultaneous(steps=3000, step_size=0.05, tolerance=1e-10)
     for rate in (0.1, 1.0, 10.0, 100.0):
-        _, implicit, _, _ = vc.rules.ImplicitSGD(
-            learning_rate=rate, loss=LOSS, steps=5000, tolerance=1e-10
-        ).value_and_grad(graph, model, (), x, y)
+        _, proximal, _, _ = gradient_of(implicit(rate, tolerance=1e-10), graph, model, x, y)
         rule = vc.rules.InferenceLearning(inference=settle, loss=LOSS, proximal=Proximal(rate))
         optimizer = vc.optim.nlms()
         stepped, *_ = rule.step(graph, optimizer, model, optimizer.init(model), (), x, y)
         il = flat(model) - flat(stepped)
         _, bp, _, _ = vc.rules.Backprop(loss=LOSS).value_and_grad(graph, model, (), x, y)
-        assert vc.analysis.angle(il, flat(implicit)) < vc.analysis.angle(flat(bp), flat(implicit))
+        assert vc.analysis.angle(il, flat(proximal)) < vc.analysis.angle(flat(bp), flat(proximal))
 
 
 def test_clear_errors():

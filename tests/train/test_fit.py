@@ -340,6 +340,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, interrupt, cut, ru
     cut(4)
     resumed = train(rule, optimizer, data, folder=tmp_path / "cut", resume=True, **settings)
     assert bits(resumed.state) == bits(whole.state)
+    files = [(tmp_path / name / loop.CHECKPOINT).read_bytes() for name in ("whole", "cut")]
+    assert files[0] == files[1]
     logs = [read(tmp_path / name / loop.METRICS) for name in ("whole", "cut")]
     assert untimed(logs[0]) == untimed(logs[1])
     assert resumed.records == logs[1]

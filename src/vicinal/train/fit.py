@@ -131,20 +131,18 @@ def fit(
     files = _Files(folder, {"batch_size": source.batch_size, "steps_per_epoch": source.steps_per_epoch})
     parts = (rule, graph, optimizer)
     first = first_state(parts, model, source.example(), rule_key=rule_key, step_key=step_key)
-    state, rate = files.open(first, total, resume)
+    state = files.open(first, total, resume)
 
     with files.log(state) as log, TrainingProgress(total, int(state.step), progress) as shown:
-        loop = _Loop(parts, source, total, every, test, on_record, log, shown, state, rate)
+        loop = _Loop(parts, source, total, every, test, on_record, log, shown, state)
         try:
-            loop.record_if_due()  # where a run was interrupted before it had written its record
             while loop.goes_on:
                 loop.advance()
-                loop.record_if_due()
-                files.save(loop.state, loop.rate, unless_within=checkpoint_seconds)
-            files.save(loop.state, loop.rate)
+                files.save(loop.state, unless_within=checkpoint_seconds)
+            files.save(loop.state)
         except BaseException as error:
             try:
-                files.save(loop.state, loop.rate)
+                files.save(loop.state)
             except OSError as failure:
                 error.add_note(str(failure))
             raise
@@ -166,7 +164,6 @@ class _Loop:
     log: JSONLog
     shown: TrainingProgress
     state: TrainingState
-    rate: float
     stopped: str | None = None
     pace: Pace = dataclasses.field(default_factory=Pace)
 
@@ -185,29 +182,30 @@ class _Loop:
             return
         batches, index, count = found
         begun = time.monotonic()
-        self.state, self.stopped = advance((*self.parts, batches), self.state, index, count)
-        taken = int(self.state.step) - step
+        new, self.stopped = advance((*self.parts, batches), self.state, index, count)
+        taken = int(new.step) - step
         self.pace.add(taken, time.monotonic() - begun)
         if taken:
-            self.rate = self.source.examples_in(batches) / self.pace.latest
-            seen = means(self.state.sums)
-            self.shown.update(step + taken, seen["train_loss"], seen.get("train_accuracy"), self.rate)
+            seen, rate = means(new.sums), self.source.examples_in(batches) / self.pace.latest
+            # The state counts once its record is written: a run that is interrupted here takes these steps again.
+            self.state = self._recorded(new, seen | {"examples_per_second": rate})
+            self.shown.update(step + taken, seen["train_loss"], seen.get("train_accuracy"), rate)
 
-    def record_if_due(self) -> None:
-        """Evaluates and writes a record, where one belongs and is not written yet."""
-        step = int(self.state.step)
-        if (step % self.every and step != self.total) or not self.state.sums["steps"]:
-            return
+    def _recorded(self, state: TrainingState, seen: dict[str, float]) -> TrainingState:
+        """Evaluates and writes a record, where one belongs, and begins the sums anew."""
+        step = int(state.step)
+        if step % self.every and step != self.total:
+            return state
         epoch = {"epoch": step / self.source.steps_per_epoch} if self.source.steps_per_epoch else {}
-        record = {"step": step, **epoch, **means(self.state.sums), "examples_per_second": self.rate}
+        record = {"step": step, **epoch, **seen}
         if self.test is not None:
             rule, graph, _ = self.parts
-            found = evaluate(graph, self.state.model, rule.loss, *self.test)
+            found = evaluate(graph, state.model, rule.loss, *self.test)
             record |= {f"test_{name}": float(value) for name, value in found.items()}
         if self.on_record is not None:
-            self.on_record(record, self.state)
+            self.on_record(record, state)
         self.log.write(record)
-        self.state = dataclasses.replace(self.state, sums=jax.tree.map(jnp.zeros_like, self.state.sums))
+        return dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))
 
 
 # ---------------------------------------------------------------------------------------------------- bookkeeping
@@ -257,26 +255,23 @@ class _Files:
         self._saved: TrainingState | None = None
         self._saved_at = time.monotonic()
 
-    def open(self, first: TrainingState, total: int, resume: bool) -> tuple[TrainingState, float]:
-        """The state to go on from, `first` or that of the checkpoint, and the examples per second until there.
-
-        If they do not match, nothing is written.
-        """
+    def open(self, first: TrainingState, total: int, resume: bool) -> TrainingState:
+        """The state to go on from: `first`, or that of the checkpoint. If they do not match, nothing is written."""
         if self._folder is None:
             if resume:
                 raise ValueError("expected the folder of the run to resume, got folder=None")
-            return first, 0.0
-        self._saved, rate = first, 0.0
+            return first
+        self._saved = first
         if (self._folder / CHECKPOINT).exists() and resume:
-            self._saved, rate = self._load(self._folder, first, total)
+            self._saved = self._load(self._folder, first, total)
         elif not resume and any(_has_content(self._folder / name) for name in (CHECKPOINT, METRICS)):
             raise ValueError(
                 f"expected a folder without a run, got {str(self._folder)!r} with one; resume it, or choose another"
             )
         self._folder.mkdir(parents=True, exist_ok=True)
-        return self._saved, rate
+        return self._saved
 
-    def _load(self, folder: Path, first: TrainingState, total: int) -> tuple[TrainingState, float]:
+    def _load(self, folder: Path, first: TrainingState, total: int) -> TrainingState:
         loaded, found = checkpoint.load(folder / CHECKPOINT, first)
         key, first_key = (jax.random.key_data(state.key).tolist() for state in (loaded, first))
         expected, got = {**found, "key": key}, {**self._settings, "key": first_key}
@@ -291,7 +286,7 @@ class _Files:
                 f"expected at least the {int(loaded.step)} steps that the run in {str(folder)!r} has taken, "
                 f"got {total}; ask for more steps"
             )
-        return loaded, found["examples_per_second"]
+        return loaded
 
     def log(self, state: TrainingState) -> JSONLog:
         """The log as it was at `state`, without what comes after, which the run will write again."""
@@ -299,20 +294,19 @@ class _Files:
             return JSONLog(None)
         path = self._folder / METRICS
         if path.exists():
-            # With sums, the record of this very step was not written yet, or will be written again.
-            last, records = int(state.step) - bool(state.sums["steps"]), read(path)
+            last, records = int(state.step), read(path)
             kept = [record for record in records if record.get("step", 0) <= last and "stopped" not in record]
             if kept != records:
                 write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
         return JSONLog(path)
 
-    def save(self, state: TrainingState, rate: float, unless_within: float = 0.0) -> None:
+    def save(self, state: TrainingState, unless_within: float = 0.0) -> None:
         """Writes the checkpoint, unless this state is there or the last one is younger than that, in seconds."""
         if self._folder is None or state is self._saved or time.monotonic() - self._saved_at < unless_within:
             return
         path = self._folder / CHECKPOINT
         try:
-            checkpoint.save(path, state, metadata=self._settings | {"examples_per_second": rate})
+            checkpoint.save(path, state, metadata=self._settings)
         except OSError as error:
             reason = f"could not write the checkpoint ({error.strerror or error}); the one before it is intact"
             raise OSError(error.errno, reason, str(path)) from error
