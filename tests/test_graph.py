@@ -1,5 +1,9 @@
 """Graphs: what is cut where, that cutting changes nothing, and what is refused."""
 
+import os
+import subprocess
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -257,6 +261,29 @@ def test_duplicate_name():
 
     with pytest.raises(ValueError, match="one vertex per name, got 'a' 2 times"):
         vc.capture(network, jnp.ones(3))
+
+
+def test_a_name_that_a_loop_also_gives():
+    def network(w, x):
+        start = vc.vertex(w[0] @ x, "h[0]")
+        return jax.lax.scan(lambda h, t: (vc.vertex(jnp.tanh(h + t), "h"), None), start, jnp.ones(2))[0]
+
+    with pytest.raises(ValueError, match=r"one vertex per name, got 'h\[0\]' twice"):
+        vc.capture(bound(network, (3, 4)), jnp.ones(4))
+
+
+def test_a_leaf_that_is_no_array_and_changed():
+    model = jax.tree_util.Partial(lambda rate, w, x: rate * (w @ x), 0.5, jnp.ones((2, 3)))
+    graph = vc.capture(model, jnp.ones(3))
+    other = jax.tree_util.Partial(model.func, 0.7, model.args[1])
+    with pytest.raises(ValueError, match=r"got 0.7 for one of them; make it an array"):
+        graph.feedforward(other, jnp.ones((1, 3)))
+
+
+def test_importing_starts_no_backend():
+    code = "import vicinal, jax; jax.config.update('jax_num_cpu_devices', 3); assert len(jax.devices('cpu')) == 3"
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_ignored_vertex():

@@ -66,3 +66,20 @@ def test_gaussian_energy(x64):
     np.testing.assert_allclose(gaussian(a, p, precision), expected, rtol=1e-13)
     np.testing.assert_allclose(weighted_error(a, p, precision), -jax.grad(lambda p: gaussian(a, p, precision).sum())(p))
     np.testing.assert_allclose(gaussian(a, p), 0.5 * np.sum((np.asarray(a) - np.asarray(p)) ** 2, axis=(1, 2)))
+
+
+def test_class_indices_that_name_no_class_are_not_a_loss_of_zero():
+    for loss in LINKS:
+        assert jnp.isnan(loss(jnp.ones(3), jnp.array(3)))
+        assert jnp.isnan(loss(jnp.ones(3), jnp.array(-1)))
+        with pytest.raises(ValueError, match=r"target of shape \[1\] for one output unit"):
+            loss(jnp.ones(1), jnp.array(1))
+
+
+def test_integers_in_the_output_carry_no_error():
+    def loss(output, target):
+        return losses.softmax_cross_entropy(output["logits"], target)
+
+    output = {"logits": jnp.ones((2, 3)), "best": jnp.zeros(2, jnp.int32)}
+    _, error = losses.loss_and_error(loss, output, jnp.array([0, 1]))
+    assert error["best"].dtype == jax.dtypes.float0

@@ -12,7 +12,7 @@ SOURCE = Path(vc.__file__).resolve().parent
 
 # Each module may import from its own level and below; a folder is named by its first part.
 LEVELS = [
-    {"files", "_program", "_synapses", "graph", "losses", "energy", "credit"},
+    {"files", "_program", "_synapses", "_numbers", "graph", "losses", "energy", "credit"},
     {"nn", "inference", "data", "references", "_minimise"},
     {"rules", "optim"},
     {"analysis", "train", "testing"},

@@ -71,7 +71,13 @@ class Spec:
     def check(self, model: PyTree, x: PyTree) -> tuple[list[Array], list[Array]]:
         """The leaves of model and input, if they match what was captured."""
         structure, static, leaves = _partition(model)
-        if structure != self.structure or static != self.static:
+        if structure == self.structure and static != self.static:
+            changed = next(new for new, old in zip(static, self.static, strict=True) if new != old)
+            raise ValueError(
+                f"expected a model whose leaves that are no arrays are as captured, got {changed!r} for one of them; "
+                "make it an array, or pass the model through equinox.filter_jit rather than jax.jit"
+            )
+        if structure != self.structure:
             raise ValueError("expected a model of the structure that was captured, got another; capture it again")
         for path, leaf, expected in zip(self.paths, leaves, self.leaf_types, strict=True):
             if leaf.shape != expected.shape or leaf.dtype != expected.dtype:
@@ -194,6 +200,10 @@ class Program:
                 name = eqn.params["name"]
                 unique = f"{name}[{seen[name]}]" if name in looped else name
                 seen[name] += 1
+                if unique in self._vertex_out:
+                    raise ValueError(
+                        f"expected one vertex per name, got {unique!r} twice; rename the one outside the loop"
+                    )
                 self._vertex_in[unique], self._vertex_out[unique] = eqn.invars[0], eqn.outvars[0]
         self.names = tuple(self._vertex_out)
         self._held = list(self._vertex_out.values())

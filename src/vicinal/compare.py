@@ -160,16 +160,20 @@ class _Task:
 
     def __init__(self, settings: TaskSettings, rules: tuple[str, ...]):
         self.settings = settings
-        self.made = {name: settings.make(name) for name in rules}
+        self.made = settings.make(*rules)
         self.data = settings.load()
-        model = settings.model.build(self.data, key=keys_of(0)[0])
+        seed = settings.seed if isinstance(settings, TrainSettings) else 0
+        model = settings.model.build(self.data, key=keys_of(seed)[0])
         try:
             self.graph = capture(model, jnp.asarray(self.data.x_train[0]))
         except ValueError as error:
             shape = list(self.data.shape)
             raise ValueError(
-                f"{error}: the examples of {self.data.name} are {shape}; choose a model that reads them"
+                f"{error}; the examples of {self.data.name} have shape {shape}: choose a model that reads them"
             ) from error
+        classes, output = self.data.classes, jax.eval_shape(model, jax.ShapeDtypeStruct(self.data.shape, jnp.float32))
+        if classes is not None and output.shape[-1] < classes:
+            raise ValueError(f"expected at least {classes} outputs, one for each class, got {output.shape[-1]}")
         self.evaluate_every = settings.evaluate_every
         self.probe = jnp.asarray(self.data.x_train[:_PROBE]), jnp.asarray(self.data.y_train[:_PROBE])
 

@@ -68,6 +68,11 @@ def local_gradient(graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Py
         None elsewhere.
     """
     parameters, rest = eqx.partition(model, eqx.is_inexact_array)
+    if not jax.tree.leaves(parameters):
+        raise ValueError(
+            "expected a model with parameters, got one without floating-point arrays; bind a function's parameters "
+            "with jax.tree_util.Partial(function, parameters)"
+        )
 
     def predict(parameters: PyTree) -> Any:
         return graph.predict(eqx.combine(parameters, rest), credit.values, x)

@@ -16,7 +16,12 @@ Loss = Callable[..., Float[Array, ""]]
 
 def _as_distribution(output: Float[Array, "..."], target: Array) -> Float[Array, "..."]:
     if jnp.issubdtype(target.dtype, jnp.integer) and target.ndim == output.ndim - 1:
-        return jax.nn.one_hot(target, output.shape[-1], dtype=output.dtype)
+        classes = output.shape[-1]
+        if classes == 1:
+            raise ValueError("expected a target of shape [1] for one output unit, got a class index; use y[:, None]")
+        known = (target >= 0) & (target <= jnp.asarray(min(classes - 1, jnp.iinfo(target.dtype).max), target.dtype))
+        onehot = jax.nn.one_hot(target, classes, dtype=output.dtype)
+        return jnp.where(known[..., None], onehot, jnp.nan)  # an index outside the classes must not pass as no loss
     if target.shape != output.shape:
         raise ValueError(
             f"expected a target of the output's shape {list(output.shape)}, or class indices of shape "
@@ -94,6 +99,8 @@ def sigmoid_cross_entropy(
 
 def scale_examples(factors: Float[Array, " batch"], leaf: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
     """Multiplies each example of `leaf` by its factor."""
+    if leaf.dtype == jax.dtypes.float0:
+        return leaf
     return leaf * factors.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
 
 
@@ -117,4 +124,11 @@ def loss_and_error(loss: Loss, output: PyTree, y: PyTree) -> tuple[Float[Array, 
 
     values, back = jax.vjp(losses, output)
     (slope,) = back(jnp.ones_like(values))
-    return values, jax.tree.map(jnp.negative, slope)
+    # An integer in the output has a slope of no dtype; it carries no error.
+    return values, jax.tree.map(lambda s: s if s.dtype == jax.dtypes.float0 else -s, slope)
+
+
+def check_loss(loss: Loss) -> None:
+    """Raises TypeError unless the loss is a function."""
+    if not callable(loss):
+        raise TypeError(f"expected a loss as a function of (output, target), got {loss!r}; see vicinal.losses")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,12 +132,12 @@ class InferenceSettings:
     """Of every vertex."""
 
     def apply(self, rule: Rule) -> Rule:
-        """The rule with what is set here in place of its own."""
+        """The rule with what is set here in place of its own; a rule that does not settle as it is."""
         chosen = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         if not chosen:
             return rule
         if not isinstance(rule, InferenceLearning):
-            raise ValueError(f"expected a rule that settles for inference settings, got {type(rule).__name__}")
+            return rule
         of_rule = {name: chosen.pop(name) for name in ("nudge", "start", "precision") if name in chosen}
         return dataclasses.replace(rule, inference=dataclasses.replace(rule.inference, **chosen), **of_rule)
 
@@ -162,18 +163,49 @@ class TaskSettings:
     (a quarter of one in a comparison)."""
 
     def load(self) -> Dataset:
-        """The data set in the shape that the network reads."""
-        return self.model.shaped(load(self.data))
+        """The data set in the shape that the network reads.
 
-    def make(self, name: str) -> tuple[Rule, Any]:
-        """The rule and the optimiser of a recipe, with what is set here in place of its own."""
+        Raises:
+            ValueError: If epochs, batch size or evaluation interval do not fit it.
+        """
+        data = self.model.shaped(load(self.data))
+        for name in ("epochs", "batch_size", "evaluate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"expected {name.replace('_', ' ')} of at least 1, got {value}")
+        if self.batch_size > len(data.x_train):
+            raise ValueError(f"expected a batch size from 1 to {len(data.x_train)}, got {self.batch_size}")
+        return data
+
+    def make(self, *names: str) -> dict[str, tuple[Rule, Any]]:
+        """The rule and the optimiser of each recipe, with what is set here in place of its own.
+
+        Raises:
+            ValueError: If a recipe is unknown, a setting is out of its range, or inference is set and no rule settles.
+        """
+        made = {name: self._make(name) for name in names}
+        if self.inference != InferenceSettings() and not any(
+            isinstance(r, InferenceLearning) for r, _ in made.values()
+        ):
+            raise ValueError(f"expected a rule that settles for inference settings, got {' '.join(names)}")
+        return made
+
+    def _make(self, name: str) -> tuple[Rule, Any]:
+        if self.learning_rate is not None and not 0 <= self.learning_rate < math.inf:
+            raise ValueError(f"expected a learning rate of at least 0, got {self.learning_rate}")
         default = "sigmoid_cross_entropy" if self.model.reconstructs else "softmax_cross_entropy"
         rule, optimizer = recipe(name).make(getattr(losses, self.loss or default), self.learning_rate)
         return self.inference.apply(rule), optimizer
 
 
 def keys_of(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    """The keys of a seed: for the model's weights, and for training."""
+    """The keys of a seed: for the model's weights, and for training.
+
+    Raises:
+        ValueError: If the seed does not fit 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"expected a seed from 0 to {2**32 - 1}, got {seed}")
     model_key, train_key = jax.random.split(jax.random.key(seed))
     return model_key, train_key
 
@@ -203,4 +235,8 @@ def _from_plain(kind: Any, plain: Any) -> Any:
     if not dataclasses.is_dataclass(kind):
         return tuple(plain) if isinstance(plain, list) else plain
     kinds = {field.name: field.type for field in dataclasses.fields(kind)}
+    for field in dataclasses.fields(kind):
+        value, default = plain.get(field.name), field.default
+        if isinstance(default, int | float | str) and isinstance(value, str) != isinstance(default, str):
+            raise ValueError(f"{field.name} is {value!r}")
     return kind(**{name: _from_plain(kinds[name], value) for name, value in plain.items()})

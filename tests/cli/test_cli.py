@@ -95,7 +95,10 @@ def test_train_on_every_kind_of_model(capsys, somewhere, arguments):
 
 def test_a_diverging_run_is_a_result(capsys, somewhere):
     diverging = ["--rule", "il-sgd", "--learning-rate", "1e6", "--model.activation", "relu", "--loss", "squared_error"]
-    printed = run(capsys, "train", *QUICK, *diverging).out
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", *QUICK, *diverging])
+    assert exit_.value.code == 1
+    printed = capsys.readouterr().out
     sentence = re.search(r"stopped at step \d+, the last good state: .*", printed.replace("\n", " "))
     assert sentence
     assert "vertex 'hidden1'" in sentence[0] or "parameter" in sentence[0] or "output" in sentence[0]
@@ -113,13 +116,20 @@ def test_a_diverging_run_is_a_result(capsys, somewhere):
         (["train", "--data", "imagenet"], "imagenet"),
         (["train", "--data", "missing.npz"], "missing.npz"),
         (["train", "--model.channels", "3"], "got model.channels"),
-        (["train", "--model.preset", "mnist-mlp"], r"the examples of digits are \[64\]"),
+        (["train", "--model.preset", "mnist-mlp"], r"the examples of digits have shape \[64\]"),
         (["train", "--model.preset", "vgg"], "expected a preset of mnist-mlp"),
         (["train", "--model.sizes", "64"], "at least two sizes"),
         (["train", "--batch-size", "5000"], "batch size from 1 to 1437"),
         (["train", "--epochs", "0"], "epochs of at least 1, got 0"),
         (["train", "--rule", "bp", "--inference.steps", "3"], "expected a rule that settles"),
         (["train", "--resume", "nowhere"], "got no config.json there"),
+        (["train", "--model.sizes", "64", "9"], "at least 10 outputs"),
+        (["train", "--model.kind", "convolutional", "--model.stride", "0"], "stride as an integer of at least 1"),
+        (["train", "--seed", "99999999999999"], "expected a seed"),
+        (["train", "--inference.nudge", "0"], r"nudge in \(0, 1\]"),
+        (["train", "--inference.momentum", "1.5"], r"momentum in \[0, 1\)"),
+        (["train", "--learning-rate", "-1"], "learning rate of at least 0"),
+        (["train", "--batch-size", "0"], "batch size of at least 1"),
         (["cite", "il2"], "expected a recipe"),
         (["data", "fetch", "imagenet"], "imagenet"),
         (["data", "verify", "mnist.npz"], "mnist.npz"),
@@ -136,6 +146,7 @@ def test_a_folder_is_never_overwritten(capsys, somewhere):
     before = {path.name: path.read_bytes() for path in (somewhere / "mine").iterdir()}
     assert "--resume mine" in fails(capsys, "train", *QUICK, "--folder", "mine")
     assert "keeps its own" in fails(capsys, "train", "--resume", "mine", "--batch-size", "16")
+    assert "keeps its own" in fails(capsys, "train", "--resume", "mine", "--batch-size", "32")  # also if the default
     assert "both" in fails(capsys, "train", "--resume", "mine", "--folder", "other")
     assert before == {path.name: path.read_bytes() for path in (somewhere / "mine").iterdir()}
 
@@ -143,7 +154,7 @@ def test_a_folder_is_never_overwritten(capsys, somewhere):
 def test_rules_cite_and_data(capsys, monkeypatch, somewhere):
     monkeypatch.setenv("COLUMNS", "100")
     listed = run(capsys, "rules").out
-    for name, local in (("il", "yes"), ("bp", "no: the update of .layers[0].weight depends on")):
+    for name, local in (("il", "yes"), ("bp", "no: the error of hidden1 depends on")):
         block = re.search(rf"^{name}  .*?(?=^\S|\Z)", listed, flags=re.DOTALL | re.MULTILINE)
         assert block
         assert local in block[0]
@@ -153,6 +164,21 @@ def test_rules_cite_and_data(capsys, monkeypatch, somewhere):
     assert (
         "1437 training and 360 test examples of shape [8, 8], 10 classes" in run(capsys, "data", "verify", "digits").out
     )
+
+
+def test_inference_settings_reach_the_rules_that_settle(capsys, somewhere):
+    run(capsys, "compare", *QUICK, "--seeds", "1", "--inference.steps", "3", "--folder", "c")
+    rules = Comparison.from_json((somewhere / "c" / "results.json").read_text()).rules
+    assert len(rules[1].energies["output"]) == 4
+
+
+def test_a_mistake_does_not_spoil_the_folder(capsys, somewhere):
+    fails(capsys, "train", "--folder", "mine", "--batch-size", "0")
+    run(capsys, "train", *QUICK, "--folder", "mine")
+
+
+def test_version(capsys):
+    assert run(capsys, "--version").out.startswith("vicinal ")
 
 
 def test_as_a_program(somewhere):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vicinal as vc
-from vicinal.inference import Simultaneous
+from vicinal.inference import Proximal, Simultaneous
 from vicinal.testing import CHECKS, cases, check_rule
 
 RULES = {
@@ -14,6 +14,8 @@ RULES = {
     "backpropagation, squared error": vc.rules.Backprop(loss=vc.losses.squared_error),
     "inference learning": vc.rules.InferenceLearning(),
     "inference learning, squared error": vc.rules.InferenceLearning(loss=vc.losses.squared_error),
+    "backpropagation, proximal": vc.rules.Backprop(proximal=Proximal(5.0, eps=0.1)),
+    "inference learning, proximal": vc.rules.InferenceLearning(proximal=Proximal(5.0, eps=0.1)),
     "inference learning, all options": vc.rules.InferenceLearning(
         inference=Simultaneous(steps=12, step_size=0.2, decay=True, momentum=0.5, pull=0.8, tolerance=1e-2, trace=True),
         loss=vc.losses.sigmoid_cross_entropy,
@@ -39,6 +41,19 @@ def test_contract(rule, case, check):
     CHECKS[check](RULES[rule], case)
 
 
+NOT_OF_IMPLICIT_SGD = {
+    "credit",  # the local product is taken where the step ends, not where it begins
+    "batch",  # the proximal step of a batch is not the mean of its examples' steps
+}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("implicit")
+@pytest.mark.parametrize("case", cases()[:2], ids=lambda case: case.name)
+def test_implicit_sgd(case):
+    check_rule(vc.rules.ImplicitSGD(learning_rate=0.1), skip=NOT_OF_IMPLICIT_SGD, only=[case])
+
+
 def test_backpropagation_fails_the_locality_check_when_it_claims_to_be_local():
     class Pretender(vc.rules.Backprop):
         local = True
@@ -57,8 +72,8 @@ def wrong_mean(self, graph, model, state, x, y, *, key=None):
 
 
 def wrong_sign(self, graph, model, state, x, y, *, key=None):
-    loss, gradient, state, info = vc.rules.Backprop.value_and_grad(self, graph, model, state, x, y, key=key)
-    return loss, jax.tree.map(jnp.negative, gradient), state, info
+    gradient, credit, state = vc.rules.Backprop.assign(self, graph, model, state, x, y, key=key)
+    return jax.tree.map(jnp.negative, gradient), credit, state
 
 
 def missing_leaf(self, graph, model, state, x, y, *, key=None):
@@ -90,7 +105,7 @@ def drift(self, graph, model, state, x, y, *, key=None):
 )
 def test_the_suite_catches_mutations(check, method):
     with pytest.raises(AssertionError):
-        CHECKS[check](broken(value_and_grad=method), cases()[0])
+        CHECKS[check](broken(**{"assign" if method is wrong_sign else "value_and_grad": method}), cases()[0])
 
 
 def test_unknown_check_is_refused():

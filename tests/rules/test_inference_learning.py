@@ -265,6 +265,26 @@ def test_unknown_precision_and_start_are_refused():
         run(squared(start="random"), model, graph, x, y)
     with pytest.raises(ValueError, match="steps as an integer"):
         Simultaneous(steps=-1)
+    for settings, words in (
+        ({"nudge": 0.0}, r"nudge in \(0, 1\], got 0.0"),
+        ({"momentum": 1.0}, r"momentum in \[0, 1\), got 1.0"),
+        ({"step_size": -0.1}, "step size of at least 0, got -0.1"),
+        ({"tolerance": 0.0}, "tolerance above 0, got 0.0"),
+        ({"precision": -1.0}, "precision of at least 0, got -1.0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            squared(**settings)
+    with pytest.raises(TypeError, match="expected a loss as a function"):
+        vc.rules.Backprop(loss="squared_error")
+    with pytest.raises(TypeError, match="strategy, got int"):
+        vc.rules.InferenceLearning(inference=20)
+
+
+def test_a_model_without_parameters_is_refused():
+    x, y = jnp.ones((2, 3)), jnp.zeros((2, 3))
+    model = jax.tree_util.Partial(jnp.sin)
+    with pytest.raises(ValueError, match="expected a model with parameters"):
+        vc.rules.Backprop(loss=vc.losses.squared_error).value_and_grad(vc.capture(model, x[0]), model, (), x, y)
 
 
 def test_nudging_equals_the_soft_target_of_the_paper():
@@ -347,6 +367,34 @@ def test_divergence_and_non_finite_values_are_noticed_per_example(tolerance):
     calm, _ = run(squared(steps=40, step_size=0.02, tolerance=tolerance), model, graph, x, y)
     assert int(calm.info.result[1]) == Result.NON_FINITE
     assert all(int(code) in (Result.STEP_LIMIT, Result.CONVERGED) for code in calm.info.result[jnp.array([0, 2])])
+
+
+def test_a_slope_that_is_not_a_number_is_not_convergence():
+    def network(p, x):
+        h = vc.vertex(jax.nn.relu(p["a"] @ x), "h")
+        return p["o"] @ h / (1 + jnp.sqrt(jnp.sum(h * h)))  # the slope at zero is not a number
+
+    model = jax.tree_util.Partial(network, {"a": -jnp.ones((4, 5)), "o": jnp.ones((2, 4))})
+    x = jnp.ones((3, 5))
+    for tolerance in (None, 1e-3):
+        credit, _ = run(squared(steps=5, tolerance=tolerance), model, vc.capture(model, x[0]), x, jnp.ones((3, 2)))
+        assert credit.info.result.tolist() == [Result.NON_FINITE] * 3
+
+
+def test_rounding_is_not_divergence():
+    """In single precision the energy of a fitted network may seem to rise by rounding; that is no divergence."""
+    model = vc.nn.MLP((4, 16, 16, 3), activation="relu", key=jax.random.key(0))
+    model = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if eqx.is_array(leaf) else leaf, model)
+    x = 3 * jax.random.normal(jax.random.key(1), (512, 4), jnp.float32)
+    graph = vc.capture(model, x[0])
+    output, _ = graph.feedforward(model, x)
+    for noise in (0.0, 1e-7, 1e-5, 1e-3):
+        y = output + noise * jax.random.normal(jax.random.key(2), output.shape, jnp.float32)
+        credit, _ = run(squared(steps=20, step_size=0.1), model, graph, x, y)
+        assert not jnp.any(credit.info.result == Result.DIVERGED)
+    sharp = vc.rules.InferenceLearning(inference=Simultaneous(steps=20, step_size=0.1))
+    sure, _ = run(sharp, model, graph, x, jax.nn.softmax(output))
+    assert not jnp.any(sure.info.result == Result.DIVERGED)
 
 
 def test_overflow_is_non_finite():

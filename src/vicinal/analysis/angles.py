@@ -20,6 +20,7 @@ def angle(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
         45.0
     """
     a, b = a.reshape(-1), b.reshape(-1)
+    a, b = a / jnp.max(jnp.abs(a)), b / jnp.max(jnp.abs(b))  # first, or the squares of small numbers vanish
     a, b = a / jnp.linalg.norm(a), b / jnp.linalg.norm(b)
     return jnp.rad2deg(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))
 

@@ -1,7 +1,6 @@
-"""The locality audit: what does the update of each parameter really depend on?"""
+"""The locality audit: what does the error of each vertex really depend on?"""
 
 import dataclasses
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from vicinal.credit import Credit, local_gradient
+from vicinal.credit import Credit
 from vicinal.graph import OUTPUT, Graph
 from vicinal.rules import Rule
 
@@ -18,12 +17,14 @@ from vicinal.rules import Rule
 class Audit:
     """What an audit found.
 
-    Sources are named `value NAME`, `error NAME` (of a vertex, or `output`), `input`, and `parameter PATH`.
+    Sources are named `value NAME` and `error NAME` (of a vertex, or `output`), `input`, `parameter PATH`, `loss`
+    and `feedforward output`.
 
     Attributes:
-        support: For each parameter, by path, the sources that its update depends on.
-        allowed: The sources at the two ends of its synapses: the values just below and at the vertices that it
-            predicts, the errors there, the input where it is read, and the parameters of the same predictions.
+        support: For each vertex, the sources that its error depends on.
+        allowed: The sources at the two ends of the synapses that make the vertex's prediction: the value there and
+            those just below, the parameters of the prediction, and the input where it is read; and its own error,
+            for a rule whose vertices hold errors (`Rule.holds_errors`).
     """
 
     support: dict[str, frozenset[str]]
@@ -31,16 +32,16 @@ class Audit:
 
     @property
     def local(self) -> bool:
-        """Whether no update depends on anything but its own two ends."""
+        """Whether no error depends on anything but its own two ends."""
         return not self.violations
 
     @property
     def violations(self) -> tuple[str, ...]:
         """A sentence for each dependence that is not local."""
         return tuple(
-            f"the update of {path or 'the parameter'} depends on {source}"
-            for path, sources in self.support.items()
-            for source in sorted(sources - self.allowed[path])
+            f"the error of {vertex} depends on {source}"
+            for vertex, sources in self.support.items()
+            for source in sorted(sources - self.allowed[vertex])
         )
 
 
@@ -55,12 +56,13 @@ def audit(
     state: PyTree = None,
     probes: int = 3,
 ) -> Audit:
-    """Differentiates each parameter's update with respect to all that the network holds.
+    """Replaces each thing that the network holds by another, and sees which errors respond.
 
-    The update is taken as the rule reads it (`Rule.errors`, then the local product) from what is held once credit
-    has been assigned: values, errors, the output's error, the input and the parameters. Each of them in turn is
-    moved in random directions; an update that responds depends on it. Where there is no path the response is
-    exactly zero, so no threshold is needed.
+    The local product (`vicinal.local_gradient`) needs the error of a vertex and the values just below, by
+    construction. So an update is local if the error is. The audit takes the errors as the rule reads them
+    (`Rule.errors`) from what is held once credit has been assigned, exchanges one source at a time for random
+    numbers of the same size, and compares bit for bit: a dependence shows even where its derivative is zero or was
+    stopped. Values that activities settled on are held; how they settled is not audited here.
 
     Args:
         rule: The rule.
@@ -68,12 +70,15 @@ def audit(
         model: The model.
         x: Inputs, `[batch, ...]`; a few examples are enough.
         y: Targets, `[batch, ...]`.
-        key: For the rule and the directions.
+        key: For the rule and the random numbers.
         state: The rule's state; by default a fresh one.
-        probes: Directions for each source.
+        probes: Random replacements of each source.
 
     Returns:
         What was found.
+
+    Raises:
+        ValueError: If the credit is not finite: then nothing can be compared.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -82,70 +87,74 @@ def audit(
         >>> audit(vc.rules.InferenceLearning(), graph, model, x, y, key=jax.random.key(1)).local
         True
         >>> audit(vc.rules.Backprop(), graph, model, x, y, key=jax.random.key(1)).violations[0]
-        'the update of .layers[0].weight depends on error output'
+        'the error of hidden1 depends on error output'
     """
     rule_key, probe_key = jax.random.split(key)
     state = rule.init(graph, model, key=rule_key) if state is None else state
     credit, _ = eqx.filter_jit(rule.credit)(graph, model, state, x, y, key=rule_key)
-    parameters, rest = eqx.partition(model, eqx.is_inexact_array)
-    paths = _paths(parameters)
-    held = _held(credit, parameters, x)
+    held = _held(credit, model, x)
+    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves((credit.values, credit.errors))):
+        raise ValueError("expected finite values and errors to audit, got others; lower the step size")
 
-    def update(held: dict[str, PyTree]) -> list[Array]:
-        leaves = [held[f"parameter {path}"] for path in paths]
-        model = eqx.combine(jax.tree.unflatten(jax.tree.structure(parameters), leaves), rest)
+    def errors(held: dict[str, PyTree]) -> dict[str, Array]:
+        parameters, rest = eqx.partition(model, eqx.is_inexact_array)
+        leaves = [held[f"parameter {path}"] for path in _paths(model)]
         moved = Credit(
-            credit.loss,
+            held["loss"],
             {name: held[f"value {name}"] for name in graph.vertices},
             {name: held[f"error {name}"] for name in graph.vertices},
             held[f"error {OUTPUT}"],
-            credit.info,
+            dataclasses.replace(credit.info, output=held["feedforward output"]),
         )
-        moved = dataclasses.replace(moved, errors=rule.errors(graph, model, moved, held["input"]))
-        return jax.tree.leaves(local_gradient(graph, model, moved, held["input"]))
+        replaced = eqx.combine(jax.tree.unflatten(jax.tree.structure(parameters), leaves), rest)
+        return rule.errors(graph, replaced, moved, held["input"])
 
     @jax.jit
-    def respond(source: Array, key: PRNGKeyArray) -> list[Array]:
-        tangents = _direction(held, source, key)
-        return [jnp.any(response != 0) for response in jax.jvp(update, (held,), (tangents,))[1]]
+    def read(source: Array, key: PRNGKeyArray) -> dict[str, Array]:
+        return errors(_replaced(held, source, key))
 
-    support: dict[str, set[str]] = {path: set() for path in paths}
+    # The same compiled function, with nothing replaced: so that a difference is a dependence, not a rounding.
+    before = read(jnp.int32(-1), probe_key)
+    support: dict[str, set[str]] = {name: set() for name in graph.vertices}
     for i, source in enumerate(held):
         for probe in range(probes):
-            responses = respond(jnp.int32(i), jax.random.fold_in(probe_key, i * probes + probe))
-            for path, responds in zip(paths, responses, strict=True):
-                if responds:
-                    support[path].add(source)
-    found = {path: frozenset(sources) for path, sources in support.items()}
-    return Audit(found, {path: _ends(graph, path) for path in paths})
+            after = read(jnp.int32(i), jax.random.fold_in(probe_key, i * probes + probe))
+            for name in graph.vertices:
+                if not np.array_equal(before[name], after[name]):
+                    support[name].add(source)
+    return Audit(
+        {name: frozenset(sources) for name, sources in support.items()},
+        {name: _ends(rule, graph, name) for name in graph.vertices},
+    )
 
 
-def _paths(parameters: PyTree) -> list[str]:
-    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(parameters)[0]]
+def _paths(model: PyTree) -> list[str]:
+    flat = jax.tree_util.tree_flatten_with_path(eqx.filter(model, eqx.is_inexact_array))[0]
+    return [jax.tree_util.keystr(path) for path, _ in flat]
 
 
-def _held(credit: Credit, parameters: PyTree, x: PyTree) -> dict[str, PyTree]:
+def _held(credit: Credit, model: PyTree, x: PyTree) -> dict[str, PyTree]:
     held = {f"value {name}": value for name, value in credit.values.items()}
     held |= {f"error {name}": error for name, error in credit.errors.items()}
-    leaves = zip(_paths(parameters), jax.tree.leaves(parameters), strict=True)
-    return held | {f"error {OUTPUT}": credit.output_error, "input": x} | {f"parameter {p}": leaf for p, leaf in leaves}
+    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    held |= {f"parameter {path}": leaf for path, leaf in zip(_paths(model), leaves, strict=True)}
+    seen = {"loss": credit.loss, "feedforward output": credit.info.output}
+    return held | {f"error {OUTPUT}": credit.output_error, "input": x} | seen
 
 
-def _direction(held: dict[str, PyTree], source: Array, key: PRNGKeyArray) -> dict[str, PyTree]:
-    """A random direction in which the source of this index moves, and nothing else."""
+def _replaced(held: dict[str, PyTree], source: Array, key: PRNGKeyArray) -> dict[str, PyTree]:
+    """What is held, with the source of this index replaced by random numbers."""
 
-    def tangent(i: int, leaf: Array) -> Any:
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return np.zeros(leaf.shape, jax.dtypes.float0)
-        return jnp.where(source == i, jax.random.normal(key, leaf.shape, leaf.dtype), jnp.zeros((), leaf.dtype))
+    def replace(i: int, leaf: Array) -> Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return jnp.where(source == i, jax.random.normal(key, leaf.shape, leaf.dtype), leaf)
 
-    return {name: jax.tree.map(lambda leaf, i=i: tangent(i, leaf), tree) for i, (name, tree) in enumerate(held.items())}
+    return {name: jax.tree.map(lambda leaf, i=i: replace(i, leaf), tree) for i, (name, tree) in enumerate(held.items())}
 
 
-def _ends(graph: Graph, path: str) -> frozenset[str]:
-    nodes = [node for node, paths in graph.parameters.items() if path in paths]
-    ends = {f"error {node}" for node in nodes}
-    ends |= {f"value {node}" for node in nodes if node != OUTPUT}
-    ends |= {f"value {parent}" for node in nodes for parent in graph.parents[node]}
-    ends |= {f"parameter {other}" for node in nodes for other in graph.parameters[node]}
-    return frozenset(ends | ({"input"} if graph.reads_input.intersection(nodes) else set()))
+def _ends(rule: Rule, graph: Graph, name: str) -> frozenset[str]:
+    ends = {f"value {name}", *(f"value {parent}" for parent in graph.parents[name])}
+    ends |= {f"parameter {path}" for path in graph.parameters[name]}
+    ends |= {"input"} if name in graph.reads_input else set()
+    return frozenset(ends | ({f"error {name}"} if rule.holds_errors else set()))

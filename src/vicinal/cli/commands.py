@@ -1,8 +1,8 @@
 """`vicinal compare`, `train`, `rules` and `cite`."""
 
+import contextvars
 import dataclasses
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,8 @@ from vicinal.recipes import RECIPES, recipe
 from vicinal.settings import CONFIG, read_config
 
 Unnamed = tyro.conf.arg(name="")  # `--model.sizes` rather than `--settings.model.sizes`
+ARGUMENTS: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("arguments", default=())
+"""The words of the command line, without the program's name."""
 _COMPARE, _TRAIN = CompareSettings(), TrainSettings()
 
 
@@ -54,7 +56,10 @@ def train(
             --epochs may be given, to train for longer.
     """
     settings, folder = _settings_and_folder(settings, folder, resume, "train")
-    _report(comparing.train(settings, folder, resume=resume is not None, command=_command()), folder)
+    done = comparing.train(settings, folder, resume=resume is not None, command=_command())
+    _report(done, folder)
+    if done.rules[0].stopped:
+        raise SystemExit(1)
 
 
 def rules() -> None:
@@ -96,10 +101,11 @@ def _settings_and_folder(settings: Any, folder: Path | None, resume: Path | None
         return settings, folder
     if folder is not None:
         raise ValueError("expected --folder or --resume, got both; a resumed run goes on in its own folder")
-    own, default = read_config(resume, type(settings)), type(settings)()
-    if dataclasses.replace(settings, epochs=default.epochs) != default:
+    given = {word.split("=")[0] for word in ARGUMENTS.get() if word.startswith("--")}
+    if given - {"--resume", "--epochs"}:
         raise ValueError("expected no settings but --epochs beside --resume, got others; a resumed run keeps its own")
-    return (own if settings.epochs == default.epochs else dataclasses.replace(own, epochs=settings.epochs)), resume
+    own = read_config(resume, type(settings))
+    return (dataclasses.replace(own, epochs=settings.epochs) if "--epochs" in given else own), resume
 
 
 def _new_folder(kind: str) -> Path:
@@ -110,7 +116,7 @@ def _new_folder(kind: str) -> Path:
 
 
 def _command() -> str:
-    return shlex.join(["vicinal", *sys.argv[1:]])
+    return shlex.join(["vicinal", *ARGUMENTS.get()])
 
 
 def _say(sentence: str) -> None:

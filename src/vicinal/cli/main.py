@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import tyro
 
-from vicinal.cli.commands import cite, compare, rules, train
+import vicinal
+from vicinal.cli.commands import ARGUMENTS, cite, compare, rules, train
 from vicinal.cli.data import fetch, list_data, verify
 
 _DATA = {"list": list_data, "fetch": fetch, "verify": verify}
@@ -20,6 +21,10 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Without the program's name; those of the process if None.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    ARGUMENTS.set(tuple(arguments))
+    if arguments == ["--version"]:
+        print(f"vicinal {vicinal.__version__}")
+        return
     try:
         if arguments[:1] == ["data"]:
             tyro.extras.subcommand_cli_from_dict(_DATA, prog="vicinal data", args=arguments[1:])

@@ -64,6 +64,7 @@ def conclude(
     steps: Int[Array, " batch"] | int,
     *,
     converged: Bool[Array, " batch"] | None = None,
+    stuck: Bool[Array, " batch"] | None = None,
     trace: Energies | None = None,
 ) -> Settled:
     """Says how inference from `start` to `values` ended.
@@ -74,6 +75,7 @@ def conclude(
         values: Where it ended.
         steps: Steps taken.
         converged: Whether the tolerance was met, if there was one.
+        stuck: Whether the slope of the energy was infinite or undefined, so that the values could not move.
         trace: Energies before each step, `[steps, batch]`.
 
     Returns:
@@ -82,7 +84,9 @@ def conclude(
     before, energies = total(problem.energies(start)), problem.energies(values)
     after = total(energies)
     finite = jnp.isfinite(after) & (jnp.isfinite(largest(values)) if values else True)
-    rounding = 8 * jnp.finfo(after.dtype).eps * jnp.abs(before)
+    if stuck is not None:
+        finite = finite & ~stuck
+    rounding = _rounding(before, problem.predict(values)[0], values)
     code = jnp.full(after.shape, Result.STEP_LIMIT, jnp.int32)
     if converged is not None:
         code = jnp.where(converged, jnp.int32(Result.CONVERGED), code)
@@ -91,6 +95,19 @@ def conclude(
     if trace is not None:
         trace = {name: jnp.concatenate([rows, energies[name][None]]) for name, rows in trace.items()}
     return Settled(values, code, jnp.broadcast_to(jnp.asarray(steps, jnp.int32), code.shape), energies, trace)
+
+
+def _rounding(energy: Float[Array, " batch"], output: PyTree, values: Values) -> Float[Array, " batch"]:
+    """How much an energy may seem to rise by rounding alone.
+
+    An error is the difference of two numbers and so is wrong by `eps` times their size, not its own: with `s` the
+    norm of values and output, the energy is wrong by some `eps * (energy + sqrt(2 energy) s + s)`.
+    """
+    eps = 64 * jnp.finfo(energy.dtype).eps
+    leaves = [leaf for leaf in jax.tree.leaves((output, values)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    squares = [jnp.sum(jnp.square(leaf.reshape(leaf.shape[0], -1)), axis=1).astype(energy.dtype) for leaf in leaves]
+    size = jnp.sqrt(jnp.sum(jnp.stack(squares), axis=0))
+    return eps * (energy + (jnp.sqrt(2 * energy) + 1) * size)
 
 
 def select(keep: Bool[Array, " batch"], new: PyTree, old: PyTree) -> PyTree:

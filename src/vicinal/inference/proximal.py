@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from vicinal._numbers import check, number
 from vicinal.graph import OUTPUT, Graph, Values
 
 
@@ -31,13 +32,15 @@ class Proximal(eqx.Module):
     batch. At batch size one all three are the same.
     """
 
-    learning_rate: Float[Array, ""] = eqx.field(converter=jnp.asarray)
-    eps: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=0.0)
+    learning_rate: Float[Array, ""] = eqx.field(converter=number)
+    eps: Float[Array, ""] = eqx.field(converter=number, default=0.0)
     norm: str = eqx.field(static=True, default="example")
 
     def __check_init__(self):
         if self.norm not in ("example", "mean", "sum"):
             raise ValueError(f"expected norm as 'example', 'mean' or 'sum', got {self.norm!r}")
+        check("the learning rate", self.learning_rate, lambda v: v >= 0, "of at least 0")
+        check("eps", self.eps, lambda v: v >= 0, "of at least 0")
 
     def gain(self, graph: Graph, model: PyTree, values: Values, x: PyTree) -> Float[Array, " batch"]:
         """The share of `target - prediction` that is the output's error, in [0, 1), for each example.

@@ -7,15 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vicinal._numbers import check, number, optional_number
 from vicinal.graph import Values
 from vicinal.inference.base import Energies, Inference, Settled, conclude, largest, select
 from vicinal.inference.problem import Problem
 
 _State = tuple[Values, Values | None]  # values, and their velocities with momentum
-
-
-def _optional_number(value: Any) -> Array | None:
-    return None if value is None else jnp.asarray(value)
 
 
 class Simultaneous(Inference):
@@ -48,16 +45,20 @@ class Simultaneous(Inference):
     """
 
     steps: int = eqx.field(static=True, default=20)
-    step_size: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=0.1)
+    step_size: Float[Array, ""] = eqx.field(converter=number, default=0.1)
     decay: bool = eqx.field(static=True, default=False)
-    momentum: Float[Array, ""] | None = eqx.field(converter=_optional_number, default=None)
-    pull: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
-    tolerance: Float[Array, ""] | None = eqx.field(converter=_optional_number, default=None)
+    momentum: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
+    pull: Float[Array, ""] = eqx.field(converter=number, default=1.0)
+    tolerance: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
     trace: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        if not isinstance(self.steps, int) or self.steps < 0:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
             raise ValueError(f"expected steps as an integer of at least 0, got {self.steps!r}")
+        check("the step size", self.step_size, lambda v: v >= 0, "of at least 0")
+        check("pull", self.pull, lambda v: v >= 0, "of at least 0")
+        check("momentum", self.momentum, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
+        check("the tolerance", self.tolerance, lambda v: v > 0, "above 0")
 
     def settle(self, problem: Problem, values: Values) -> Settled:
         if not values:
@@ -75,17 +76,18 @@ class Simultaneous(Inference):
 
     def _settle_until(self, problem: Problem, values: Values, velocity: Values | None, tolerance: Array) -> Settled:
         batch = next(iter(values.values())).shape[0]
-        everyone, nobody = jnp.ones(batch, bool), jnp.zeros(batch, jnp.int32)
+        yes, no, none = jnp.ones(batch, bool), jnp.zeros(batch, bool), jnp.zeros(batch, jnp.int32)
 
         def body(carry: Any, t: Array) -> tuple[Any, Energies | None]:
-            state, moving, steps = carry
+            state, moving, stuck, steps = carry
             new, slope = self._step(problem, state, t)
             speed = largest(slope)
-            moving = moving & (speed > tolerance.astype(speed.dtype))  # False where the speed is not a number
+            stuck = stuck | (moving & ~jnp.isfinite(speed))
+            moving = moving & ~stuck & (speed > tolerance.astype(speed.dtype))
             energies = problem.energies(state[0]) if self.trace else None
-            return (select(moving, new, state), moving, steps + moving.astype(steps.dtype)), energies
+            return (select(moving, new, state), moving, stuck, steps + moving.astype(steps.dtype)), energies
 
-        carry, trace = ((values, velocity), everyone, nobody), None
+        carry, trace = ((values, velocity), yes, no, none), None
         if self.trace:  # a record has a row for every step, so every step is taken
             carry, trace = jax.lax.scan(body, carry, jnp.arange(self.steps))
         else:
@@ -94,8 +96,8 @@ class Simultaneous(Inference):
                 lambda loop: (loop[0] + 1, body(loop[1], loop[0])[0]),
                 (jnp.int32(0), carry),
             )
-        (ended, _), moving, steps = carry
-        return conclude(problem, values, ended, steps, converged=~moving, trace=trace)
+        (ended, _), moving, stuck, steps = carry
+        return conclude(problem, values, ended, steps, converged=~moving, stuck=stuck, trace=trace)
 
     def _step(self, problem: Problem, state: _State, t: Array) -> tuple[_State, Values]:
         """Moves all values once; returns the new state, and minus the slope of the energy (weighted by `pull`)."""

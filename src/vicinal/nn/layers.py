@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
@@ -83,6 +84,14 @@ class Conv2d(eqx.Module):
         *,
         key: PRNGKeyArray,
     ):
+        for name, size in (
+            ("kernel_size", kernel_size),
+            ("stride", stride),
+            ("dilation", dilation),
+            ("groups", groups),
+        ):
+            for side in size if isinstance(size, tuple) else (size,):
+                _check_sizes(**{name: side})
         _check_sizes(in_channels=in_channels, out_channels=out_channels)
         self.convolution = eqx.nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, use_bias, key=key
@@ -102,5 +111,5 @@ class Conv2d(eqx.Module):
 
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
             raise ValueError(f"expected {name} as an integer of at least 1, got {size!r}")

@@ -9,7 +9,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from vicinal.credit import Credit, Info
 from vicinal.graph import Graph, Values
 from vicinal.inference import Proximal
-from vicinal.losses import Loss, loss_and_error, scale_examples, softmax_cross_entropy
+from vicinal.losses import Loss, check_loss, loss_and_error, scale_examples, softmax_cross_entropy
 from vicinal.rules.base import Rule, State
 
 
@@ -43,6 +43,9 @@ class Backprop(Rule):
 
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
     proximal: Proximal | None = None
+
+    def __check_init__(self):
+        check_loss(self.loss)
 
     def credit(
         self,

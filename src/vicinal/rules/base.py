@@ -1,5 +1,7 @@
 """The contract of every learning rule."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,8 @@ class Rule(eqx.Module):
     loss: eqx.AbstractVar[Loss]
     local: eqx.AbstractClassVar[bool]
     """Whether each update depends on its synapses' two ends alone; `vicinal.analysis.audit` checks it."""
+    holds_errors: ClassVar[bool] = False
+    """Whether vertices hold errors beside values, as states of their own, which `errors` may read back."""
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> State:
         """Returns the state before the first update; `()` unless the rule remembers something."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._minimise import minimise
+from vicinal._numbers import number
 from vicinal.credit import Credit, local_gradient
 from vicinal.graph import Graph, Values
 from vicinal.inference import Result
@@ -40,7 +41,7 @@ class ImplicitSGD(Rule):
         >>> x, y, alpha = jnp.array([[3.0, 4.0]]), jnp.array([[1.0]]), 2.0
         >>> rule = vc.rules.ImplicitSGD(learning_rate=alpha, loss=vc.losses.squared_error)
         >>> _, gradient, _, _ = rule.value_and_grad(vc.capture(model, x[0]), model, (), x, y)
-        >>> closed_form = -(y - model.weight @ x[0]).T * x / (1 + alpha * 25.0)
+        >>> closed_form = -(y - x @ model.weight.T) * x / (1 + alpha * 25.0)
         >>> bool(jnp.allclose(gradient.weight, closed_form, atol=1e-5))
         True
 
@@ -52,10 +53,10 @@ class ImplicitSGD(Rule):
 
     local: ClassVar[bool] = False
 
-    learning_rate: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
+    learning_rate: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
     steps: int = eqx.field(static=True, default=200)
-    tolerance: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-6)
+    tolerance: Float[Array, ""] = eqx.field(converter=number, default=1e-6)
 
     def credit(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None

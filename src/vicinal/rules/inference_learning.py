@@ -7,16 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from vicinal._numbers import check, number
 from vicinal.credit import Credit, Info
 from vicinal.energy import Precision, precision_of, weighted_error
 from vicinal.graph import Graph, Values
 from vicinal.inference import Inference, Problem, Proximal, Result, Simultaneous
-from vicinal.losses import Loss, loss_and_error, softmax_cross_entropy
+from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
 from vicinal.rules.base import Rule, State
 
 
 def _precision(precision: Precision) -> Precision:
-    return jax.tree.map(jnp.asarray, precision)
+    return jax.tree.map(number, precision)
 
 
 class InferenceLearning(Rule):
@@ -59,9 +60,9 @@ class InferenceLearning(Rule):
 
     local: ClassVar[bool] = True
 
-    inference: Inference = Simultaneous()
+    inference: Inference = eqx.field(default_factory=Simultaneous)  # made when needed: importing starts no backend
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
-    nudge: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
+    nudge: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     start: str = eqx.field(static=True, default="feedforward")
     precision: Any = eqx.field(converter=_precision, default=None)
     throw: bool = eqx.field(static=True, default=False)
@@ -70,6 +71,12 @@ class InferenceLearning(Rule):
     def __check_init__(self):
         if self.start not in ("feedforward", "random"):
             raise ValueError(f"expected start as 'feedforward' or 'random', got {self.start!r}")
+        if not isinstance(self.inference, Inference):
+            raise TypeError(f"expected a vicinal.inference strategy, got {type(self.inference).__name__}")
+        check("nudge", self.nudge, lambda v: (v > 0) & (v <= 1), "in (0, 1]")
+        for precision in jax.tree.leaves(self.precision):
+            check("precision", precision, lambda v: v >= 0, "of at least 0")
+        check_loss(self.loss)
 
     def credit(
         self,
