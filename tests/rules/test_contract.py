@@ -26,12 +26,13 @@ RULES = {
 }
 
 
+CASES = cases()
 VARIANTS = {name for name in RULES if "," in name} - {"inference learning, all options"}
 
 
 def cases_of(rule):
     """All kinds of model for each rule; two for a rule that differs from another in a setting alone."""
-    return cases()[1:3] if rule in VARIANTS else cases()
+    return CASES[1:3] if rule in VARIANTS else CASES
 
 
 GRID = [
@@ -57,7 +58,7 @@ NOT_OF_IMPLICIT_SGD = {
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("implicit")
-@pytest.mark.parametrize("case", cases()[:2], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
 def test_implicit_sgd(case):
     check_rule(vc.rules.ImplicitSGD(learning_rate=0.1), skip=NOT_OF_IMPLICIT_SGD, only=[case])
 
@@ -67,7 +68,7 @@ def test_backpropagation_fails_the_locality_check_when_it_claims_to_be_local():
         local = True
 
     with pytest.raises(AssertionError, match=r"locality, on mlp: expected a rule that is local.*depends on"):
-        check_rule(Pretender(), only=cases()[:1])
+        check_rule(Pretender(), only=CASES[:1])
 
 
 def broken(**methods):
@@ -113,7 +114,7 @@ def drift(self, graph, model, state, x, y, *, key=None):
 )
 def test_the_suite_catches_mutations(check, method):
     with pytest.raises(AssertionError):
-        CHECKS[check](broken(**{"assign" if method is wrong_sign else "value_and_grad": method}), cases()[0])
+        CHECKS[check](broken(**{"assign" if method is wrong_sign else "value_and_grad": method}), CASES[0])
 
 
 def test_unknown_check_is_refused():
