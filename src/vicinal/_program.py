@@ -225,26 +225,22 @@ class Program:
 
     def local(self, node: str) -> tuple[tuple[str, ...], Callable]:
         """The parents of a node, and `(model, x, values of the parents) -> prediction`."""
-        outputs = self._outputs if node == OUTPUT else [self._vertex_in[node]]
-        read = self._read(self._needed(outputs, self._held), outputs)
+        outputs, _, read = self._prediction(node)
         parents = tuple(name for name in self.names if self._vertex_out[name] in read)
         return parents, self._part(self._given + [self._vertex_out[name] for name in parents], outputs)
 
     def reads(self, node: str) -> tuple[tuple[str, ...], bool]:
         """The parameters that the prediction of a node reads, by path, and whether it reads the input."""
-        outputs = self._outputs if node == OUTPUT else [self._vertex_in[node]]
-        read = self._read(self._needed(outputs, self._held), outputs)
-        return tuple(path for path, v in zip(self.spec.paths, self._given, strict=False) if v in read), any(
-            v in read for v in self._x
-        )
+        _, _, read = self._prediction(node)
+        paths = tuple(path for path, v in zip(self.spec.paths, self._given, strict=False) if v in read)
+        return paths, any(v in read for v in self._x)
 
     def synapses(self, node: str | None = None) -> tuple[list[Synapse], Callable]:
         """The synapses (of the prediction of one node), and `(model, x, values) -> presynaptic activities`."""
         parameters = dict(zip(self._given, self.spec.paths, strict=False))
         found = find_synapses(self.jaxpr, parameters)
         if node is not None:
-            outputs = self._outputs if node == OUTPUT else [self._vertex_in[node]]
-            own = {id(eqn) for eqn in self._needed(outputs, self._held)}
+            own = {id(eqn) for eqn in self._prediction(node)[1]}
             found = [synapse for synapse in found if id(self.jaxpr.eqns[synapse.equation]) in own]
         return found, self._part(self._given + self._held, [synapse.presynaptic for synapse in found])
 
@@ -255,7 +251,7 @@ class Program:
         stays in the second part: it has no batch axis, and XLA moves it out of loops by itself where that pays (a
         transposed weight, for one, is better not stored).
         """
-        of_input, of_vertices, constant = set(self._x), set(self._held), {}
+        of_input, of_vertices = set(self._x), set(self._held)
         for eqn in self.jaxpr.eqns:
             read = self._read([eqn])
             if eqn.primitive is vertex_p:
@@ -272,6 +268,12 @@ class Program:
             self._part(self._given, constant),
             self._part(self._given + constant + self._held, outputs),
         )
+
+    def _prediction(self, node: str) -> tuple[list[Any], list[core.JaxprEqn], set[core.Var]]:
+        """A node's prediction, the equations that make it from its parents' values, and all that these read."""
+        outputs = self._outputs if node == OUTPUT else [self._vertex_in[node]]
+        eqns = self._needed(outputs, self._held)
+        return outputs, eqns, self._read(eqns, outputs)
 
     def _predicted(self) -> list[Any]:
         return self._outputs + list(self._vertex_in.values())

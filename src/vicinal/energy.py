@@ -6,6 +6,8 @@ Energies are summed over units and given per example, so that inference never de
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from vicinal.graph import Values
+
 Precision = ArrayLike | dict[str, ArrayLike] | None
 """One over the variance: one number for all vertices, or one (a number, or an array per unit) for each by name.
 A vertex that is not named, and `None`, mean 1."""
@@ -25,6 +27,14 @@ def weighted_error(
     if precision is None:
         return error
     return error * jnp.broadcast_to(precision, error.shape)
+
+
+def weighted_errors(values: Values, predictions: Values, precision: Precision) -> Values:
+    """`weighted_error` of every vertex, by name."""
+    return {
+        name: weighted_error(value, predictions[name], precision_of(precision, name, value))
+        for name, value in values.items()
+    }
 
 
 def gaussian(

@@ -63,7 +63,7 @@ def train(
 
 
 def rules() -> None:
-    """List the recipes. Locality is checked now, by differentiating the update in all that the network holds."""
+    """List the recipes. Locality is checked now, by exchanging what the network holds, one thing at a time."""
     model = nn.MLP((5, 4, 4, 3), key=jax.random.key(0))
     x, y = jnp.ones((2, 5)), jnp.zeros(2, jnp.int32)
     graph = capture(model, x[0])

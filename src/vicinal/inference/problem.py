@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from vicinal.energy import Precision, gaussian, precision_of, weighted_error
+from vicinal.energy import Precision, gaussian, precision_of, weighted_errors
 from vicinal.graph import OUTPUT, Clamped, Graph, Values
 from vicinal.inference.proximal import Proximal
 from vicinal.losses import Loss, loss_and_error, scale_examples
@@ -100,10 +100,7 @@ class Problem(eqx.Module):
         return gain * self.proximal.gain(self.graph, self.model, values, self.x).astype(like.dtype)
 
     def _errors(self, values: Values, output: PyTree, predictions: Values) -> Errors:
-        vertices = {
-            name: weighted_error(value, predictions[name], precision_of(self.precision, name, value))
-            for name, value in values.items()
-        }
+        vertices = weighted_errors(values, predictions, self.precision)
         loss, output_error = loss_and_error(self.loss, output, self.y)
         gain = self.gain(values, loss)
         return Errors(vertices, jax.tree.map(lambda e: scale_examples(gain, e), output_error), loss)

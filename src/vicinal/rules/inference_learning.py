@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, number
 from vicinal.credit import Credit, Info
-from vicinal.energy import Precision, precision_of, weighted_error
+from vicinal.energy import Precision, weighted_errors
 from vicinal.graph import Graph, Values
 from vicinal.inference import Inference, Problem, Proximal, Result, Simultaneous
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
@@ -101,10 +101,7 @@ class InferenceLearning(Rule):
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
         _, predictions = graph.predict(model, credit.values, x)
-        return {
-            name: weighted_error(value, predictions[name], precision_of(self.precision, name, value))
-            for name, value in credit.values.items()
-        }
+        return weighted_errors(credit.values, predictions, self.precision)
 
     def _start(self, feedforward: Values, key: PRNGKeyArray | None) -> Values:
         if self.start == "feedforward":
