@@ -3,57 +3,15 @@
 import html
 import math
 import re
-import shutil
 import statistics
-import subprocess
-from html.parser import HTMLParser
 
 import matplotlib
 import pytest
 from report_builders import make_comparison, make_energies, make_rule
+from report_page_checks import BROWSER, NASTY, Outline, check_page, widths_of
 
 from vicinal.report import Curve, angles, energies, learning_curves, mean_interval, render_page, write_page
 from vicinal.report.palette import DARK, GRID
-
-VOID = {"meta", "link", "br", "hr", "img", "input"}
-NASTY = "<script>alert('x')</script> & \"quoted\" $x_1$ <b>"
-
-
-class Outline(HTMLParser):
-    """Collects identifiers, references and text, and checks that tags are closed in order."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.identifiers, self.references, self.resources, self.text = [], [], [], [], []
-        self.tags = set()
-        self.feed(page)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.handle_startendtag(tag, attributes)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.add(tag)
-        for name, value in attributes:
-            if name == "id":
-                self.identifiers.append(value)
-            elif name == "aria-labelledby":
-                self.references += value.split()
-            elif name in ("href", "xlink:href", "src", "srcset", "data", "action", "poster"):
-                if value.startswith("#"):
-                    self.references.append(value[1:])
-                elif tag != "a":
-                    self.resources.append(value)
-            self.references += re.findall(r"url\(#([^)]*)\)", value or "")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def cases():
@@ -99,14 +57,7 @@ def pages():
 
 @pytest.mark.parametrize("name", CASES)
 def test_page_is_well_formed_and_self_contained(pages, name):
-    outline = Outline(pages[name])
-    assert len(set(outline.identifiers)) == len(outline.identifiers)
-    assert set(outline.references) <= set(outline.identifiers)
-    assert outline.resources == ["data:,"]
-    assert not outline.tags & {"script", "img", "iframe", "object", "embed"}
-    assert "@import" not in pages[name]
-    assert not re.search(r"url\((?!#)", pages[name])
-    assert "nan" not in re.findall(r"[a-z]+", re.sub(r"<style>.*?</style>", "", pages[name], flags=re.DOTALL))
+    check_page(pages[name])
 
 
 def numbers_of(rule):
@@ -204,30 +155,6 @@ def test_write_page(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PROBE = """<!doctype html><meta charset="utf-8"><body>{frames}<script>
-onload = () => {{
-  const frames = [...document.querySelectorAll("iframe")].map(frame => frame.contentDocument.documentElement);
-  const widths = frames.map(root => root.scrollWidth + "/" + root.clientWidth);
-  document.body.innerHTML = "<p>widths " + widths.join(" ") + " end</p>";
-}};
-</script>"""
-
-
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH to lay out the page with")
 def test_no_sideways_scrolling_on_a_phone(pages, tmp_path):
-    frames = []
-    for width in (320, 360, 700, 960):
-        for page in pages.values():
-            page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-            style = f"width: {width}px; height: 600px; border: 0"
-            frames.append(f'<iframe style="{style}" srcdoc="{html.escape(page)}"></iframe>')
-    probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(frames="".join(frames)), encoding="utf-8")
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom")
-    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
-    command = [BROWSER, *options, *quiet, f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    widths = re.search(r"widths (.*?) end", found)[1].split()
-    assert len(widths) == len(frames)
-    assert [width for width in widths if int(width.split("/")[0]) > int(width.split("/")[1])] == []
+    assert [pair for pair in widths_of(pages.values(), tmp_path) if pair[0] > pair[1]] == []

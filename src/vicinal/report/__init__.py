@@ -1,27 +1,41 @@
-"""Show a comparison of learning rules: tables for the terminal, figures, one self-contained HTML page."""
+"""Show a comparison of learning rules, or a study: tables for the terminal, figures, one self-contained HTML page."""
 
-from vicinal.report.figures import FigureGroup, KeyEntry, angles, energies, learning_curves
+from vicinal.report.figures import angles, energies, learning_curves
+from vicinal.report.groups import FigureGroup, KeyEntry
 from vicinal.report.interval import mean_interval
 from vicinal.report.page import render_page, write_page
 from vicinal.report.results import CONCATENATED, Comparison, Curve, RuleResult
+from vicinal.report.study import VERDICTS, Claim, Panel, Section, Series, Study, Table
+from vicinal.report.study_page import render_study, write_study
+from vicinal.report.study_tables import print_study
 from vicinal.report.summary import summary
 from vicinal.report.tables import angle_table, comparison_table, print_tables
 
 __all__ = [
     "CONCATENATED",
+    "VERDICTS",
+    "Claim",
     "Comparison",
     "Curve",
     "FigureGroup",
     "KeyEntry",
+    "Panel",
     "RuleResult",
+    "Section",
+    "Series",
+    "Study",
+    "Table",
     "angle_table",
     "angles",
     "comparison_table",
     "energies",
     "learning_curves",
     "mean_interval",
+    "print_study",
     "print_tables",
     "render_page",
+    "render_study",
     "summary",
     "write_page",
+    "write_study",
 ]

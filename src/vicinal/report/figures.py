@@ -1,13 +1,14 @@
 """The figures of a report, as SVG to put into a page: learning curves, energies along inference, angles."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vicinal.report.axes import count_steps, scale_values
 from vicinal.report.cells import ALL_WEIGHTS, angle_cell, layer_names
+from vicinal.report.groups import FigureGroup, KeyEntry
 from vicinal.report.interval import mean_interval
+from vicinal.report.lines import Band, draw_line, mark_first_loss, over_repetitions
 from vicinal.report.palette import DARK, INK, LineStyle, rule_styles, vertex_styles
 from vicinal.report.results import CONCATENATED, Comparison, RuleResult
 from vicinal.report.svg import draw, shorten, swatch
@@ -15,35 +16,9 @@ from vicinal.report.svg import draw, shorten, swatch
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["FigureGroup", "KeyEntry", "angles", "energies", "learning_curves"]
+__all__ = ["angles", "energies", "learning_curves"]
 
 _SUM = LineStyle(INK, DARK[INK], (), "o")
-
-
-@dataclasses.dataclass(frozen=True)
-class KeyEntry:
-    """One line of a key.
-
-    Args:
-        label: What the line stands for.
-        swatch: A small `<svg>` sample of the line.
-    """
-
-    label: str
-    swatch: str
-
-
-@dataclasses.dataclass(frozen=True)
-class FigureGroup:
-    """Panels that belong together and share a key.
-
-    Args:
-        panels: One `<svg>` element each; empty if there is nothing to draw.
-        key: Which line is which. It is not drawn inside the panels, so that long names can wrap.
-    """
-
-    panels: tuple[str, ...]
-    key: tuple[KeyEntry, ...]
 
 
 def learning_curves(comparison: Comparison, *, prefix: str = "figure") -> FigureGroup:
@@ -67,17 +42,19 @@ def learning_curves(comparison: Comparison, *, prefix: str = "figure") -> Figure
         ("train_loss", "Training loss", 1.0),
     )
     for name, title, unit in quantities:
-        curves = {rule.name: _over_seeds(getattr(rule.curve, name), unit) for rule in comparison.rules}
-        values = [value for mean, low, high in curves.values() for value in (*mean, *low, *high)]
+        curves = {rule.name: over_repetitions(getattr(rule.curve, name), unit) for rule in comparison.rules}
+        values = [value for band in curves.values() for row in band for value in row]
         if all(math.isnan(value) for value in values):
             continue
 
         def paint(axes: "Axes", name=name, title=title, curves=curves, values=values) -> None:
+            scale_values(axes, values, logarithmic=name != "test_accuracy")
             for rule in comparison.rules:
-                _line(axes, rule.curve.steps, curves[rule.name], getattr(rule.curve, name), styles[rule.name])
+                band, style = curves[rule.name], styles[rule.name]
+                draw_line(axes, rule.curve.steps, band, style)
+                mark_first_loss(axes, rule.curve.steps, band.mean, getattr(rule.curve, name), style)
             axes.set_title(title)
             count_steps(axes, "training step")
-            scale_values(axes, values, logarithmic=name != "test_accuracy")
 
         panels.append(
             draw(
@@ -112,13 +89,14 @@ def energies(comparison: Comparison, *, prefix: str = "figure") -> FigureGroup:
     for index, rule in enumerate(rules):
 
         def paint(axes: "Axes", rule=rule) -> None:
+            scale_values(axes, values, logarithmic=True, decades=6)
             for name, row in rule.energies.items():
-                _line(axes, range(len(row)), (row, row, row), [], styles[name])
+                draw_line(axes, range(len(row)), Band(row, row, row), styles[name])
             if len(rule.energies) > 1:
-                _line(axes, range(len(_total(rule))), (_total(rule),) * 3, [], _SUM)
+                total = _total(rule)
+                draw_line(axes, range(len(total)), Band(total, total, total), _SUM)
             axes.set_title(shorten(rule.label, 30))
             count_steps(axes, "inference step")
-            scale_values(axes, values, logarithmic=True, decades=6)
 
         ends = [f"{name} from {row[0]:.3g} to {row[-1]:.3g}" for name, row in rule.energies.items() if row]
         panels.append(
@@ -188,35 +166,6 @@ def angles(comparison: Comparison, *, prefix: str = "figure") -> FigureGroup:
     return FigureGroup((panel,), _rule_key(comparison, styles))
 
 
-Band = tuple[Sequence[float], Sequence[float], Sequence[float]]
-
-
-def _over_seeds(rows: Sequence[Sequence[float]], unit: float) -> Band:
-    """Return mean, lowest and highest over the seeds at each point; nan where no seed has a value."""
-    columns = [[unit * value for value in column if not math.isnan(value)] for column in zip(*rows, strict=True)]
-    return (
-        [mean_interval(column)[0] for column in columns],
-        [min(column, default=math.nan) for column in columns],
-        [max(column, default=math.nan) for column in columns],
-    )
-
-
-def _line(axes: "Axes", steps: Sequence[int], band: Band, rows: Sequence[Sequence[float]], style: LineStyle) -> None:
-    """Draw a mean, its band, and a cross where the first seed was lost."""
-    mean, low, high = band
-    if not any(not math.isnan(value) for value in mean):
-        return
-    marker = style.marker if len(steps) == 1 else None
-    dashes = (0, style.dashes) if style.dashes else "-"
-    axes.plot(steps, mean, color=style.color, linestyle=dashes, marker=marker)
-    if list(low) != list(high):
-        axes.fill_between(steps, low, high, color=style.color, alpha=0.14, linewidth=0)
-    whole = [all(not math.isnan(value) for value in column) for column in zip(*rows, strict=True)]
-    if False in whole:
-        last = max(whole.index(False) - 1, 0)
-        axes.plot([steps[last]], [mean[last]], color=style.color, marker="x", markersize=8, clip_on=False)
-
-
 def _mark(axes: "Axes", values: Sequence[float], height: float, style: LineStyle) -> None:
     """Draw a mean and its interval."""
     mean, half_width = mean_interval(values)
@@ -239,7 +188,7 @@ def _rule_key(comparison: Comparison, styles: dict[str, LineStyle]) -> tuple[Key
 def _describe_curves(comparison: Comparison, title: str, curves: dict[str, Band]) -> str:
     texts = []
     for rule in comparison.rules:
-        mean = [value for value in curves[rule.name][0] if not math.isnan(value)]
+        mean = [value for value in curves[rule.name].mean if not math.isnan(value)]
         ends = f"from {mean[0]:.3g} to {mean[-1]:.3g}" if mean else "no values"
         texts.append(f"{rule.label} {ends}")
     return f"{title}, mean over seeds at the first and the last recorded step: {'; '.join(texts)}."

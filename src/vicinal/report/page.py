@@ -1,21 +1,19 @@
 """One self-contained HTML page about a comparison: no network, no script, nothing beside it."""
 
-import functools
 import os
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vicinal.files import write_atomically
 from vicinal.report.cells import COLUMNS, angle_cells, row_cells, seeds_text
-from vicinal.report.figures import FigureGroup, angles, energies, learning_curves
+from vicinal.report.figures import angles, energies, learning_curves
+from vicinal.report.frame import as_markup, fill_template
 from vicinal.report.palette import rule_styles
 from vicinal.report.results import Comparison
 from vicinal.report.strip import accuracy_strips
 from vicinal.report.summary import summary
 from vicinal.report.svg import swatch
-from vicinal.report.words import flat_items, unbroken
 
 __all__ = ["render_page", "write_page"]
 
@@ -31,19 +29,18 @@ def render_page(comparison: Comparison) -> str:
     Returns:
         A whole HTML document.
     """
-    template = _environment().get_template("comparison.html.jinja")
-    return template.render(
-        comparison=comparison,
-        summary=unbroken(summary(comparison)),
+    return fill_template(
+        "comparison.html.jinja",
+        document=comparison,
+        kind=seeds_text(comparison),
+        summary=summary(comparison),
         seeds=seeds_text(comparison),
         columns=COLUMNS,
         rows=_rows(comparison),
         angle_rows=angle_cells(comparison),
-        learning=_markup(learning_curves(comparison)),
-        angles=_markup(angles(comparison)),
-        energies=_markup(energies(comparison)),
-        settings=flat_items(comparison.settings),
-        environment=flat_items(comparison.environment),
+        learning=as_markup(learning_curves(comparison)),
+        angles=as_markup(angles(comparison)),
+        energies=as_markup(energies(comparison)),
     )
 
 
@@ -60,18 +57,6 @@ def write_page(path: str | os.PathLike[str], comparison: Comparison) -> None:
     write_atomically(path, render_page(comparison).encode())
 
 
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("vicinal.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
 def _rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Collect what the table shows of each rule."""
     styles, strips = rule_styles(comparison), accuracy_strips(comparison)
@@ -84,11 +69,3 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
         }
         for rule, strip in zip(comparison.rules, strips, strict=True)
     ]
-
-
-def _markup(group: FigureGroup) -> dict[str, Any]:
-    """Mark the figures as safe: they are our own SVG, in which names are escaped already."""
-    return {
-        "panels": [Markup(panel) for panel in group.panels],
-        "key": [{"label": entry.label, "swatch": Markup(entry.swatch)} for entry in group.key],
-    }

@@ -5,10 +5,11 @@ page's background in both modes. The dash pattern tells lines apart in black-and
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from vicinal.report.results import Comparison
 
-__all__ = ["DARK", "GRID", "INK", "MUTED", "LineStyle", "rule_styles", "vertex_styles"]
+__all__ = ["DARK", "GRID", "INK", "MUTED", "LineStyle", "line_styles", "rule_styles", "vertex_styles"]
 
 INK = "#22272d"
 MUTED = "#5b646e"
@@ -57,12 +58,19 @@ def rule_styles(comparison: Comparison) -> dict[str, LineStyle]:
     Returns:
         Rule name -> look.
     """
-    styles = {}
-    for index, rule in enumerate(comparison.rules):
-        color = (rule.color or _LIGHT[index % len(_LIGHT)]).lower()
-        shift = (index + index // len(_LIGHT)) % len(_DASHES)
-        styles[rule.name] = LineStyle(color, _dark(color), _DASHES[shift], _MARKERS[shift])
-    return styles
+    return {rule.name: _style(index, rule.color) for index, rule in enumerate(comparison.rules)}
+
+
+def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
+    """Give each label its look; after six labels the colours return with other dashes, up to 36 looks.
+
+    Args:
+        labels: What the lines stand for, each once.
+
+    Returns:
+        Label -> look.
+    """
+    return {label: _style(index) for index, label in enumerate(labels)}
 
 
 def vertex_styles(names: list[str]) -> dict[str, LineStyle]:
@@ -85,6 +93,12 @@ def vertex_styles(names: list[str]) -> dict[str, LineStyle]:
         shift = (index + 1) % len(_DASHES)  # the solid line is kept for the sum
         styles[name] = LineStyle(color, dark, _DASHES[shift], _MARKERS[shift])
     return styles
+
+
+def _style(index: int, color: str | None = None) -> LineStyle:
+    color = (color or _LIGHT[index % len(_LIGHT)]).lower()
+    shift = (index + index // len(_LIGHT)) % len(_DASHES)
+    return LineStyle(color, _dark(color), _DASHES[shift], _MARKERS[shift])
 
 
 def _dark(color: str) -> str:

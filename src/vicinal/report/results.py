@@ -6,11 +6,12 @@ number that is not finite becomes `math.nan`), so two results are equal exactly 
 """
 
 import dataclasses
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
+
+from vicinal.report.storage import number, numbers, plain, read_json, set_field, write_json
 
 __all__ = ["CONCATENATED", "Comparison", "Curve", "RuleResult"]
 
@@ -43,16 +44,16 @@ class Curve:
     train_loss: list[list[float]] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _set(self, "steps", [int(step) for step in self.steps])
+        set_field(self, "steps", [int(step) for step in self.steps])
         for name in ("test_accuracy", "test_loss", "train_loss"):
-            rows = [_numbers(row) for row in getattr(self, name)]
+            rows = [numbers(row) for row in getattr(self, name)]
             for seed, row in enumerate(rows):
                 if len(row) != len(self.steps):
                     raise ValueError(
                         f"Curve.{name}: seed {seed} has {len(row)} points, but there are {len(self.steps)} "
                         "steps. Fill up a seed that stopped early with nan."
                     )
-            _set(self, name, rows)
+            set_field(self, name, rows)
         _check_fractions("Curve.test_accuracy", [value for row in self.test_accuracy for value in row])
 
 
@@ -96,13 +97,13 @@ class RuleResult:
     paper_link: str | None = None
 
     def __post_init__(self) -> None:
-        milliseconds = _number(self.milliseconds_per_step)
-        _set(self, "test_accuracy", _numbers(self.test_accuracy))
-        _set(self, "test_loss", _numbers(self.test_loss))
-        _set(self, "angles", {str(key): _numbers(row) for key, row in self.angles.items()})
-        _set(self, "milliseconds_per_step", None if math.isnan(milliseconds) else milliseconds)
-        _set(self, "steps_to_90", [_whole(value) for value in self.steps_to_90])
-        _set(self, "energies", {str(key): _numbers(row) for key, row in self.energies.items()})
+        milliseconds = number(self.milliseconds_per_step)
+        set_field(self, "test_accuracy", numbers(self.test_accuracy))
+        set_field(self, "test_loss", numbers(self.test_loss))
+        set_field(self, "angles", {str(key): numbers(row) for key, row in self.angles.items()})
+        set_field(self, "milliseconds_per_step", None if math.isnan(milliseconds) else milliseconds)
+        set_field(self, "steps_to_90", [_whole(value) for value in self.steps_to_90])
+        set_field(self, "energies", {str(key): numbers(row) for key, row in self.energies.items()})
         self._check()
 
     @property
@@ -166,9 +167,9 @@ class Comparison:
     when: str
 
     def __post_init__(self) -> None:
-        _set(self, "settings", _plain(self.settings))
-        _set(self, "environment", _plain(self.environment))
-        _set(self, "rules", list(self.rules))
+        set_field(self, "settings", plain(self.settings))
+        set_field(self, "environment", plain(self.environment))
+        set_field(self, "rules", list(self.rules))
         names = [rule.name for rule in self.rules]
         if not names:
             raise ValueError("A comparison needs at least one rule, got none.")
@@ -181,8 +182,7 @@ class Comparison:
         Returns:
             Text that `from_json` reads.
         """
-        content = _plain({"format": _FORMAT, **dataclasses.asdict(self)})
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return write_json(_FORMAT, self)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -197,13 +197,7 @@ class Comparison:
         Raises:
             ValueError: If the text is not a comparison.
         """
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"This is not a stored comparison: it is not JSON ({error}).") from error
-        found = content.pop("format", None) if isinstance(content, dict) else None
-        if found != _FORMAT:
-            raise ValueError(f"This is not a stored comparison: expected format {_FORMAT!r}, found {found!r}.")
+        content = read_json(_FORMAT, "comparison", text)
         try:
             return cls(rules=[_rule(fields) for fields in content.pop("rules")], **content)
         except (KeyError, TypeError, AttributeError) as error:
@@ -214,40 +208,11 @@ def _rule(fields: dict[str, Any]) -> RuleResult:
     return RuleResult(curve=Curve(**fields.pop("curve")), **fields)
 
 
-def _set(instance: Any, name: str, value: Any) -> None:
-    object.__setattr__(instance, name, value)  # frozen for everybody but the constructor
-
-
-def _number(value: Any) -> float:
-    number = math.nan if value is None else float(value)
-    # Always the same nan object: lists compare by identity first, so equal results compare equal.
-    return number if math.isfinite(number) else math.nan
-
-
-def _numbers(values: Sequence[Any]) -> list[float]:
-    return [_number(value) for value in values]
-
-
 def _whole(value: Any) -> int | None:
-    return None if math.isnan(_number(value)) else int(value)
+    return None if math.isnan(number(value)) else int(value)
 
 
 def _check_fractions(name: str, values: Sequence[float]) -> None:
     for value in values:
         if not math.isnan(value) and not 0.0 <= value <= 1.0:
             raise ValueError(f"{name} must hold fractions between 0 and 1, got {value:g} (percent?).")
-
-
-def _plain(value: Any) -> Any:
-    """Reduce a value to what strict JSON can hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # numpy and JAX scalars and arrays
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in (value if isinstance(value, list | tuple) else sorted(value))]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)

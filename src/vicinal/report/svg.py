@@ -66,6 +66,7 @@ def draw(
     width: float = 300.0,
     left: float = 46.0,
     bottom: float = 42.0,
+    top: float = 30.0,
     dark: Mapping[str, str] | None = None,
 ) -> str:
     """Draw one pair of axes and return it as inline SVG.
@@ -79,6 +80,7 @@ def draw(
         width: Width in units.
         left: Room in units for the labels at the left of the axes.
         bottom: Room in units for the labels below the axes.
+        top: Room in units for the title above the axes.
         dark: Colours (`"#rrggbb"`) on a light page -> on a dark page, beyond those of the palette.
 
     Returns:
@@ -87,7 +89,7 @@ def draw(
     import matplotlib  # slow to import, and only needed when a report is drawn
     from matplotlib.figure import Figure
 
-    right, top = 14.0, 30.0
+    right = 14.0
     buffer = io.BytesIO()
     with matplotlib.rc_context():  # restores the caller's settings at the end
         matplotlib.rcdefaults()  # so that a matplotlibrc file does not change a report

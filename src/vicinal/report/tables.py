@@ -11,7 +11,7 @@ from rich.text import Text
 from vicinal.report.cells import COLUMNS, Cell, angle_cells, row_cells, seeds_text
 from vicinal.report.results import Comparison
 
-__all__ = ["angle_table", "comparison_table", "print_tables"]
+__all__ = ["angle_table", "comparison_table", "plain_table", "print_tables"]
 
 _LEAST_WIDTH = 8
 
@@ -27,7 +27,7 @@ def comparison_table(comparison: Comparison) -> Table:
     Returns:
         A table for `rich.console.Console.print`.
     """
-    table = _table(f"{comparison.title} ({seeds_text(comparison)}; ± is half a 95 % interval)")
+    table = plain_table(f"{comparison.title} ({seeds_text(comparison)}; ± is half a 95 % interval)")
     labels = [Text(rule.label) for rule in comparison.rules]
     for label, rule in zip(labels, comparison.rules, strict=True):
         if rule.stopped:
@@ -54,7 +54,7 @@ def angle_table(comparison: Comparison) -> Table | None:
     names = [rule.name for rule in comparison.rules]
     layers = [layer for layer, _ in angles]
     by_layer = [cells for _, cells in angles]
-    table = _table("Angle to backpropagation (°)")
+    table = plain_table("Angle to backpropagation (°)")
     if len(names) < len(layers):
         return _fill(table, "layer", layers, names, by_layer)
     return _fill(table, "rule", names, layers, list(zip(*by_layer, strict=True)))
@@ -77,9 +77,17 @@ def print_tables(comparison: Comparison, console: Console | None = None) -> None
             console.print(Text(f"{rule.label} was stopped: {rule.stopped}"))
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str = "") -> Table:
+    """Start a table in the look that all of them share.
+
+    Args:
+        title: Heading of the table; may be empty.
+
+    Returns:
+        A table without columns.
+    """
     return Table(
-        title=Text(title, style="bold"),
+        title=Text(title, style="bold") if title else None,
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,

@@ -1,0 +1,250 @@
+"""What a study found (a sweep of settings, or a figure of a paper made again), as plain data that JSON can hold.
+
+As in `vicinal.report.results`, nothing here needs JAX, and each class cleans and checks what it is given when it
+is built.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Self
+
+from vicinal.report.storage import check_lengths, numbers, plain, read_json, set_field, texts, write_json
+
+__all__ = ["VERDICTS", "Claim", "Panel", "Section", "Series", "Study", "Table"]
+
+VERDICTS = ("holds", "holds in part", "does not hold", "open")
+"""What may be said of a claim; "open" if these runs do not decide it."""
+
+_FORMAT = "vicinal-study-1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One line of a figure.
+
+    Args:
+        label: What the line stands for. A label keeps its colour and its dashes through all figures of a study.
+        x: Where each point stands; the line joins the points in this order; `[points]`.
+        y: The values, nan where a repetition was lost; `[repetitions][points]`. The line is their mean, the band
+            spans them from lowest to highest.
+
+    Raises:
+        ValueError: If a repetition does not have one value per point.
+    """
+
+    label: str
+    x: list[float]
+    y: list[list[float]]
+
+    def __post_init__(self) -> None:
+        set_field(self, "x", numbers(self.x))
+        set_field(self, "y", [self._repetition(row) for row in self.y])
+        check_lengths(f"Series {self.label!r}: y", self.y, len(self.x), "value per x", "nan")
+
+    def _repetition(self, row: Any) -> list[float]:
+        if not isinstance(row, Iterable):
+            raise ValueError(f"Series {self.label!r}: expected y to hold one list per repetition, got {row!r} for one.")
+        return numbers(row)
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One figure.
+
+    Args:
+        title: Heading of the figure.
+        x_label: What the horizontal axis shows.
+        y_label: What the vertical axis shows.
+        series: The lines, each with a label of its own.
+        log_x: Whether the horizontal axis is logarithmic; then every x must be positive.
+        log_y: Whether to prefer a logarithmic vertical axis. It stays linear where the values hardly spread; a
+            value that is not positive has no place on a logarithmic one.
+        note: A sentence to stand under the figure; may be empty.
+
+    Raises:
+        ValueError: If two lines share a label, or an x has no place on a logarithmic axis.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: list[Series]
+    log_x: bool = False
+    log_y: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        set_field(self, "series", list(self.series))
+        labels = [series.label for series in self.series]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"Panel {self.title!r}: expected labels that differ, got {', '.join(labels)}.")
+        for series in self.series:
+            for x in series.x:
+                if self.log_x and x <= 0:  # nan compares false
+                    raise ValueError(
+                        f"Panel {self.title!r}: expected x above 0 on a logarithmic axis, got {x:g} in series "
+                        f"{series.label!r}. Leave the point out, or set log_x=False."
+                    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Numbers in rows and columns.
+
+    Args:
+        title: Heading of the table.
+        columns: Headings of the columns; the first one says what names the rows.
+        rows: One cell per column in each: a text is shown as it is, a float with four significant digits, and
+            None (which a float that is not finite becomes) as a dash.
+
+    Raises:
+        ValueError: If there is no column, a row has too few or too many cells, or a cell holds a list.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str | float | int | None]]
+
+    def __post_init__(self) -> None:
+        set_field(self, "columns", texts(f"Table {self.title!r}: columns", self.columns))
+        if not self.columns:
+            raise ValueError(f"Table {self.title!r}: expected at least one column, got none.")
+        set_field(self, "rows", [[self._cell(cell) for cell in row] for row in self.rows])
+        check_lengths(f"Table {self.title!r}: rows", self.rows, len(self.columns), "cell per column", "None")
+
+    def _cell(self, cell: Any) -> str | float | int | None:
+        value = plain(cell)
+        if isinstance(value, list | dict):
+            raise ValueError(f"Table {self.title!r}: expected a text, a number or None in a cell, got {value!r}.")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What a paper says beside what was measured.
+
+    Args:
+        paper: The claim in our words, with its source.
+        measured: What we measured, in words and numbers.
+        verdict: One of `VERDICTS`.
+
+    Raises:
+        ValueError: If the verdict is another.
+    """
+
+    paper: str
+    measured: str
+    verdict: str
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            allowed = ", ".join(map(repr, VERDICTS))
+            raise ValueError(f"Claim {self.paper!r}: expected one of {allowed} as verdict, got {self.verdict!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of a study, with a heading of its own.
+
+    Args:
+        heading: The heading.
+        text: Paragraphs of plain text, separated by blank lines.
+        tables: Tables.
+        panels: Figures.
+    """
+
+    heading: str
+    text: str = ""
+    tables: list[Table] = dataclasses.field(default_factory=list)
+    panels: list[Panel] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        set_field(self, "tables", list(self.tables))
+        set_field(self, "panels", list(self.panels))
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A sweep of settings, or the reproduction of a paper's figure: everything its page shows.
+
+    Args:
+        title: Heading of the page.
+        summary: A paragraph: what was asked, and what was found.
+        command: The command line that makes these numbers again.
+        settings: Resolved settings of the run; anything that JSON cannot hold is kept as text.
+        environment: Versions, number of cores, machine and the like.
+        sections: The parts, in the order in which to show them.
+        claims: What the paper says beside what was measured; empty if the study is of no paper.
+        differences: Where the study differs from the paper, a sentence each.
+        numbers: Raw results, which are stored but not shown; anything nested that JSON can hold.
+        data_credit: Where the data come from and under which licence; may be empty.
+        when: Date and time of the run, as text; may be empty.
+
+    Raises:
+        ValueError: If the differences are one text in place of a list.
+
+    Example:
+        >>> line = Series("bp", x=[0.01, 0.1], y=[[0.8, 0.9], [0.7, float("nan")]])
+        >>> panel = Panel("Learning rates", "learning rate", "test accuracy", [line], log_x=True)
+        >>> study = Study("Digits", "A sweep.", "python sweep.py", {}, {}, [Section("Accuracy", panels=[panel])])
+        >>> Study.from_json(study.to_json()) == study
+        True
+    """
+
+    title: str
+    summary: str
+    command: str
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    sections: list[Section]
+    claims: list[Claim] = dataclasses.field(default_factory=list)
+    differences: list[str] = dataclasses.field(default_factory=list)
+    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data_credit: str = ""
+    when: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("settings", "environment", "numbers"):
+            set_field(self, name, plain(getattr(self, name)))
+        set_field(self, "sections", list(self.sections))
+        set_field(self, "claims", list(self.claims))
+        set_field(self, "differences", texts("Study.differences", self.differences))
+
+    def to_json(self) -> str:
+        """Write the study as strict JSON, in which a number that is not finite is `null`.
+
+        Returns:
+            Text that `from_json` reads.
+        """
+        return write_json(_FORMAT, self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; `null` in place of a value of a line becomes `nan`.
+
+        Args:
+            text: The JSON text.
+
+        Returns:
+            The study.
+
+        Raises:
+            ValueError: If the text is not a study.
+        """
+        content = read_json(_FORMAT, "study", text)
+        try:
+            sections = [_section(fields) for fields in content.pop("sections")]
+            claims = [Claim(**fields) for fields in content.pop("claims")]
+            return cls(sections=sections, claims=claims, **content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"This stored study is incomplete or was changed by hand: {error}.") from error
+
+
+def _section(fields: dict[str, Any]) -> Section:
+    tables = [Table(**table) for table in fields.pop("tables")]
+    panels = [_panel(panel) for panel in fields.pop("panels")]
+    return Section(tables=tables, panels=panels, **fields)
+
+
+def _panel(fields: dict[str, Any]) -> Panel:
+    return Panel(series=[Series(**series) for series in fields.pop("series")], **fields)
