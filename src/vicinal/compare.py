@@ -24,8 +24,8 @@ from vicinal.graph import Graph, capture
 from vicinal.recipes import recipe
 from vicinal.report import Comparison, Curve, RuleResult, write_page
 from vicinal.rules import Backprop, InferenceLearning, Rule
-from vicinal.settings import TaskSettings, keys_of, write_config
-from vicinal.train import Run, fit
+from vicinal.settings import TaskSettings, write_config
+from vicinal.train import Run, fit, keys_of
 
 PAGE, RESULTS = "report.html", "results.json"
 """What a comparison writes into its folder, beside `config.json` and a folder for each run."""

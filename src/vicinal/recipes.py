@@ -1,16 +1,20 @@
 """Named combinations of a rule, an optimiser and their settings."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import optax
+from jaxtyping import ArrayLike
 
-from vicinal.inference import Simultaneous
+from vicinal.inference import Proximal, Simultaneous
 from vicinal.losses import Loss, softmax_cross_entropy
+from vicinal.optim import nlms, scale_by_presynaptic_norm
 from vicinal.references import bibtex
 from vicinal.rules import Backprop, InferenceLearning, Rule
 
-Optimizer = Callable[..., optax.GradientTransformation]
+Made = tuple[Rule, optax.GradientTransformation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +24,7 @@ class Recipe:
     Attributes:
         name: What the command line calls it.
         label: Name for people.
-        rule: `loss -> Rule`.
-        optimizer: `learning_rate -> optax transformation`.
+        build: `(loss, learning_rate, **numbers) -> (rule, optimizer)`; the numbers are further hyper-parameters.
         learning_rate: Of the weights, by default.
         settings: Where the settings come from.
         paper: The paper in words.
@@ -33,8 +36,7 @@ class Recipe:
 
     name: str
     label: str
-    rule: Callable[[Loss], Rule]
-    optimizer: Optimizer
+    build: Callable[..., Made]
     learning_rate: float
     settings: str
     paper: str
@@ -44,18 +46,38 @@ class Recipe:
     cost: str
 
     def make(
-        self, loss: Loss = softmax_cross_entropy, learning_rate: float | None = None
-    ) -> tuple[Rule, optax.GradientTransformation]:
+        self, loss: Loss = softmax_cross_entropy, learning_rate: ArrayLike | None = None, **numbers: ArrayLike
+    ) -> Made:
         """The rule and the optimiser.
 
         Args:
             loss: Loss of one example.
             learning_rate: Of the weights; the recipe's own if None.
+            **numbers: Other numeric hyper-parameters: those of the recipe (`eps`, `b1`, ...: see `numbers`), and those
+                of the rule by their path (`**{"inference.step_size": 0.1}`). They may be traced, so that a grid of
+                them can be mapped.
 
         Returns:
             `(rule, optimizer)`.
+
+        Raises:
+            ValueError: If there is no such number, or it is out of its range.
+
+        Example:
+            >>> rule, _ = recipe("il-prox").make(learning_rate=2.0, eps=0.5, **{"inference.step_size": 0.01})
+            >>> float(rule.proximal.learning_rate), float(rule.proximal.eps), round(float(rule.inference.step_size), 3)
+            (2.0, 0.5, 0.01)
         """
-        return self.rule(loss), self.optimizer(self.learning_rate if learning_rate is None else learning_rate)
+        own = {name: numbers.pop(name) for name in self.numbers if name in numbers}
+        rule, optimizer = self.build(loss, self.learning_rate if learning_rate is None else learning_rate, **own)
+        for path, value in numbers.items():
+            rule = _replaced(self, rule, path, path.split("."), value)
+        return rule, optimizer
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the hyper-parameters of its own, beside the learning rate."""
+        return tuple(inspect.signature(self.build).parameters)[2:]
 
     @property
     def example(self) -> str:
@@ -68,14 +90,74 @@ class Recipe:
         return bibtex(*self.references, "vicinal")
 
 
-def _il(steps: int, step_size: float, pull: float = 1.0) -> Callable[[Loss], Rule]:
-    return lambda loss: InferenceLearning(
-        inference=Simultaneous(steps=steps, step_size=step_size, pull=pull), loss=loss
-    )
+def _replaced(chosen: Recipe, part: Any, path: str, names: list[str], value: ArrayLike) -> Any:
+    """The rule, or a part of it, with the number at a path replaced."""
+    fields = {field.name: field for field in dataclasses.fields(part)} if dataclasses.is_dataclass(part) else {}
+    name, *rest = names
+    if rest and name in fields and not isinstance(getattr(part, name), Proximal):
+        return dataclasses.replace(part, **{name: _replaced(chosen, getattr(part, name), path, rest, value)})
+    # A field with a converter is a number, or None in the place of one; what is static is part of the program.
+    if rest or name not in fields or "converter" not in fields[name].metadata:
+        known = ", ".join(("learning_rate", *chosen.numbers, *_paths(chosen.make()[0])))
+        raise ValueError(f"expected a number of {chosen.name} among {known}, got {path!r}")
+    return dataclasses.replace(part, **{name: value})
+
+
+def _paths(part: Any) -> list[str]:
+    """The paths of the numbers in a rule; those of its proximal output are numbers of the recipe."""
+    found = []
+    for field in dataclasses.fields(part) if dataclasses.is_dataclass(part) and not isinstance(part, Proximal) else ():
+        inner = [f"{field.name}.{path}" for path in _paths(getattr(part, field.name))]
+        found += [field.name] if "converter" in field.metadata else inner
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- how they are built
+
+
+def _sgd(rule: Callable[[Loss], Rule]) -> Callable[..., Made]:
+    return lambda loss, learning_rate: (rule(loss), optax.sgd(learning_rate))
+
+
+def _adam(rule: Callable[[Loss], Rule]) -> Callable[..., Made]:
+    def build(loss: Loss, learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999) -> Made:
+        return rule(loss), optax.adam(learning_rate, b1=b1, b2=b2)
+
+    return build
+
+
+def _il(steps: int, step_size: float, pull: float = 1.0) -> Callable[..., Rule]:
+    def rule(loss: Loss, proximal: Proximal | None = None) -> Rule:
+        settle = Simultaneous(steps=steps, step_size=step_size, pull=pull)
+        return InferenceLearning(inference=settle, loss=loss, proximal=proximal)
+
+    return rule
+
+
+def _bp(loss: Loss, proximal: Proximal | None = None) -> Rule:
+    return Backprop(loss=loss, proximal=proximal)
+
+
+def _normalised(rule: Callable[..., Rule], eps: float) -> Callable[..., Made]:
+    """The learning rate enters through the output alone; the weights take the unit normalised step."""
+
+    def build(loss: Loss, learning_rate: Any, eps: Any = eps) -> Made:
+        return rule(loss, Proximal(learning_rate, eps, norm="mean")), nlms(1.0, eps)
+
+    return build
+
+
+def _normalised_adam(rule: Callable[..., Rule], output_learning_rate: float, eps: float) -> Callable[..., Made]:
+    """The normalised gradient handed to Adam, which has a learning rate of its own."""
+
+    def build(loss: Loss, learning_rate: Any, output_learning_rate: Any = output_learning_rate, eps: Any = eps) -> Made:
+        step = optax.chain(scale_by_presynaptic_norm(eps), optax.adam(learning_rate))
+        return rule(loss, Proximal(output_learning_rate, eps, norm="mean")), step
+
+    return build
 
 
 _BP = {
-    "rule": lambda loss: Backprop(loss=loss),
     "transport": "the forward weights, transposed",
     "cost": "1 forward, 1 transposed, 1 outer",
 }
@@ -91,7 +173,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="bp",
             label="backpropagation, Adam",
-            optimizer=optax.adam,
+            build=_adam(_bp),
             learning_rate=1e-3,
             settings=_OURS,
             references=("rumelhart1986", "kingma2015"),
@@ -101,8 +183,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="il",
             label="inference learning, Adam",
-            rule=_il(steps=20, step_size=0.02),
-            optimizer=optax.adam,
+            build=_adam(_il(steps=20, step_size=0.02)),
             learning_rate=1e-3,
             settings=_OURS,
             references=("rao1999", "whittington2017", "alonso2022", "kingma2015"),
@@ -112,7 +193,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="bp-sgd",
             label="backpropagation, gradient descent",
-            optimizer=optax.sgd,
+            build=_sgd(_bp),
             learning_rate=0.015,
             settings=_MNIST,
             references=("rumelhart1986",),
@@ -122,7 +203,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="bp-adam",
             label="backpropagation, Adam",
-            optimizer=optax.adam,
+            build=_adam(_bp),
             learning_rate=1e-4,
             settings=_MNIST,
             references=("rumelhart1986", "kingma2015"),
@@ -132,8 +213,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="il-sgd",
             label="inference learning, gradient descent",
-            rule=_il(steps=25, step_size=0.02, pull=0.75),
-            optimizer=optax.sgd,
+            build=_sgd(_il(steps=25, step_size=0.02, pull=0.75)),
             learning_rate=0.05,
             settings=_MNIST + " (step sizes .02 bottom-up, .015 top-down)",
             references=("whittington2017", "alonso2022"),
@@ -143,12 +223,51 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="il-adam",
             label="inference learning, Adam",
-            rule=_il(steps=20, step_size=0.02, pull=0.5),
-            optimizer=optax.adam,
+            build=_adam(_il(steps=20, step_size=0.02, pull=0.5)),
             learning_rate=1e-5,
             settings="of arXiv 2206.00164, CIFAR-10 at batch size 1, but fully clamped (the paper nudges by .95)",
             references=("whittington2017", "alonso2022", "kingma2015"),
             **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="il-prox",
+            label="inference learning, proximal",
+            build=_normalised(_il(steps=25, step_size=0.015), eps=0.25),
+            learning_rate=5.0,
+            settings=_MNIST + " (step size .015); the learning rate is the proximal one, of the output",
+            references=("alonso2022",),
+            **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="il-prox-fast",
+            label="inference learning, proximal, fast",
+            build=_normalised(_il(steps=12, step_size=0.025, pull=0.0), eps=0.25),
+            learning_rate=3.0,
+            settings=_MNIST + " (step size .025 bottom-up, 0 top-down); the learning rate is the proximal one",
+            references=("alonso2022",),
+            **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="il-prox-adam",
+            label="inference learning, proximal, Adam",
+            build=_normalised_adam(_il(steps=20, step_size=0.02, pull=0.75), output_learning_rate=100.0, eps=5.0),
+            learning_rate=3e-5,
+            settings="of arXiv 2206.00164, CIFAR-10 at batch size 64; Adam's learning rate is its code's default",
+            references=("alonso2022", "kingma2015"),
+            **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="bp-prox",
+            label="backpropagation, proximal",
+            build=_normalised(_bp, eps=0.0),
+            learning_rate=1.0,
+            settings="of arXiv 2206.00164's study of stability (eps 0), at one of its learning rates, .01 to 100",
+            references=("rumelhart1986", "alonso2022"),
+            **_BP,
             **_IL_PAPER,
         ),
     )

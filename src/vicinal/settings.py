@@ -6,13 +6,12 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal import losses, nn
 from vicinal.data import Dataset, load
 from vicinal.files import write_text_atomically
-from vicinal.recipes import recipe
+from vicinal.recipes import Made, recipe
 from vicinal.rules import InferenceLearning, Rule
 
 CONFIG = "config.json"
@@ -130,13 +129,16 @@ class InferenceSettings:
     """Where the activities begin."""
     precision: float | None = None
     """Of every vertex."""
+    output_norm: Literal["example", "mean", "sum"] | None = None
+    """Over what a proximal output takes its presynaptic norm; sum over the batch is the slip of published code."""
 
     def apply(self, rule: Rule) -> Rule:
-        """The rule with what is set here in place of its own; a rule that does not settle as it is."""
+        """The rule with what is set here in place of its own; what it does not read is left out."""
         chosen = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        if not chosen:
-            return rule
-        if not isinstance(rule, InferenceLearning):
+        norm = chosen.pop("output_norm", None)
+        if norm is not None and getattr(rule, "proximal", None) is not None:
+            rule = dataclasses.replace(rule, proximal=dataclasses.replace(rule.proximal, norm=norm))  # type: ignore
+        if not chosen or not isinstance(rule, InferenceLearning):
             return rule
         of_rule = {name: chosen.pop(name) for name in ("nudge", "start", "precision") if name in chosen}
         return dataclasses.replace(rule, inference=dataclasses.replace(rule.inference, **chosen), **of_rule)
@@ -154,6 +156,8 @@ class TaskSettings:
     inference: InferenceSettings = InferenceSettings()
     learning_rate: float | None = None
     """Of the weights; by default the recipe's."""
+    set: tuple[str, ...] = ()
+    """Other numbers of the recipes, NAME=VALUE each: eps=0.5, b1=0.95, inference.pull=0.5, ..."""
     epochs: int = 30
     """Passes through the training examples."""
     batch_size: int = 32
@@ -177,37 +181,54 @@ class TaskSettings:
             raise ValueError(f"expected a batch size from 1 to {len(data.x_train)}, got {self.batch_size}")
         return data
 
-    def make(self, *names: str) -> dict[str, tuple[Rule, Any]]:
+    def make(self, *names: str, **varied: float) -> dict[str, Made]:
         """The rule and the optimiser of each recipe, with what is set here in place of its own.
 
+        Args:
+            *names: Recipes.
+            **varied: Numbers that go before those set here; they may be traced.
+
         Raises:
-            ValueError: If a recipe is unknown, a setting is out of its range, or inference is set and no rule settles.
+            ValueError: If a recipe is unknown, a setting is out of its range or not known to any recipe, or inference
+                is set and no rule settles.
         """
-        made = {name: self._make(name) for name in names}
-        if self.inference != InferenceSettings() and not any(
-            isinstance(r, InferenceLearning) for r, _ in made.values()
-        ):
+        made = {name: self._make(name, varied) for name in names}
+        if self.inference != InferenceSettings() and all(self.inference.apply(r) is r for r, _ in made.values()):
             raise ValueError(f"expected a rule that settles for inference settings, got {' '.join(names)}")
         return made
 
-    def _make(self, name: str) -> tuple[Rule, Any]:
-        if self.learning_rate is not None and not 0 <= self.learning_rate < math.inf:
-            raise ValueError(f"expected a learning rate of at least 0, got {self.learning_rate}")
+    def _make(self, name: str, varied: dict[str, float]) -> Made:
+        numbers: dict[str, Any] = {"learning_rate": self.learning_rate, **self._numbers(), **varied}
+        rate = numbers["learning_rate"]
+        if isinstance(rate, int | float) and not 0 <= rate < math.inf:
+            raise ValueError(f"expected a learning rate of at least 0, got {rate}")
         default = "sigmoid_cross_entropy" if self.model.reconstructs else "softmax_cross_entropy"
-        rule, optimizer = recipe(name).make(getattr(losses, self.loss or default), self.learning_rate)
+        rule, optimizer = recipe(name).make(getattr(losses, self.loss or default), **numbers)
         return self.inference.apply(rule), optimizer
 
+    def _numbers(self) -> dict[str, float]:
+        numbers = dict(assignment(word) for word in self.set)
+        for name, values in numbers.items():
+            if len(values) != 1:
+                raise ValueError(f"expected one value of {name}, got {len(values)}; `vicinal sweep` varies numbers")
+        return {name: value for name, (value,) in numbers.items()}
 
-def keys_of(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    """The keys of a seed: for the model's weights, and for training.
+
+def assignment(word: str) -> tuple[str, list[float]]:
+    """The name and the values in `NAME=VALUE,VALUE,...`.
 
     Raises:
-        ValueError: If the seed does not fit 32 bits.
+        ValueError: If the word is none.
+
+    Example:
+        >>> assignment("inference.step_size=0.01,0.1")
+        ('inference.step_size', [0.01, 0.1])
     """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"expected a seed from 0 to {2**32 - 1}, got {seed}")
-    model_key, train_key = jax.random.split(jax.random.key(seed))
-    return model_key, train_key
+    name, _, values = word.partition("=")
+    try:
+        return name.replace("-", "_"), [float(value) for value in values.split(",")]
+    except ValueError:
+        raise ValueError(f"expected NAME=VALUE or NAME=VALUE,VALUE,... with numbers, got {word!r}") from None
 
 
 def write_config(folder: Path, settings: Any) -> None:

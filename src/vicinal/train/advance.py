@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from vicinal.graph import Graph
 from vicinal.rules import Rule
@@ -70,15 +70,15 @@ def first_state(
     return state
 
 
-@eqx.filter_jit
-def _advance(fixed: Any, state: TrainingState, index: Array, count: Array) -> tuple[TrainingState, Array]:
-    """Takes `count` steps from batch `index` on; and says whether every number of the new state is finite.
+def take_steps(
+    parts: Parts, batches: Any, state: TrainingState, index: Int[Array, ""], count: Int[Array, ""]
+) -> TrainingState:
+    """Takes `count` steps from batch `index` on, whether or not the numbers stay finite; to be compiled.
 
     The number of steps is not known when this is compiled, so that the body is the same machine code however a run
-    is cut into calls: that is what makes a resumed run equal to the last bit, and spares a second compilation. The
-    given state is not donated, for the run must be able to go back to it.
+    is cut into calls: that is what makes a resumed run equal to the last bit, and spares a second compilation.
     """
-    rule, graph, optimizer, batches = fixed
+    rule, graph, optimizer = parts
     arrays, static = eqx.partition(state, eqx.is_array)
 
     def body(i: Array, arrays: PyTree) -> PyTree:
@@ -93,8 +93,23 @@ def _advance(fixed: Any, state: TrainingState, index: Array, count: Array) -> tu
         new = TrainingState(model, optimizer_state, rule_state, state.step + 1, state.key, sums)
         return _strongly_typed(eqx.filter(new, eqx.is_array))
 
-    new = eqx.combine(jax.lax.fori_loop(0, count, body, arrays), static)
-    return new, jnp.all(jnp.stack([_is_finite(leaf) for _, leaf in _checked(new)]))
+    return eqx.combine(jax.lax.fori_loop(0, count, body, arrays), static)
+
+
+def all_finite(state: TrainingState) -> Bool[Array, ""]:
+    """Whether every number of a state that must stay finite is."""
+    return jnp.all(jnp.stack([_is_finite(leaf) for _, leaf in _checked(state)]))
+
+
+@eqx.filter_jit
+def _advance(fixed: Any, state: TrainingState, index: Array, count: Array) -> tuple[TrainingState, Array]:
+    """Takes `count` steps; and says whether every number of the new state is finite.
+
+    The given state is not donated, for the run must be able to go back to it.
+    """
+    *parts, batches = fixed
+    new = take_steps((parts[0], parts[1], parts[2]), batches, state, index, count)
+    return new, all_finite(new)
 
 
 def advance(fixed: Any, state: TrainingState, index: int, count: int) -> tuple[TrainingState, str | None]:

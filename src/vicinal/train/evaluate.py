@@ -1,5 +1,6 @@
 """Loss and accuracy: of a model on a data set, and of the updates since the last record."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -104,7 +105,7 @@ def measured(loss: Float[Array, ""], info: Info, y: PyTree) -> dict[str, Float[A
     }
 
 
-def means(sums: dict[str, Float[Array, ""]]) -> dict[str, float]:
+def means(sums: Mapping[str, Any]) -> dict[str, float]:
     """The means per update under the names that a record has for them; what does not exist is left out."""
     steps, loss, accuracy, failures = (float(sums[name]) for name in SUMS)
     named = {"train_loss": loss, "train_accuracy": accuracy, "inference_failures": failures}

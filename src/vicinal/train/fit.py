@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import operator
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,8 @@ from vicinal.graph import Graph, capture
 from vicinal.rules import Rule
 from vicinal.train import checkpoint
 from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state
-from vicinal.train.batches import ArraySource, IterableSource, count_examples, source_of
+from vicinal.train.arguments import arrays_of, at_least_one, total_steps
+from vicinal.train.batches import ArraySource, IterableSource, source_of
 from vicinal.train.evaluate import evaluate, means
 from vicinal.train.log import JSONLog, read
 from vicinal.train.progress import Pace, TrainingProgress
@@ -123,10 +123,10 @@ def fit(
         data = (data.x_train, data.y_train)
     order_key, rule_key, step_key = jax.random.split(key, 3)
     source = source_of(data, batch_size, order_key)
-    total = _total_steps(epochs, steps, source.steps_per_epoch)
+    total = total_steps(epochs, steps, source.steps_per_epoch)
     every = source.steps_per_epoch or total
-    every = every if evaluate_every is None else _at_least_one("evaluate_every", evaluate_every)
-    test = None if test is None else _arrays_of(test)
+    every = every if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
+    test = None if test is None else arrays_of(test)
     graph = capture(model, source.example()) if graph is None else graph
     files = _Files(folder, {"batch_size": source.batch_size, "steps_per_epoch": source.steps_per_epoch})
     parts = (rule, graph, optimizer)
@@ -209,33 +209,6 @@ class _Loop:
 
 
 # ---------------------------------------------------------------------------------------------------- bookkeeping
-
-
-def _at_least_one(name: str, value: Any) -> int:
-    try:
-        whole = operator.index(value)
-    except TypeError:
-        raise TypeError(f"expected {name} as an integer, got {value!r}") from None
-    if whole < 1:
-        raise ValueError(f"expected {name} of at least 1, got {whole}")
-    return whole
-
-
-def _total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> int:
-    if (epochs is None) == (steps is None):
-        raise ValueError(f"expected either epochs or steps, got epochs={epochs} and steps={steps}")
-    if steps is not None:
-        return _at_least_one("steps", steps)
-    if steps_per_epoch is None:
-        raise ValueError("expected steps with an iterable of batches, got epochs; say how many steps to take")
-    return _at_least_one("epochs", epochs) * steps_per_epoch
-
-
-def _arrays_of(test: Any) -> tuple[PyTree, PyTree]:
-    if not isinstance(test, tuple | list) or len(test) != 2:
-        raise TypeError(f"expected test as a pair of arrays (x, y), got {type(test).__name__}")
-    count_examples(*test)
-    return jax.tree.map(jnp.asarray, tuple(test))
 
 
 def _has_content(path: Path) -> bool:

@@ -1,0 +1,178 @@
+"""Many runs side by side: where they lie, and the compiled steps of all of them.
+
+Each device holds groups of members. It takes the groups one after another, each for a whole chunk of steps, so that
+the weights of a group stay in the cache; the members of a group are mapped side by side. A group of one member is
+not mapped at all: its code is that of a single run.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from vicinal.graph import Graph
+from vicinal.rules import Rule
+from vicinal.train.advance import TrainingState, all_finite, take_steps
+from vicinal.train.batches import ArrayBatches
+from vicinal.train.evaluate import evaluate
+
+Make = Callable[..., tuple[Rule, optax.GradientTransformation]]
+"""From the numbers that vary, by name, to a rule and an optimiser; called with traced numbers too."""
+
+_AXIS = "members"
+
+
+class Layout(NamedTuple):
+    """Where members lie: `devices * groups * size` rows, some of them perhaps copies that fill up.
+
+    Attributes:
+        devices: How many.
+        groups: Of each device, taken one after another.
+        size: Members of a group, mapped side by side.
+    """
+
+    devices: int
+    groups: int
+    size: int
+
+    @property
+    def rows(self) -> int:
+        """Members that there is room for."""
+        return self.devices * self.groups * self.size
+
+    @classmethod
+    def of(cls, members: int, devices: int, size: int) -> "Layout":
+        """The smallest layout with room for so many members, in groups of a size."""
+        devices = min(devices, members)
+        size = min(size, -(-members // devices))
+        return cls(devices, -(-members // (devices * size)), size)
+
+
+class Fleet:
+    """The compiled steps of many members.
+
+    Args:
+        make: Makes rule and optimiser from the numbers of a member.
+        graph: The captured graph.
+        layout: Where members lie.
+        devices: At least as many as the layout needs.
+        batch_size: Examples in a batch.
+        data: Inputs and targets, `[examples, ...]`, copied to every device.
+        test: The same to evaluate on, or None.
+        static: What the states of all members have in common beside their arrays.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        graph: Graph,
+        layout: Layout,
+        devices: Sequence[jax.Device],
+        batch_size: int,
+        data: tuple[PyTree, PyTree],
+        test: tuple[PyTree, PyTree] | None,
+        static: TrainingState,
+    ):
+        self.layout = layout
+        mesh = Mesh(np.asarray(devices[: layout.devices]), (_AXIS,))
+        self._split, self._copied = (NamedSharding(mesh, spec) for spec in (PartitionSpec(_AXIS), PartitionSpec()))
+        self._data, self._test = self.everywhere(data), None if test is None else self.everywhere(test)
+
+        def steps(member: PyTree, count: Array, orders: Array, data: Any, index: Array) -> tuple[PyTree, Array]:
+            arrays, numbers, which = member
+            rule, optimizer = make(**numbers)
+            batches = ArrayBatches(data[0], data[1], orders[which], batch_size)
+            new = take_steps((rule, graph, optimizer), batches, eqx.combine(arrays, static), index, count)
+            return eqx.filter(new, eqx.is_array), all_finite(new)
+
+        def measure(member: PyTree, asked: Array, test: Any) -> PyTree:
+            arrays, numbers, _ = member
+            model, loss = eqx.combine(arrays, static).model, make(**numbers)[0].loss
+
+            def found() -> PyTree:
+                return evaluate(graph, model, loss, *test)
+
+            nothing = jax.tree.map(lambda like: jnp.full(like.shape, jnp.nan, like.dtype), jax.eval_shape(found))
+            return jax.lax.cond(asked > 0, found, lambda: nothing)
+
+        self._steps = _on_devices(steps, layout, mesh, extra=3)
+        self._measure = _on_devices(measure, layout, mesh, extra=1)
+
+    def everywhere(self, tree: PyTree) -> PyTree:
+        """A copy on every device."""
+        return jax.device_put(jax.tree.map(jnp.asarray, tree), self._copied)
+
+    def spread(self, members: PyTree) -> PyTree:
+        """The rows of a tree of arrays `[rows, ...]` on their devices."""
+        return jax.device_put(members, self._split)
+
+    def advance(self, members: PyTree, counts: np.ndarray, orders: Array, index: int) -> tuple[PyTree, np.ndarray]:
+        """Takes steps.
+
+        Args:
+            members: `(arrays of the states, numbers, row of its order)`, `[rows, ...]` each.
+            counts: Steps of each group, `[devices * groups]`.
+            orders: Orders of the examples, `[seeds, positions]`, on every device.
+            index: Of the first batch.
+
+        Returns:
+            The arrays of the new states, and whether all that must be finite is, `[rows]`.
+        """
+        arrays, good = self._steps(members, self.spread(counts.astype(np.int32)), orders, self._data, np.int32(index))
+        return arrays, np.asarray(good)
+
+    def bytes_needed(self, members: PyTree, orders: Array) -> int:
+        """The memory of a call of `advance`, as the compiler sees it, on all devices; the data left out."""
+        counts = self.spread(np.zeros(self.layout.devices * self.layout.groups, np.int32))
+        found = self._steps.lower(members, counts, orders, self._data, np.int32(0)).compile().memory_analysis()
+        held = found.output_size_in_bytes + found.temp_size_in_bytes
+        return self.layout.devices * held + sum(leaf.nbytes for leaf in jax.tree.leaves(members))
+
+    def evaluate(self, members: PyTree, asked: np.ndarray) -> dict[str, np.ndarray]:
+        """Loss and accuracy on the test examples, `[rows]`, of the groups asked for; empty without test examples."""
+        if self._test is None:
+            return {}
+        found = self._measure(members, self.spread(asked.astype(np.int32)), self._test)
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    def seconds_per_step(self, members: PyTree, orders: Array) -> float:
+        """How long a step of all members takes, compilation left out; measured for about half a second."""
+        groups = self.layout.devices * self.layout.groups
+
+        def time_of(steps: int) -> float:
+            begun = time.perf_counter()
+            self.advance(members, np.full(groups, steps), orders, 0)
+            return (time.perf_counter() - begun) / steps
+
+        time_of(1)
+        rough = time_of(max(1, int(0.05 / time_of(2))))
+        return min(time_of(max(1, int(0.2 / rough))) for _ in range(2))
+
+
+def _on_devices(function: Callable, layout: Layout, mesh: Mesh, extra: int) -> Callable:
+    """Compiles `function(member, count, *shared)` of one member for all rows, `shared` being `extra` arguments."""
+
+    def group(member: PyTree, count: Array, *shared: Any) -> PyTree:
+        def run(member: PyTree) -> PyTree:
+            return function(member, count, *shared)
+
+        if layout.size > 1:
+            return jax.vmap(run)(member)
+        alone = run(jax.tree.map(lambda leaf: leaf[0], member))
+        return jax.tree.map(lambda leaf: leaf[None], alone)
+
+    def device(members: PyTree, counts: Array, *shared: Any) -> PyTree:
+        grouped = jax.tree.map(lambda leaf: leaf.reshape(layout.groups, layout.size, *leaf.shape[1:]), members)
+        done = jax.lax.map(lambda one: group(*one, *shared), (grouped, counts))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
+
+    split, copied = PartitionSpec(_AXIS), PartitionSpec()
+    specs = (split, split, *[copied] * extra)
+    return jax.jit(jax.shard_map(device, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))

@@ -1,0 +1,198 @@
+"""What a sweep runs: its members, their first states, how they share memory and devices."""
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from vicinal.graph import Graph, capture
+from vicinal.train.advance import TrainingState, first_state
+from vicinal.train.arguments import at_least_one
+from vicinal.train.batches import ArraySource
+from vicinal.train.fleet import Fleet, Layout, Make
+from vicinal.train.wave import Wave
+
+COPIES = 4  # of a member's state: the last good one, the new one, and those that the compiled loop carries
+
+
+def keys_of(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    """The keys of a seed: for the model's weights, and for training.
+
+    Raises:
+        ValueError: If the seed does not fit 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"expected a seed from 0 to {2**32 - 1}, got {seed}")
+    model_key, train_key = jax.random.split(jax.random.key(seed))
+    return model_key, train_key
+
+
+class Plan:
+    """What is run: members, their data, and how their first states are made.
+
+    Args:
+        make: From numbers to rule and optimiser.
+        build: From a key to a model.
+        arrays: Training data, and test data or None.
+        batch_size: Examples in a batch.
+        runs: Numbers and seed of each member.
+        graph: The captured graph, or None.
+        devices: Where to run.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        build: Callable[[PRNGKeyArray], PyTree],
+        arrays: tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree] | None],
+        batch_size: int,
+        runs: list[tuple[dict[str, float], int]],
+        graph: Graph | None,
+        devices: list[jax.Device],
+    ):
+        self.make, self.runs, self.devices = make, runs, devices
+        self._data, self._test = arrays
+        self._seeds = list(dict.fromkeys(seed for _, seed in runs))
+        self._keys = {seed: tuple(jax.random.split(keys_of(seed)[1], 3)) for seed in self._seeds}
+        self._sources = [ArraySource(*self._data, batch_size, self._keys[seed][0]) for seed in self._seeds]
+        self._models = {seed: build(keys_of(seed)[0]) for seed in self._seeds}
+        self._batch_size = self._sources[0].batch_size
+        self._example = self._sources[0].example()
+        self.graph = capture(self._models[self._seeds[0]], self._example) if graph is None else graph
+        self._fleets: dict[Layout, Fleet] = {}
+        self._order: tuple[Any, Any] = (None, None)
+        self.description = {
+            "batch_size": self._batch_size,
+            "steps_per_epoch": self._sources[0].steps_per_epoch,
+            "members": [{"seed": seed, **row} for row, seed in runs],
+        }
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in a batch."""
+        return self._batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self._sources[0].steps_per_epoch
+
+    @property
+    def compilations(self) -> int:
+        """How many layouts were compiled."""
+        return len(self._fleets)
+
+    def first(self, i: int) -> TrainingState:
+        """The first state of a member."""
+        numbers, seed = self.runs[i]
+        rule, optimizer = self.make(**numbers)
+        _, rule_key, step_key = self._keys[seed]
+        parts = (rule, self.graph, optimizer)
+        return first_state(parts, self._models[seed], self._example, rule_key=rule_key, step_key=step_key)
+
+    def waves(self, memory: int) -> list[range]:
+        """The members that run together, wave by wave, so that each wave fits into so many bytes."""
+        copies = len(self.devices) if self.devices[0].platform == "cpu" else 1  # of the data, in the same memory
+        orders = [source.chunk(0, 1)[0].order for source in self._sources]
+        shared = copies * _bytes((self._data, self._test, orders))
+        each = COPIES * _bytes(self.first(0))
+        room = (memory - shared) // each
+        if room < 1:
+            raise ValueError(
+                f"expected memory of at least {(shared + each) / 1e6:.0f} MB, for the data and one member, "
+                f"got {memory / 1e6:.0f} MB; take less data or a smaller model"
+            )
+        count = -(-len(self.runs) // room)
+        each_wave = -(-len(self.runs) // count)
+        return [range(start, min(start + each_wave, len(self.runs))) for start in range(0, len(self.runs), each_wave)]
+
+    def fleet(self, members: int, size: int) -> Fleet:
+        """The compiled steps of so many members in groups of a size; the same again if it was made before."""
+        layout = Layout.of(members, len(self.devices), size)
+        if layout not in self._fleets:
+            static = eqx.partition(self.first(0), eqx.is_array)[1]
+            self._fleets[layout] = Fleet(
+                self.make, self.graph, layout, self.devices, self._batch_size, self._data, self._test, static
+            )
+        return self._fleets[layout]
+
+    def wave(self, fleet: Fleet, members: range) -> Wave:
+        """Members under way from their first states; a wave with fewer than the fleet has room for fits too."""
+        row = {seed: i for i, seed in enumerate(self._seeds)}
+        numbers, seeds = zip(*(self.runs[i] for i in members), strict=True)
+        return Wave(fleet, [self.first(i) for i in members], list(numbers), [row[seed] for seed in seeds])
+
+    def calibrate(self, members: range) -> Fleet:
+        """The fleet whose group size takes a step of these members in the least time.
+
+        On a CPU small groups keep their weights in the cache and large ones spend less on each operation; so sizes
+        1, 4, 16, ... are tried until one is slower. Other devices want all members at once.
+        """
+        per_device = -(-len(members) // len(self.devices))
+        if self.devices[0].platform != "cpu":
+            return self.fleet(len(members), per_device)
+        best, fastest = None, math.inf
+        for size in dict.fromkeys(
+            [*itertools.takewhile(lambda n: n < per_device, (4**i for i in range(8))), per_device]
+        ):
+            fleet = self.fleet(len(members), size)
+            wave = self.wave(fleet, members)
+            seconds = wave.seconds_per_step(self.orders(fleet, 0, 1)[0])
+            if seconds > fastest:
+                break
+            best, fastest = fleet, seconds
+        assert best is not None
+        return best
+
+    def orders(self, fleet: Fleet, step: int, count: int) -> tuple[jax.Array, int, int]:
+        """Orders of the examples around a step, `[seeds, positions]`; the index of its batch; how many of `count`."""
+        chunks = [source.chunk(step, count) for source in self._sources]
+        block = (fleet.layout.devices, *(id(batches) for batches, _, _ in chunks))
+        if self._order[0] != block:
+            self._order = block, fleet.everywhere(jnp.stack([batches.order for batches, _, _ in chunks]))
+        return self._order[1], chunks[0][1], chunks[0][2]
+
+
+def combinations_of(make: Make, numbers: Any) -> list[dict[str, float]]:
+    """Every combination of the numbers, each of which makes a rule and an optimiser."""
+    if isinstance(numbers, Mapping):
+        rows = [dict(zip(numbers, values, strict=True)) for values in itertools.product(*numbers.values())]
+    else:
+        rows = [dict(row) for row in numbers]
+    if not rows:
+        raise ValueError("expected at least one value of each number, got none")
+    if any(set(row) != set(rows[0]) for row in rows):
+        raise ValueError("expected the same names in all combinations of numbers, got different ones")
+    rows = [{name: float(value) for name, value in row.items()} for row in rows]
+    for row in rows:
+        make(**row)
+    return rows
+
+
+def seeds_of(seeds: int | Sequence[int]) -> list[int]:
+    found = list(range(at_least_one("seeds", seeds))) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"expected different seeds, at least one, got {found}")
+    return found
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf) or isinstance(leaf, np.ndarray))
+
+
+def free_bytes(devices: list[jax.Device]) -> int:
+    """The memory that is free: of the devices where they say so, else of the machine."""
+    stats = [device.memory_stats() if device.platform != "cpu" else None for device in devices]
+    if all(found and "bytes_limit" in found for found in stats):
+        return sum(found["bytes_limit"] - found["bytes_in_use"] for found in stats if found)
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # a system that does not tell
+        return 2**32

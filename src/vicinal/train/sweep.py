@@ -1,0 +1,256 @@
+"""Many runs in one compiled loop: every combination of some numbers, with every seed."""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from vicinal.data import Dataset
+from vicinal.graph import Graph
+from vicinal.train.advance import TrainingState
+from vicinal.train.arguments import arrays_of, at_least_one, total_steps
+from vicinal.train.evaluate import means
+from vicinal.train.fleet import Layout, Make
+from vicinal.train.plan import Plan, combinations_of, free_bytes, keys_of as keys_of, seeds_of
+from vicinal.train.progress import TrainingProgress
+from vicinal.train.sweep_files import SweepFiles
+from vicinal.train.wave import Wave
+
+_FIRST_CHUNK, _CHUNK_SECONDS = 32, 2.0  # steps; most divergences come early, and a short chunk finds one cheaply
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One run of a sweep.
+
+    Attributes:
+        numbers: What it was run with, by name.
+        seed: Of its weights, its order of examples and its random numbers.
+        records: What was measured, as in `Run.records`.
+        stopped: None, or the sentence that says why it was frozen at its last good state.
+        model: The trained model, or the last good one.
+    """
+
+    numbers: dict[str, float]
+    seed: int
+    records: list[dict[str, Any]]
+    stopped: str | None
+    model: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep that has ended.
+
+    Attributes:
+        members: The runs: all seeds of the first combination of numbers, then of the next.
+        layout: How they lay on the devices.
+        waves: Parts that ran one after another because not all fitted into memory at once.
+        seconds: Wall time, compilation and calibration included.
+        seconds_to_start: Of these, until the chosen layout was compiled and calibrated.
+        compilations: How often the training step was compiled: once for each group size that was tried.
+    """
+
+    members: list[Member]
+    layout: Layout
+    waves: int
+    seconds: float
+    seconds_to_start: float
+    compilations: int
+
+
+def sweep(
+    make: Make,
+    build: Callable[[PRNGKeyArray], PyTree],
+    data: Any,
+    numbers: Mapping[str, Sequence[float]] | Sequence[Mapping[str, float]],
+    *,
+    seeds: int | Sequence[int] = 1,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int = 64,
+    test: tuple[PyTree, PyTree] | None = None,
+    evaluate_every: int | None = None,
+    graph: Graph | None = None,
+    group_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    memory: int | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
+    progress: bool | None = None,
+    on_record: Callable[[dict[str, Any], TrainingState], None] | None = None,
+) -> Sweep:
+    """Trains every combination of numbers with every seed, in one compiled loop over all devices.
+
+    Each member equals `fit` with the same rule, optimiser and model and the key `keys_of(seed)[1]`, but for the order
+    in which members that are mapped side by side sum. A member whose next step would make a number that is not finite
+    is frozen at its last good state, and the others go on.
+
+    On a CPU, the members of a group of one run as they would alone, one group on each device at a time: make devices
+    with `jax.config.update("jax_num_cpu_devices", cores)` before JAX starts. Whether larger groups are faster is
+    found by a short calibration; each size that is tried is one compilation.
+
+    Args:
+        make: `make(**numbers) -> (rule, optimizer)`; it is called with traced numbers, and once for each combination
+            with plain ones, so that a value out of its range is found before anything runs.
+        build: From a key to a model; all models must have the same structure.
+        data: A `Dataset`, or a pair of arrays `(x, y)`, each `[examples, ...]`.
+        numbers: For each name the values, every combination of which is run; or the combinations themselves.
+        seeds: How many, from 0; or which. See `keys_of`.
+        epochs: Passes through the arrays; or give `steps`.
+        steps: Updates of each member.
+        batch_size: Examples in a batch.
+        test: Inputs and targets to evaluate on; by default the data set's own test part.
+        evaluate_every: Steps between evaluations; by default an epoch. The last step is always evaluated.
+        graph: The captured graph, if you have it.
+        group_size: Members side by side; None calibrates.
+        devices: Where to run; by default all that JAX has.
+        memory: Bytes that may be used; by default what is free. Members that do not fit at once run in waves.
+        folder: Where `metrics.jsonl` and checkpoints go; None writes nothing.
+        resume: Whether to go on from the folder's checkpoints if there are any.
+        checkpoint_seconds: Time between checkpoints; one is also written at the end and on interruption.
+        progress: As for `fit`.
+        on_record: Called with each record of each member (and may add to it) and the member's state.
+
+    Returns:
+        The sweep.
+
+    Raises:
+        ValueError: If an argument does not fit the others or the data, or one member alone needs more than `memory`.
+        TypeError: If an argument is of the wrong kind.
+
+    Example:
+        >>> import jax, optax, vicinal as vc
+        >>> digits = vc.data.load("digits").flattened()
+        >>> done = vc.train.sweep(
+        ...     lambda learning_rate: (vc.rules.Backprop(), optax.sgd(learning_rate)),
+        ...     lambda key: vc.nn.MLP((64, 16, 10), key=key),
+        ...     digits, {"learning_rate": [0.01, 0.1]}, seeds=2, steps=50, group_size=4, progress=False)
+        >>> [(member.numbers["learning_rate"], member.seed) for member in done.members]
+        [(0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)]
+        >>> done.members[3].records[-1]["test_loss"] < done.members[1].records[-1]["test_loss"]
+        True
+    """
+    begun = time.monotonic()
+    if isinstance(data, Dataset):
+        test = (data.x_test, data.y_test) if test is None else test
+        data = (data.x_train, data.y_train)
+    if not isinstance(data, tuple) or len(data) != 2:
+        raise TypeError(f"expected data as a Dataset or a pair of arrays (x, y), got {type(data).__name__}")
+    arrays = (data[0], data[1]), None if test is None else arrays_of(test)
+    runs = list(itertools.product(combinations_of(make, numbers), seeds_of(seeds)))
+    devices = list(jax.devices() if devices is None else devices)
+    if not devices:
+        raise ValueError("expected at least one device, got none")
+    plan = Plan(make, build, arrays, batch_size, runs, graph, devices)
+    total = total_steps(epochs, steps, plan.steps_per_epoch)
+    every = plan.steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
+    waves = plan.waves(free_bytes(plan.devices) if memory is None else memory)
+    files = SweepFiles(folder, resume, plan.description, waves)
+    size = files.group_size if group_size is None else at_least_one("group_size", group_size)
+    chosen = plan.calibrate(waves[0]) if size is None else plan.fleet(len(waves[0]), size)
+    ready = time.monotonic()
+
+    members: list[Member] = []
+    with files, TrainingProgress(total * len(waves), 0, progress, "sweep") as shown:
+        for i, ids in enumerate(waves):
+            wave = plan.wave(chosen, ids)
+            files.restore(i, wave, total)
+            loop = _Loop(plan, wave, ids, total, every, files, on_record)
+            while loop.goes_on:
+                loop.advance()
+                files.save(i, wave, unless_within=checkpoint_seconds)
+                shown.update(i * total + loop.step, loop.loss, loop.accuracy, loop.rate)
+            files.save(i, wave)
+            members += [_member(plan, j, wave.state(row), files.records) for row, j in enumerate(ids)]
+    ended = time.monotonic()
+    return Sweep(members, chosen.layout, len(waves), ended - begun, ready - begun, plan.compilations)
+
+
+class _Loop:
+    """A wave under way."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        wave: Wave,
+        ids: range,
+        total: int,
+        every: int,
+        files: SweepFiles,
+        on_record: Callable[[dict[str, Any], TrainingState], None] | None,
+    ):
+        self._plan, self._wave, self._ids, self._total, self._every = plan, wave, ids, total, every
+        self._files, self._on_record, self._chunk = files, on_record, _FIRST_CHUNK
+        self.step = int(wave.steps()[wave.live].max(initial=0))
+        self.loss, self.rate = math.nan, 0.0
+        self.accuracy: float | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there are steps to take, and somebody to take them."""
+        return self.step < self._total and bool(self._wave.live.any())
+
+    def advance(self) -> None:
+        """Takes the steps of one compiled call, and writes the records that belong at its end."""
+        count = min(self._chunk, self._total - self.step, self._every - self.step % self._every)
+        orders, index, count = self._plan.orders(self._wave.fleet, self.step, count)
+        before, begun = self._wave.live, time.monotonic()
+        self._wave.advance(orders, index, count)
+        seconds = time.monotonic() - begun
+        if count == self._chunk and 2 * seconds < _CHUNK_SECONDS:
+            self._chunk *= 2
+        self.step += count
+        self._note_stopped(before & ~self._wave.live)
+        seen = self._seen()
+        self.rate = sum(self._wave.live) * count * self._plan.batch_size / seconds
+        if self.step % self._every == 0 or self.step == self._total:
+            self._record(seen)
+
+    def _note_stopped(self, stopped: np.ndarray) -> None:
+        for row in np.flatnonzero(stopped):
+            step = int(self._wave.steps()[row])
+            self._files.write(
+                {
+                    "member": self._ids[row],
+                    "step": step,
+                    "stopped": f"stopped at step {step}, the last good state: the next update makes a number that is "
+                    "not finite; lower the learning rate or the step size of the activities",
+                }
+            )
+
+    def _seen(self) -> dict[int, dict[str, float]]:
+        """What each live member has seen since the last record."""
+        sums = self._wave.sums()
+        seen = {int(row): means(sums[row]) for row in np.flatnonzero(self._wave.live)}
+        if seen:
+            self.loss = float(np.mean([found["train_loss"] for found in seen.values()]))
+            found = [found["train_accuracy"] for found in seen.values() if "train_accuracy" in found]
+            self.accuracy = float(np.mean(found)) if found else None
+        return seen
+
+    def _record(self, seen: dict[int, dict[str, float]]) -> None:
+        """Evaluates and writes a record of each live member, and begins the sums anew."""
+        tested = self._wave.evaluate()
+        for row, means_ in seen.items():
+            record = {"step": self.step, "epoch": self.step / self._plan.steps_per_epoch, **means_}
+            record |= {f"test_{name}": value for name, value in tested[row].items()}
+            if self._on_record is not None:
+                self._on_record(record, self._wave.state(row))
+            self._files.write({"member": self._ids[row], **record})
+        self._wave.reset_sums()
+
+
+def _member(plan: Plan, i: int, state: TrainingState, records: list[dict[str, Any]]) -> Member:
+    own = [{k: v for k, v in record.items() if k != "member"} for record in records if record["member"] == i]
+    stopped = next((record["stopped"] for record in own if "stopped" in record), None)
+    numbers, seed = plan.runs[i]
+    return Member(numbers, seed, [record for record in own if "stopped" not in record], stopped, state.model)

@@ -1,0 +1,129 @@
+"""The folder of a sweep: a log of all members, and a checkpoint of each wave."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from vicinal.files import write_text_atomically
+from vicinal.train import checkpoint
+from vicinal.train.log import JSONLog, read
+from vicinal.train.wave import Wave
+
+METRICS = "metrics.jsonl"
+
+
+class SweepFiles:
+    """The log and the checkpoints; without a folder, nothing is read or written.
+
+    Args:
+        folder: Where to, or None.
+        resume: Whether to go on from what is there.
+        description: What a resumed sweep must have in common with the one before, as JSON data.
+        waves: The members of each wave.
+
+    Attributes:
+        group_size: That of the sweep to resume, or None: with another one the sums would round otherwise.
+
+    Raises:
+        ValueError: If the folder holds a sweep that is not to be resumed, or is another one.
+    """
+
+    def __init__(self, folder: str | Path | None, resume: bool, description: dict[str, Any], waves: list[range]):
+        if folder is None and resume:
+            raise ValueError("expected the folder of the sweep to resume, got folder=None")
+        self._folder = None if folder is None else Path(folder)
+        self._description = json.loads(json.dumps(description)) | {"waves": [len(ids) for ids in waves]}
+        self._waves = waves
+        self._log = JSONLog(None)
+        self._saved_at, self._saved = time.monotonic(), {}
+        self.group_size: int | None = None
+        if self._folder is None:
+            return
+        there = [self._path(i) for i in range(len(waves)) if self._path(i).exists()]
+        log = self._folder / METRICS
+        if not resume and (there or (log.exists() and log.stat().st_size)):
+            raise ValueError(
+                f"expected a folder without a run, got {str(folder)!r} with one; resume it, or choose another"
+            )
+        for path in there:
+            found = checkpoint.read_metadata(path)
+            for name, value in self._description.items():
+                if found.get(name) != value:
+                    raise ValueError(
+                        f"expected the {name.replace('_', ' ')} of the sweep in {str(folder)!r}, got others; "
+                        "resume with its own settings, or choose another folder"
+                    )
+            self.group_size = found["group_size"]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._keep(
+            log, {i: checkpoint.read_metadata(self._path(i)) for i in range(len(waves)) if self._path(i).exists()}
+        )
+
+    def __enter__(self) -> Self:
+        self._log = JSONLog(None if self._folder is None else self._folder / METRICS)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._log.close()
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """All records, of all members."""
+        return self._log.records
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends a record, which names its member."""
+        self._log.write(record)
+
+    def restore(self, i: int, wave: Wave, total: int) -> None:
+        """Brings a wave to where its checkpoint is, if there is one."""
+        if self._folder is None or not self._path(i).exists():
+            return
+        stacked, found = checkpoint.load(self._path(i), wave.stacked())
+        wave.load(stacked, np.array(found["live"]))
+        taken = int(wave.steps().max())
+        if taken > total:
+            raise ValueError(
+                f"expected at least the {taken} steps that the sweep in {str(self._folder)!r} has taken, got {total}; "
+                "ask for more steps"
+            )
+        self._saved[i] = wave.steps().tolist()
+
+    def save(self, i: int, wave: Wave, unless_within: float = 0.0) -> None:
+        """Writes the checkpoint of a wave, unless it is there or the last one is younger than that, in seconds."""
+        steps = wave.steps().tolist()
+        if self._folder is None or self._saved.get(i) == steps or time.monotonic() - self._saved_at < unless_within:
+            return
+        metadata = self._description | {
+            "live": wave.live.tolist(),
+            "steps": steps,
+            "group_size": wave.fleet.layout.size,
+        }
+        checkpoint.save(self._path(i), wave.stacked(), metadata=metadata)
+        self._saved[i], self._saved_at = steps, time.monotonic()
+
+    def _path(self, i: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"wave-{i}.npz"
+
+    def _keep(self, log: Path, found: dict[int, dict[str, Any]]) -> None:
+        """Leaves in the log what the checkpoints know; the rest will be written again."""
+        if not log.exists():
+            return
+        known = {
+            member: (step, live)
+            for i, metadata in found.items()
+            for member, step, live in zip(self._waves[i], metadata["steps"], metadata["live"], strict=True)
+        }
+        records = read(log)
+
+        def keeps(record: dict[str, Any]) -> bool:
+            step, live = known.get(record["member"], (-1, True))
+            return record["step"] <= step and not ("stopped" in record and live)
+
+        kept = [record for record in records if keeps(record)]
+        if kept != records:
+            write_text_atomically(log, "".join(json.dumps(record) + "\n" for record in kept))
