@@ -1,9 +1,35 @@
 """Measurements of any rule: pure functions."""
 
+from vicinal.analysis.alignment import descent_alignment as descent_alignment, target_alignment as target_alignment
 from vicinal.analysis.angles import CONCATENATED as CONCATENATED, angle as angle, angles as angles
 from vicinal.analysis.locality import Audit as Audit, audit as audit
+from vicinal.analysis.paths import (
+    Path as Path,
+    displacement as displacement,
+    measure_path as measure_path,
+    path_length as path_length,
+    path_of as path_of,
+    straightness as straightness,
+)
 from vicinal.analysis.proximal import (
     proximal_activities as proximal_activities,
     proximal_objective as proximal_objective,
     proximal_residual as proximal_residual,
+)
+from vicinal.analysis.second_order import (
+    Sensitivity as Sensitivity,
+    second_order_sensitivity as second_order_sensitivity,
+)
+from vicinal.analysis.settling import (
+    Conditioning as Conditioning,
+    conditioning as conditioning,
+    equilibrium_residual as equilibrium_residual,
+)
+from vicinal.analysis.stability import StableRate as StableRate, largest_stable_rate as largest_stable_rate
+from vicinal.analysis.updates import (
+    FunctionChange as FunctionChange,
+    function_change as function_change,
+    mean_sizes as mean_sizes,
+    norms as norms,
+    update as update,
 )

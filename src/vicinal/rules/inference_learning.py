@@ -88,16 +88,33 @@ class InferenceLearning(Rule):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Credit, State]:
-        self._check_precision(graph)
+        problem = self.problem(graph, model, x, y)
         output, feedforward = graph.feedforward(model, x)
         loss, _ = loss_and_error(self.loss, output, y)
-        problem = Problem(graph, model, x, y, self.loss, self.nudge, self.precision, self.proximal)
         settled = self.inference.settle(problem, self._start(feedforward, key))
         if self.throw:
             settled = _throw(settled)
         errors = problem.errors(settled.values)
         info = Info(output, settled.result, settled.steps, settled.energies, settled.trace)
         return Credit(loss, settled.values, errors.vertices, errors.output, info), state
+
+    def problem(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> Problem:
+        """What inference minimises: the energy with input and target held.
+
+        Args:
+            graph: The captured graph.
+            model: The model.
+            x: Inputs, `[batch, ...]`.
+            y: Targets, `[batch, ...]`.
+
+        Returns:
+            The problem; `vicinal.analysis.conditioning` and `equilibrium_residual` measure it.
+
+        Raises:
+            ValueError: If a precision names no vertex of the graph.
+        """
+        self._check_precision(graph)
+        return Problem(graph, model, x, y, self.loss, self.nudge, self.precision, self.proximal)
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
         _, predictions = graph.predict(model, credit.values, x)

@@ -1,0 +1,183 @@
+"""How far training went, and how straight: the path of the weights, or of the function."""
+
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from vicinal.analysis._parts import arrays, norm, whole
+
+
+class Path(NamedTuple):
+    """What `measure_path` keeps: the norms of all updates so far, by their number, mean and spread.
+
+    Attributes:
+        steps: Updates measured.
+        mean: Mean norm of an update; 0 before the first.
+        squared_deviations: The sum over the updates of `(norm - mean)^2`, by Welford's recursion.
+    """
+
+    steps: Int[Array, ""]
+    mean: Float[Array, ""]
+    squared_deviations: Float[Array, ""]
+
+    @property
+    def length(self) -> Float[Array, ""]:
+        """The sum of the norms: `sum over t of ||theta_{t+1} - theta_t||`."""
+        return self.steps.astype(self.mean.dtype) * self.mean
+
+    @property
+    def variance(self) -> Float[Array, ""]:
+        """Variance of the norm over the updates, as `numpy.var` has it; not a number before the first."""
+        return self.squared_deviations / self.steps.astype(self.mean.dtype)
+
+
+def measure_path() -> optax.GradientTransformation:
+    """Measures the norm of every update and passes the update on; to be chained last.
+
+        optimizer = optax.chain(optax.sgd(0.1), measure_path())
+
+    What it measures is what is added to the parameters: all of them, biases included. It costs three numbers and one
+    pass over the update, in single precision or more. `path_of` finds the result in the optimiser's state.
+
+    Returns:
+        An optax transformation whose state is a `Path`.
+
+    Example:
+        >>> optimizer = optax.chain(optax.sgd(1.0), measure_path())
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> for gradient in ([3.0, 4.0], [0.0, 7.0]):
+        ...     _, state = optimizer.update(jnp.array(gradient), state)
+        >>> path = path_of(state)
+        >>> float(path.length), float(path.mean), float(path.variance)
+        (12.0, 6.0, 1.0)
+
+    References:
+        Welford, Note on a method for calculating corrected sums of squares and products, Technometrics 4, 1962.
+    """
+
+    def init(params: PyTree) -> Path:
+        del params
+        zero = jnp.zeros((), jnp.result_type(float))
+        return Path(jnp.zeros((), jnp.int32), zero, zero)
+
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+        del params
+        size = norm(whole(updates)).astype(state.mean.dtype)
+        steps = state.steps + 1
+        deviation = size - state.mean
+        mean = state.mean + deviation / steps.astype(size.dtype)
+        return updates, Path(steps, mean, state.squared_deviations + deviation * (size - mean))
+
+    return optax.GradientTransformation(init, update)
+
+
+def path_of(optimizer_state: PyTree) -> Path:
+    """Finds what `measure_path` measured, in the state of any optimiser that it is part of.
+
+    Args:
+        optimizer_state: The optimiser's state, or any tree that holds it.
+
+    Returns:
+        The path so far.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+
+    Example:
+        >>> int(path_of(optax.chain(optax.adam(1e-3), measure_path()).init(jnp.zeros(2))).steps)
+        0
+    """
+    nodes = jax.tree.leaves(optimizer_state, is_leaf=lambda node: isinstance(node, Path))
+    found = [node for node in nodes if isinstance(node, Path)]
+    if len(found) != 1:
+        raise ValueError(
+            f"expected one measured path in the optimiser's state, got {len(found)}; "
+            "chain measure_path() last, once: optax.chain(optimizer, measure_path())"
+        )
+    return found[0]
+
+
+def displacement(before: PyTree, after: PyTree) -> Float[Array, ""]:
+    """The distance between two points, `||after - before||`, all their floating-point arrays in one vector.
+
+    A long run is `displacement(first, last) / path_of(optimizer_state).length` straight.
+
+    Args:
+        before: A tree: a model, or outputs.
+        after: One of the same structure.
+
+    Returns:
+        The distance.
+
+    Raises:
+        ValueError: If the structures or shapes differ.
+
+    Example:
+        >>> displacement({"w": jnp.zeros((1, 2))}, {"w": jnp.array([[3.0, 4.0]])}).item()
+        5.0
+    """
+    ours, theirs = arrays(before), arrays(after)
+    shapes = [{name: jnp.shape(leaf) for name, leaf in side.items()} for side in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"expected two points of the same structure and shapes, got {shapes[0]} and {shapes[1]}; "
+            "compare one model's parameters, or one probe set's outputs"
+        )
+    return norm(whole({name: theirs[name] - ours[name] for name in ours}))
+
+
+def path_length(points: Iterable[PyTree]) -> Float[Array, ""]:
+    """The length of a path through given points, `sum over t of ||p_{t+1} - p_t||`.
+
+    Args:
+        points: Trees of one structure: models, for the path of the weights; or outputs on a probe set, all examples
+            in one vector, for the path in function space. Points left out make the path shorter.
+
+    Returns:
+        The length; 0 for a single point.
+
+    Raises:
+        ValueError: If there is no point, or the structures or shapes differ.
+
+    Example:
+        >>> path_length([jnp.array([0.0, 0.0]), jnp.array([3.0, 4.0]), jnp.array([3.0, 0.0])]).item()
+        9.0
+    """
+    points = _checked(points)
+    steps = [displacement(before, after) for before, after in itertools.pairwise(points)]
+    return jnp.sum(jnp.stack(steps)) if steps else jnp.zeros_like(norm(whole(points[0])))
+
+
+def straightness(points: Iterable[PyTree]) -> Float[Array, ""]:
+    """How straight a path is: `||p_T - p_0|| / path_length`, 1 for a straight line, 0 if it returns.
+
+    Args:
+        points: As for `path_length`.
+
+    Returns:
+        The ratio, in [0, 1]; not a number if the path did not move.
+
+    Raises:
+        ValueError: If there is no point, or the structures or shapes differ.
+
+    Example:
+        >>> round(straightness([jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0]), jnp.array([1.0, 1.0])]).item(), 4)
+        0.7071
+
+    References:
+        Alonso et al., A theoretical framework for inference learning, NeurIPS 2022, arXiv 2206.00164.
+    """
+    points = _checked(points)
+    return displacement(points[0], points[-1]) / path_length(points)
+
+
+def _checked(points: Iterable[PyTree]) -> list[PyTree]:
+    points = list(points)
+    if not points:
+        raise ValueError("expected at least one point, got none; record the parameters or outputs along the way")
+    return points

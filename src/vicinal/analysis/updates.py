@@ -1,0 +1,168 @@
+"""What an update does: to the weights, to the output and to the loss."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from vicinal.analysis._parts import matrices, mean_loss, moved, norm, output_change, whole
+from vicinal.analysis.angles import CONCATENATED
+from vicinal.graph import Graph
+from vicinal.losses import Loss
+from vicinal.rules import Rule, State
+
+
+def update(
+    rule: Rule,
+    optimizer: optax.GradientTransformation,
+    graph: Graph,
+    model: PyTree,
+    x: PyTree,
+    y: PyTree,
+    *,
+    key: PRNGKeyArray | None = None,
+    state: State | None = None,
+    optimizer_state: optax.OptState | None = None,
+) -> PyTree:
+    """What one `Rule.step` adds to the parameters, `theta+ - theta`, as they were stored.
+
+    To measure the direction that a rule gives, without the optimiser's memory and scaling, take plain
+    `optax.sgd(1.0)`: then this is minus the rule's gradient.
+
+    Args:
+        rule: The rule.
+        optimizer: The optimiser.
+        graph: The captured graph.
+        model: The model before the step.
+        x: Inputs, `[batch, ...]`.
+        y: Targets, `[batch, ...]`.
+        key: For a rule that draws random numbers: given to the step as it is; a fresh state draws from
+            `jax.random.fold_in(key, 1)`.
+        state: The rule's; a fresh one by default.
+        optimizer_state: A fresh one by default: for Adam that is its first step, the sign of the gradient.
+
+    Returns:
+        A tree like the gradient: what was added to each floating-point array, None elsewhere.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, vicinal as vc
+        >>> model = vc.nn.Linear(2, 1, key=jax.random.key(0))
+        >>> x, y = jnp.array([[3.0, 4.0]]), jnp.array([[1.0]])
+        >>> rule = vc.rules.Backprop(loss=vc.losses.squared_error)
+        >>> step = update(rule, optax.sgd(0.1), vc.capture(model, x[0]), model, x, y)
+        >>> [round(float(leaf), 3) for leaf in step.weight[0] / step.bias]  # the input
+        [3.0, 4.0]
+    """
+    before = eqx.filter(model, eqx.is_inexact_array)
+    if state is None:
+        state = rule.init(graph, model, key=None if key is None else jax.random.fold_in(key, 1))
+    if optimizer_state is None:
+        with jax.numpy_dtype_promotion("standard"):  # as in `Rule.step`
+            optimizer_state = optimizer.init(before)
+    stepped, *_ = rule.step(graph, optimizer, model, optimizer_state, state, x, y, key=key)
+    return jax.tree.map(jnp.subtract, eqx.filter(stepped, eqx.is_inexact_array), before)
+
+
+def norms(update: PyTree) -> dict[str, Float[Array, ""]]:
+    """The Euclidean norm of an update (or gradient), of each weight matrix and of all of it.
+
+    Args:
+        update: A tree like the model.
+
+    Returns:
+        One norm for each array of at least two axes that is no bias, by its path (`layers[0].weight`), then
+        `"concatenated"` over all arrays, biases included; in units of the weights.
+
+    Raises:
+        ValueError: If there is no floating-point array.
+
+    Example:
+        >>> found = norms({"w": jnp.array([[3.0, 0.0]]), "bias": jnp.array([4.0])})
+        >>> {name: float(value) for name, value in found.items()}
+        {"['w']": 3.0, 'concatenated': 5.0}
+    """
+    return {name: norm(leaf) for name, leaf in matrices(update).items()} | {CONCATENATED: norm(whole(update))}
+
+
+def mean_sizes(update: PyTree) -> dict[str, Float[Array, ""]]:
+    """The mean size `mean |dW|` of what is added to one weight, for each matrix.
+
+    Unlike the norm it does not grow with the number of weights, so that matrices compare. In inference learning
+    it falls from the output to the input; Matrix Update Equalization makes it equal.
+
+    Args:
+        update: A tree like the model.
+
+    Returns:
+        The mean magnitude for each array of at least two axes that is no bias, by its path.
+
+    Example:
+        >>> mean_sizes({"w": jnp.array([[3.0, -1.0]]), "bias": jnp.array([4.0])})["['w']"].item()
+        2.0
+
+    References:
+        Alonso, Krichmar and Neftci, Understanding and improving optimization in predictive coding networks,
+        AAAI 2024, arXiv 2305.13562.
+    """
+    return {name: jnp.mean(jnp.abs(leaf)) for name, leaf in matrices(update).items()}
+
+
+class FunctionChange(eqx.Module):
+    """What an update changes, in weights and in function.
+
+    The ratios are not a number where the weights do not change.
+
+    Attributes:
+        output_change: `||h_L(theta + u) - h_L(theta)||` of each example, `[batch]`.
+        loss_change: Of the mean loss, below 0 if the update helps.
+        weight_change: `||u||`, over all parameters.
+    """
+
+    output_change: Float[Array, " batch"]
+    loss_change: Float[Array, ""]
+    weight_change: Float[Array, ""]
+
+    @property
+    def output_ratio(self) -> Float[Array, ""]:
+        """Change of the output, the mean over the examples, per unit of weight change."""
+        return jnp.mean(self.output_change) / self.weight_change.astype(self.output_change.dtype)
+
+    @property
+    def loss_ratio(self) -> Float[Array, ""]:
+        """Decrease of the mean loss per unit of weight change; for a small gradient step, the gradient's norm."""
+        return -self.loss_change / self.weight_change.astype(self.loss_change.dtype)
+
+
+def function_change(graph: Graph, model: PyTree, update: PyTree, x: PyTree, y: PyTree, *, loss: Loss) -> FunctionChange:
+    """How far an update moves the output and the loss, and how far the weights.
+
+    Args:
+        graph: The captured graph.
+        model: The model before the update.
+        update: What is added to its parameters: a tree like the gradient.
+        x: Inputs, `[batch, ...]`; those of the update or others.
+        y: Targets, `[batch, ...]`.
+        loss: Loss of one example.
+
+    Returns:
+        The changes, and two ratios of them.
+
+    Raises:
+        ValueError: If the update is not in a tree like the model.
+
+    Example:
+        >>> import jax, vicinal as vc
+        >>> model = vc.nn.Linear(2, 1, use_bias=False, key=jax.random.key(0))
+        >>> x, y, step = jnp.array([[3.0, 4.0]]), jnp.zeros((1, 1)), jax.tree.map(jnp.ones_like, model)
+        >>> found = function_change(vc.capture(model, x[0]), model, step, x, y, loss=vc.losses.squared_error)
+        >>> round(float(found.output_ratio), 4)  # 7 / sqrt(2)
+        4.9497
+    """
+    after = moved(model, update)
+    change = output_change(graph, model, update, x)
+    return FunctionChange(
+        jax.vmap(norm)(change),
+        mean_loss(graph, after, x, y, loss) - mean_loss(graph, model, x, y, loss),
+        norm(whole(update)),
+    )
