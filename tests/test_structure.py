@@ -16,7 +16,8 @@ LEVELS = [
     {"nn", "inference", "data", "references", "_minimise"},
     {"rules", "optim"},
     {"analysis", "train", "testing"},
-    {"report", "recipes", "settings", "compare"},
+    {"report", "recipes", "settings", "environment", "task", "compare", "sweeping"},
+    {"reproduce"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

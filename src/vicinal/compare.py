@@ -1,30 +1,26 @@
 """One rule, or several side by side, on one task: train, measure, report."""
 
 import dataclasses
-import datetime
 import itertools
-import os
-import platform
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-import vicinal
 from vicinal.analysis import angles
 from vicinal.data import Dataset
+from vicinal.environment import environment, now
 from vicinal.files import write_text_atomically
-from vicinal.graph import Graph, capture
+from vicinal.graph import Graph
 from vicinal.recipes import recipe
 from vicinal.report import Comparison, Curve, RuleResult, write_page
 from vicinal.rules import Backprop, InferenceLearning, Rule
 from vicinal.settings import TaskSettings, write_config
+from vicinal.task import Task
 from vicinal.train import Run, fit, keys_of
 
 PAGE, RESULTS = "report.html", "results.json"
@@ -87,8 +83,8 @@ def compare(
         raise ValueError(f"expected at least one seed, got {settings.seeds}")
     if not settings.rules or len(set(settings.rules)) < len(settings.rules):
         raise ValueError(f"expected different rules, at least one, got {' '.join(settings.rules) or 'none'}")
-    task = _Task(settings, settings.rules)
-    if settings.evaluate_every is None:
+    task = _Runs(settings, settings.rules, settings.evaluate_every)
+    if task.evaluate_every is None:
         task.evaluate_every = max(1, len(task.data.x_train) // settings.batch_size // 4)
     write_config(folder, settings)
     runs: dict[str, list[Run]] = {name: [] for name in settings.rules}
@@ -121,60 +117,19 @@ def train(
     Raises:
         ValueError: If the settings do not fit the data, the rule is unknown, or the folder holds another run.
     """
-    task = _Task(settings, (settings.rule,))
+    task = _Runs(settings, (settings.rule,), settings.evaluate_every, settings.seed)
     write_config(Path(folder), settings)
     run = task.run(settings.rule, settings.seed, Path(folder), resume, progress)
     return task.report({settings.rule: [run]}, Path(folder), command)
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine, for reports."""
-    return {
-        "vicinal": vicinal.__version__,
-        "commit": _commit(),
-        "jax": jax.__version__,
-        "equinox": eqx.__version__,
-        "python": platform.python_version(),
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+class _Runs(Task):
+    """The runs of a comparison, which share what is compiled."""
 
-
-def _commit() -> str | None:
-    """The commit of the checkout that the library is run from, marked if it was changed; None for an installed one."""
-    here = Path(vicinal.__file__).resolve().parent
-    git = ["git", "-C", str(here)]
-    try:
-        if subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True).returncode:
-            return None
-        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + (" with changes" if changed.stdout else "")
-
-
-class _Task:
-    """A task with its data loaded and its graph captured, so that all runs share what is compiled."""
-
-    def __init__(self, settings: TaskSettings, rules: tuple[str, ...]):
-        self.settings = settings
+    def __init__(self, settings: TaskSettings, rules: tuple[str, ...], evaluate_every: int | None, seed: int = 0):
+        super().__init__(settings, seed)
         self.made = settings.make(*rules)
-        self.data = settings.load()
-        seed = settings.seed if isinstance(settings, TrainSettings) else 0
-        model = settings.model.build(self.data, key=keys_of(seed)[0])
-        try:
-            self.graph = capture(model, jnp.asarray(self.data.x_train[0]))
-        except ValueError as error:
-            shape = list(self.data.shape)
-            raise ValueError(
-                f"{error}; the examples of {self.data.name} have shape {shape}: choose a model that reads them"
-            ) from error
-        classes, output = self.data.classes, jax.eval_shape(model, jax.ShapeDtypeStruct(self.data.shape, jnp.float32))
-        if classes is not None and output.shape[-1] < classes:
-            raise ValueError(f"expected at least {classes} outputs, one for each class, got {output.shape[-1]}")
-        self.evaluate_every = settings.evaluate_every
+        self.evaluate_every = evaluate_every
         self.probe = jnp.asarray(self.data.x_train[:_PROBE]), jnp.asarray(self.data.y_train[:_PROBE])
 
     def run(self, name: str, seed: int, folder: Path, resume: bool, progress: bool | None) -> Run:
@@ -189,7 +144,7 @@ class _Task:
 
         return fit(
             rule,
-            self.settings.model.build(self.data, key=model_key),
+            self.build(model_key),
             optimizer,
             self.data,
             key=train_key,
@@ -211,7 +166,7 @@ class _Task:
             environment=environment(),
             rules=[self._result(name, runs[name]) for name in runs],
             data_credit=self.data.credit,
-            when=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            when=now(),
         )
         write_text_atomically(folder / RESULTS, comparison.to_json())
         write_page(folder / PAGE, comparison)

@@ -1,7 +1,9 @@
-"""`vicinal compare`, `train`, `rules` and `cite`."""
+"""`vicinal compare`, `train`, `sweep`, `rules` and `cite`."""
 
+import contextlib
 import contextvars
 import dataclasses
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,17 +15,19 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from vicinal import compare as comparing, nn, report
+from vicinal import compare as comparing, nn, report, sweeping
 from vicinal.analysis import audit
 from vicinal.compare import CompareSettings, TrainSettings
 from vicinal.graph import capture
 from vicinal.recipes import RECIPES, recipe
+from vicinal.reproduce import EXPERIMENTS, catalogue as reproducing, experiment
 from vicinal.settings import CONFIG, read_config
+from vicinal.sweeping import SweepSettings
 
 Unnamed = tyro.conf.arg(name="")  # `--model.sizes` rather than `--settings.model.sizes`
 ARGUMENTS: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("arguments", default=())
 """The words of the command line, without the program's name."""
-_COMPARE, _TRAIN = CompareSettings(), TrainSettings()
+_COMPARE, _TRAIN, _SWEEP = CompareSettings(), TrainSettings(), SweepSettings()
 
 
 def compare(
@@ -60,6 +64,57 @@ def train(
     _report(done, folder)
     if done.rules[0].stopped:
         raise SystemExit(1)
+
+
+def sweep(
+    settings: Annotated[SweepSettings, Unnamed] = _SWEEP,
+    folder: Path | None = None,
+    resume: Path | None = None,
+) -> None:
+    """Train every combination of some numbers with every seed in one compiled run, on all cores or devices.
+
+    Args:
+        settings: What to vary.
+        folder: Where everything goes; by default a new folder under runs/.
+        resume: A folder of an interrupted sweep to continue, bit for bit, with its own settings. Of the settings only
+            --epochs may be given, to train for longer.
+    """
+    settings, folder = _settings_and_folder(settings, folder, resume, "sweep")
+    use_all_cores()
+    report.print_study(sweeping.sweep_task(settings, folder, resume=resume is not None, command=_command()))
+    print(f"report: {folder / sweeping.PAGE}")
+
+
+def reproduce(
+    name: Annotated[str | None, tyro.conf.Positional] = None,
+    folder: Path | None = None,
+    quick: bool = False,
+    seeds: int | None = None,
+) -> None:
+    """Run an experiment of a paper again, and put its claims beside what was measured; without a name, list them.
+
+    Args:
+        name: An experiment.
+        folder: Where results and report go; by default a new folder under runs/.
+        quick: Show the same shape in under two minutes, on the embedded digits.
+        seeds: Repetitions; by default as the paper has it, or two if quick.
+    """
+    if name is None:
+        for entry in EXPERIMENTS.values():
+            print(f"{entry.name:24} {entry.title} ({entry.paper}); {entry.full}, or --quick")
+        return
+    chosen = experiment(name)
+    folder = _new_folder(chosen.name.replace("/", "-")) if folder is None else folder
+    use_all_cores()
+    report.print_study(reproducing.reproduce(name, folder, quick=quick, seeds=seeds, command=_command(), say=_say))
+    print(f"report: {folder / reproducing.PAGE}")
+
+
+def use_all_cores() -> None:
+    """Makes a device of each core, unless JAX has started."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
 def rules() -> None:

@@ -6,11 +6,18 @@ from collections.abc import Callable
 import tyro
 
 import vicinal
-from vicinal.cli.commands import ARGUMENTS, cite, compare, rules, train
+from vicinal.cli.commands import ARGUMENTS, cite, compare, reproduce, rules, sweep, train
 from vicinal.cli.data import fetch, list_data, verify
 
 _DATA = {"list": list_data, "fetch": fetch, "verify": verify}
-_COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "train": train, "rules": rules, "cite": cite}
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "compare": compare,
+    "train": train,
+    "sweep": sweep,
+    "reproduce": reproduce,
+    "rules": rules,
+    "cite": cite,
+}
 _DESCRIPTION = "Train neural networks by local learning. Begin with `vicinal compare`."
 
 

@@ -156,7 +156,7 @@ class Fleet:
         return min(time_of(max(1, int(0.2 / rough))) for _ in range(2))
 
 
-def _on_devices(function: Callable, layout: Layout, mesh: Mesh, extra: int) -> Callable:
+def _on_devices(function: Callable, layout: Layout, mesh: Mesh, extra: int) -> Any:
     """Compiles `function(member, count, *shared)` of one member for all rows, `shared` being `extra` arguments."""
 
     def group(member: PyTree, count: Array, *shared: Any) -> PyTree:

@@ -1,0 +1,130 @@
+"""The experiments by name, and how one is run and reported."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from vicinal.environment import environment, now
+from vicinal.files import write_text_atomically
+from vicinal.report import Study, write_study
+from vicinal.reproduce import il_theory
+from vicinal.reproduce.runs import Scale
+from vicinal.settings import CONFIG
+
+PAGE, RESULTS = "report.html", "results.json"
+"""What an experiment writes into its folder, beside `config.json`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """An experiment of a paper.
+
+    Attributes:
+        name: What the command line calls it.
+        title: What it shows.
+        paper: Where it comes from.
+        run: Runs it at a scale.
+        full: How long the full one takes on two cores, in words.
+    """
+
+    name: str
+    title: str
+    paper: str
+    run: Callable[[Scale], Study]
+    full: str
+
+
+_IL_THEORY = "Alonso et al. 2022, arXiv 2206.00164"
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment(
+            "il-theory/stability",
+            "accuracy and size of updates across learning rates",
+            _IL_THEORY,
+            il_theory.stability,
+            "ten minutes",
+        ),
+        Experiment(
+            "il-theory/online", "learning curves at batch size 1", _IL_THEORY, il_theory.online, "twenty minutes"
+        ),
+        Experiment(
+            "il-theory/minibatch", "learning curves at batch size 64", _IL_THEORY, il_theory.minibatch, "an hour"
+        ),
+        Experiment(
+            "il-theory/proximal",
+            "how near inference comes to the proximal step",
+            _IL_THEORY,
+            il_theory.proximal,
+            "ten minutes",
+        ),
+        Experiment(
+            "il-theory/paths",
+            "how far the weights travel, and what a change of them does",
+            _IL_THEORY,
+            il_theory.paths,
+            "ten minutes",
+        ),
+        Experiment(
+            "il-theory/autoencoder", "reconstruction at batch size 1", _IL_THEORY, il_theory.autoencoder, "an hour"
+        ),
+    )
+}
+"""All experiments by name."""
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of this name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"expected an experiment of {', '.join(EXPERIMENTS)}, got {name!r}")
+    return EXPERIMENTS[name]
+
+
+def reproduce(
+    name: str,
+    folder: str | Path,
+    *,
+    quick: bool = False,
+    seeds: int | None = None,
+    command: str = "",
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Study:
+    """Runs an experiment, and writes its results and report.
+
+    Args:
+        name: A name in `EXPERIMENTS`.
+        folder: Where the report and the results go; made if missing.
+        quick: Whether to show the same shape in under two minutes, on the embedded digits.
+        seeds: How many; by default as the paper, or two if quick.
+        command: The command line, for the report.
+        progress: As for `vicinal.train.fit`.
+        say: Called with a sentence before each part.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: If there is no such experiment, or the folder holds a run.
+        FileNotFoundError: If its data set is not there.
+    """
+    chosen, folder = experiment(name), Path(folder)
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"expected at least one seed, got {seeds}")
+    if (folder / CONFIG).exists():
+        raise ValueError(f"expected a folder without a run, got {folder}; choose another")
+    scale = Scale(quick, seeds, progress, say)
+    study = chosen.run(scale)
+    settings = {"experiment": name, "quick": quick, "seeds": scale.seeds, **study.settings}
+    study = dataclasses.replace(study, command=command, settings=settings, environment=environment(), when=now())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / CONFIG, json.dumps(settings, indent=2) + "\n")
+    write_text_atomically(folder / RESULTS, study.to_json())
+    write_study(folder / PAGE, study)
+    return study

@@ -1,0 +1,149 @@
+"""What experiments share: their scale, their tasks, and sweeps of recipes with what is measured along the way."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optax
+
+from vicinal.analysis import displacement, measure_path, path_of
+from vicinal.recipes import recipe
+from vicinal.rules import Rule
+from vicinal.settings import ModelSettings, TaskSettings
+from vicinal.task import Task
+from vicinal.train import Member, Sweep, keys_of, sweep
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of an experiment to run.
+
+    Attributes:
+        quick: Whether to show its shape alone, on small data.
+        asked: Seeds asked for, or None.
+        progress: As for `vicinal.train.fit`.
+        say: Called with a sentence before each part.
+    """
+
+    quick: bool
+    asked: int | None = None
+    progress: bool | None = None
+    say: Callable[[str], None] = lambda sentence: None
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds to run."""
+        return self.asked or (2 if self.quick else 5)
+
+    def pick(self, quick: Any, full: Any) -> Any:
+        """One of two settings."""
+        return quick if self.quick else full
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A recipe in an experiment.
+
+    Attributes:
+        label: In tables and figures.
+        recipe: Its name.
+        learning_rate: Of this task.
+        numbers: Of the recipe and its rule, beside the learning rate.
+    """
+
+    label: str
+    recipe: str
+    learning_rate: float = math.nan
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def make(self, task: Task, learning_rate: Any = None) -> tuple[Rule, optax.GradientTransformation]:
+        """The rule and the optimiser, which measures the path of the weights."""
+        settings = dataclasses.replace(task.settings, learning_rate=None)
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        rule, optimizer = settings.make(self.recipe, learning_rate=rate, **self.numbers)[self.recipe]
+        return rule, optax.chain(optimizer, measure_path())
+
+    @property
+    def name(self) -> str:
+        """The recipe in words."""
+        return recipe(self.recipe).label
+
+
+def task_of(data: str, preset: str | None = None, **model: Any) -> Task:
+    """A task with its data loaded: a preset, or a ReLU network with vertices at potentials, as the papers have it."""
+    activation = {"activation": "relu"} if preset is None else {}
+    chosen: dict[str, Any] = {"preset": preset, "vertex_at": "pre", **activation, **model}
+    settings = ModelSettings(**chosen)
+    return Task(TaskSettings(data=data, model=settings))
+
+
+def classification(scale: Scale, data: str = "mnist") -> Task:
+    """MNIST or Fashion-MNIST with 784-256-256-10; the digits with 64-64-64-10 if quick."""
+    if scale.quick:
+        return task_of("digits", kind="mlp", sizes=(64, 64, 64, 10))
+    return task_of(data, preset="mnist-mlp")
+
+
+def train(
+    scale: Scale,
+    task: Task,
+    variant: Variant,
+    *,
+    steps: int,
+    batch_size: int,
+    evaluate_every: int,
+    learning_rates: Sequence[float] | None = None,
+) -> Sweep:
+    """Trains a variant with every seed (and every learning rate), measuring the path of its weights."""
+
+    def measure(record: dict[str, Any], state: Any) -> None:
+        path = path_of(state.optimizer_state)
+        record |= {
+            "path_length": float(path.length),
+            "update_norm": float(path.mean),
+            "update_norm_variance": float(path.variance),
+        }
+
+    scale.say(f"{variant.label} on {task.data.name}, {steps} updates, {scale.seeds} seeds")
+    rates = [variant.learning_rate] if learning_rates is None else list(learning_rates)
+    done = sweep(
+        lambda learning_rate: variant.make(task, learning_rate),
+        task.build,
+        task.data,
+        {"learning_rate": rates},
+        seeds=scale.seeds,
+        steps=steps,
+        batch_size=batch_size,
+        evaluate_every=evaluate_every,
+        graph=task.graph,
+        progress=scale.progress,
+        on_record=measure,
+    )
+    for member in done.members:
+        if member.records:
+            member.records[-1]["distance_moved"] = distance_moved(task, member)
+    return done
+
+
+def distance_moved(task: Task, member: Member) -> float:
+    """The distance from a member's first weights to its last."""
+    return float(displacement(task.build(keys_of(member.seed)[0]), member.model))
+
+
+def at_step(member: Member, quantity: str, step: int) -> float:
+    """A quantity at a step; NaN if it was not recorded there, or the member had stopped."""
+    found = [record for record in member.records if record["step"] == step]
+    value = found[0].get(quantity) if found else None
+    return np.nan if value is None else value
+
+
+def first_step(member: Member, quantity: str, reached: Callable[[float], bool]) -> float:
+    """The first recorded step at which a quantity meets a condition; NaN if it never does."""
+    return next((float(record["step"]) for record in member.records if reached(record.get(quantity, np.nan))), np.nan)
+
+
+def plain(members: Sequence[Member]) -> list[dict[str, Any]]:
+    """Members as JSON data."""
+    return [{"numbers": m.numbers, "seed": m.seed, "stopped": m.stopped, "records": m.records} for m in members]

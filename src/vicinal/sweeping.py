@@ -1,0 +1,251 @@
+"""A sweep as the settings describe it: run in one compiled call, reported as a study."""
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vicinal.environment import environment, now
+from vicinal.files import write_text_atomically
+from vicinal.recipes import recipe
+from vicinal.report import Panel, Section, Series, Study, Table, mean_interval, write_study
+from vicinal.settings import TaskSettings, assignment, write_config
+from vicinal.task import Task
+from vicinal.train import Member, Sweep, sweep
+
+PAGE, RESULTS = "report.html", "results.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepSettings(TaskSettings):
+    """Which numbers to vary, of which rule."""
+
+    rule: str = "il"
+    """A recipe; `vicinal rules` lists them."""
+    learning_rates: tuple[float, ...] = ()
+    """Learning rates to try."""
+    vary: tuple[str, ...] = ()
+    """Other numbers to try, every combination of them: NAME=VALUE,VALUE,... each, like inference.step_size=0.02,0.1
+    or eps=0,0.5."""
+    seeds: int = 3
+    """Repetitions of each combination, each with its own initial weights and order of examples."""
+    group_size: int | None = None
+    """Members trained side by side on one device; by default what a short calibration finds fastest."""
+    memory_gb: float | None = None
+    """Memory to use, in 1e9 bytes; by default what is free. A sweep that does not fit runs in waves."""
+
+    def grid(self) -> dict[str, list[float]]:
+        """The values of each number that varies.
+
+        Raises:
+            ValueError: If there is none, or one is given twice.
+        """
+        grid = {"learning_rate": list(self.learning_rates)} if self.learning_rates else {}
+        for name, values in map(assignment, self.vary):
+            if name in grid:
+                raise ValueError(f"expected each number once, got {name} twice")
+            grid[name] = values
+        if not grid:
+            raise ValueError("expected numbers to vary, got none; give --learning-rates or --vary NAME=VALUE,VALUE")
+        if self.learning_rate is not None and "learning_rate" in grid:
+            raise ValueError("expected either one learning rate or several to try, got both")
+        for name, values in grid.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"expected different values of {name}, got {values}")
+        return grid
+
+
+def sweep_task(
+    settings: SweepSettings,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    progress: bool | None = None,
+) -> Study:
+    """Trains every combination with every seed at once, and writes the report.
+
+    Args:
+        settings: What to do.
+        folder: Where the report, the results, the settings, the log and the checkpoints go; made if missing.
+        resume: Whether to go on from the checkpoints that are there.
+        command: The command line, for the report.
+        progress: As for `vicinal.train.fit`.
+
+    Returns:
+        The results.
+
+    Raises:
+        ValueError: If the settings do not fit the data or each other, or the folder holds another run.
+    """
+    folder, grid = Path(folder), settings.grid()
+    if settings.memory_gb is not None and not settings.memory_gb > 0:
+        raise ValueError(f"expected memory above 0, got {settings.memory_gb} GB")
+
+    def make(**numbers: float) -> Any:
+        return settings.make(settings.rule, **numbers)[settings.rule]
+
+    for values in itertools.product(*grid.values()):
+        make(**dict(zip(grid, values, strict=True)))
+    task = Task(settings)
+    if settings.group_size is not None and settings.group_size < 1:
+        raise ValueError(f"expected a group size of at least 1, got {settings.group_size}")
+    if settings.seeds < 1:
+        raise ValueError(f"expected at least one seed, got {settings.seeds}")
+    write_config(folder, settings)
+    done = sweep(
+        make,
+        task.build,
+        task.data,
+        grid,
+        seeds=settings.seeds,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        evaluate_every=settings.evaluate_every,
+        graph=task.graph,
+        group_size=settings.group_size,
+        memory=None if settings.memory_gb is None else int(settings.memory_gb * 1e9),
+        folder=folder,
+        resume=resume,
+        progress=progress,
+    )
+    study = _study(settings, task, grid, done, command)
+    write_text_atomically(folder / RESULTS, study.to_json())
+    write_study(folder / PAGE, study)
+    return study
+
+
+def last(member: Member, quantity: str) -> float:
+    """A quantity of a member's last record; NaN if it diverged, or has no such number."""
+    if member.stopped is not None or not member.records:
+        return np.nan
+    value = member.records[-1].get(quantity)
+    return np.nan if value is None else value
+
+
+def combinations(members: list[Member]) -> list[list[Member]]:
+    """The members of each combination of numbers: its seeds."""
+    return [list(group) for _, group in itertools.groupby(members, key=lambda member: tuple(member.numbers.items()))]
+
+
+def words_of(done: Sweep) -> str:
+    """How a sweep was laid out, and how long it took."""
+    layout = done.layout
+    waves = f", in {done.waves} waves" if done.waves > 1 else ""
+    return (
+        f"{len(done.members)} members on {layout.devices} device{'s' * (layout.devices > 1)}, "
+        f"{layout.size} side by side{waves}: {done.seconds:.1f} s, of which {done.seconds_to_start:.1f} s until the "
+        f"layout was compiled and chosen ({done.compilations} tried)."
+    )
+
+
+def _study(settings: SweepSettings, task: Task, grid: dict[str, list[float]], done: Sweep, command: str) -> Study:
+    groups = combinations(done.members)
+    accuracy = task.data.classes is not None and not settings.model.reconstructs
+    quantity, heading, unit = ("test_accuracy", "test accuracy (%)", 100) if accuracy else ("test_loss", "test loss", 1)
+    stopped = sum(member.stopped is not None for member in done.members)
+    label = recipe(settings.rule).label
+    return Study(
+        title=f"{label[0].upper()}{label[1:]} on {task.data.name}: a sweep",
+        summary=f"{len(groups)} combinations of {', '.join(grid)}, {settings.seeds} seeds each. "
+        + (f"{stopped} of {len(done.members)} members diverged. " if stopped else "No member diverged. ")
+        + words_of(done),
+        command=command,
+        settings=dataclasses.asdict(settings),
+        environment=environment(),
+        sections=[
+            Section(
+                "At the end of training",
+                "A diverged member was frozen at its last good state, and has no number here.",
+                tables=[_table(groups, accuracy)],
+                panels=[_against(grid, groups, quantity, heading, unit)],
+            ),
+            Section("Along training", panels=_curves(grid, groups, accuracy)),
+        ],
+        numbers={"members": [_plain(member) for member in done.members], "layout": done.layout._asdict()},
+        data_credit=task.data.credit,
+        when=now(),
+    )
+
+
+def _plain(member: Member) -> dict[str, Any]:
+    kept = {"numbers": member.numbers, "seed": member.seed, "stopped": member.stopped}
+    return kept | {"records": member.records}
+
+
+def _name(numbers: dict[str, float], names: list[str]) -> str:
+    return ", ".join(f"{name} {numbers[name]:g}" for name in names)
+
+
+def interval_text(values: list[float], unit: float = 1.0) -> str | None:
+    """A mean over seeds with half its 95 % interval, to the same decimals; None without a value.
+
+    Example:
+        >>> interval_text([0.951, 0.962, 0.957], 100)
+        '95.7 ± 1.4'
+    """
+    mean, half = mean_interval([unit * value for value in values])
+    if np.isnan(mean):
+        return None
+    size = half if half else abs(mean)
+    if size == 0 or not 1e-4 <= max(abs(mean), size) < 1e5:
+        return f"{mean:.3g}" if half is None else f"{mean:.3g} ± {half:.2g}"
+    decimals = min(max(0, (1 if half else 2) - math.floor(math.log10(size))), 6)
+    return f"{mean:.{decimals}f}" if half is None else f"{mean:.{decimals}f} ± {half:.{decimals}f}"
+
+
+def _table(groups: list[list[Member]], accuracy: bool) -> Table:
+    rows: list[list[Any]] = []
+    for group in groups:
+        row: list[Any] = [_name(group[0].numbers, list(group[0].numbers))]
+        if accuracy:
+            row.append(interval_text([last(member, "test_accuracy") for member in group], 100.0))
+        row.append(interval_text([last(member, "test_loss") for member in group]))
+        row.append(interval_text([last(member, "train_loss") for member in group]))
+        diverged = sum(member.stopped is not None for member in group)
+        rows.append([*row, f"{diverged} of {len(group)}" if diverged else "none"])
+    columns = ["numbers", *["test accuracy (%)"] * accuracy, "test loss", "training loss", "diverged"]
+    return Table("Mean over seeds ± half a 95 % interval", columns, rows)
+
+
+def _against(grid: dict[str, list[float]], groups: list[list[Member]], quantity: str, heading: str, unit: int) -> Panel:
+    """The quantity at the end against the number with the most values, a line for each combination of the others."""
+    along = max(grid, key=lambda name: len(grid[name]))
+    others = [name for name in grid if name != along]
+    lines: dict[str, dict[float, list[float]]] = {}
+    for group in groups:
+        line = lines.setdefault(_name(group[0].numbers, others) or "all", {})
+        line[group[0].numbers[along]] = [unit * last(member, quantity) for member in group]
+    series = [
+        Series(label, sorted(line), np.array([line[x] for x in sorted(line)]).T.tolist())
+        for label, line in lines.items()
+    ]
+    log = min(grid[along]) > 0 and max(grid[along]) / min(grid[along]) >= 10
+    label = along.replace("_", " ")
+    return Panel(f"{heading[0].upper()}{heading[1:]} at the end", label, heading, series, log_x=log)
+
+
+def _curves(grid: dict[str, list[float]], groups: list[list[Member]], accuracy: bool) -> list[Panel]:
+    quantities = [("test_accuracy", "test accuracy (%)", 100.0, False)] if accuracy else []
+    quantities += [("test_loss", "test loss", 1.0, True), ("train_loss", "training loss", 1.0, True)]
+    return [
+        Panel(
+            f"{heading[0].upper()}{heading[1:]}",
+            "training step",
+            heading,
+            [curve(_name(group[0].numbers, list(grid)), group, quantity, unit) for group in groups],
+            log_y=log,
+        )
+        for quantity, heading, unit, log in quantities
+    ]
+
+
+def curve(label: str, group: list[Member], quantity: str, unit: float = 1.0) -> Series:
+    """A quantity along training, a row for each seed; NaN after a member diverged."""
+    steps = sorted({record["step"] for member in group for record in member.records})
+    rows = [{record["step"]: record.get(quantity) for record in member.records} for member in group]
+    values = [[np.nan if (value := row.get(step)) is None else unit * value for step in steps] for row in rows]
+    return Series(label, [float(step) for step in steps], values)

@@ -1,0 +1,45 @@
+"""A task as the settings describe it: data loaded, graph captured."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray, PyTree
+
+from vicinal.graph import capture
+from vicinal.settings import TaskSettings
+from vicinal.train import keys_of
+
+
+class Task:
+    """What is learned, ready to run; all runs share its graph, and so what is compiled.
+
+    Args:
+        settings: What to learn.
+        seed: Whose model is captured; all have the same structure.
+
+    Attributes:
+        settings: As given.
+        data: The data set in the shape that the network reads.
+        graph: The captured graph.
+
+    Raises:
+        ValueError: If the model does not fit the data, or the seed its range.
+    """
+
+    def __init__(self, settings: TaskSettings, seed: int = 0):
+        self.settings = settings
+        self.data = settings.load()
+        model = self.build(keys_of(seed)[0])
+        try:
+            self.graph = capture(model, jnp.asarray(self.data.x_train[0]))
+        except ValueError as error:
+            shape = list(self.data.shape)
+            raise ValueError(
+                f"{error}; the examples of {self.data.name} have shape {shape}: choose a model that reads them"
+            ) from error
+        classes, output = self.data.classes, jax.eval_shape(model, jax.ShapeDtypeStruct(self.data.shape, jnp.float32))
+        if classes is not None and output.shape[-1] < classes:
+            raise ValueError(f"expected at least {classes} outputs, one for each class, got {output.shape[-1]}")
+
+    def build(self, key: PRNGKeyArray) -> PyTree:
+        """The model with the weights of a key."""
+        return self.settings.model.build(self.data, key=key)
