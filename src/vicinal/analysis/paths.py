@@ -42,7 +42,8 @@ def measure_path() -> optax.GradientTransformation:
         optimizer = optax.chain(optax.sgd(0.1), measure_path())
 
     What it measures is what is added to the parameters: all of them, biases included. It costs three numbers and one
-    pass over the update, in single precision or more. `path_of` finds the result in the optimiser's state.
+    pass over the update, in single precision or more; a norm whose square is not finite there counts as the largest
+    that is. `path_of` finds the result in the optimiser's state.
 
     Returns:
         An optax transformation whose state is a `Path`.
@@ -67,13 +68,23 @@ def measure_path() -> optax.GradientTransformation:
 
     def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
         del params
-        size = norm(whole(updates)).astype(state.mean.dtype)
+        size = _size(updates, state.mean.dtype)
         steps = state.steps + 1
         deviation = size - state.mean
         mean = state.mean + deviation / steps.astype(size.dtype)
         return updates, Path(steps, mean, state.squared_deviations + deviation * (size - mean))
 
     return optax.GradientTransformation(init, update)
+
+
+def _size(updates: PyTree, dtype: Any) -> Float[Array, ""]:
+    """The norm of an update, by one pass over it, at most the largest number whose square is finite."""
+    squares = [jnp.vdot(leaf, leaf).astype(dtype) for leaf in map(_wide, arrays(updates).values())]
+    return jnp.sqrt(jnp.minimum(sum(squares, start=jnp.zeros((), dtype)), jnp.finfo(dtype).max))
+
+
+def _wide(leaf: Array) -> Array:
+    return leaf if leaf.dtype.itemsize >= 4 else leaf.astype(jnp.float32)
 
 
 def path_of(optimizer_state: PyTree) -> Path:
