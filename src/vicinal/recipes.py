@@ -46,7 +46,7 @@ class Recipe:
     cost: str
 
     def make(
-        self, loss: Loss = softmax_cross_entropy, learning_rate: ArrayLike | None = None, **numbers: ArrayLike
+        self, loss: Loss = softmax_cross_entropy, /, learning_rate: ArrayLike | None = None, **numbers: ArrayLike
     ) -> Made:
         """The rule and the optimiser.
 

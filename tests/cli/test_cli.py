@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from vicinal.cli import main
-from vicinal.report import Comparison
+from vicinal.report import Comparison, Study
+from vicinal.reproduce import EXPERIMENTS
 
 QUICK = ["--epochs", "2", "--model.sizes", "64", "16", "10"]
 
@@ -130,6 +131,20 @@ def test_a_diverging_run_is_a_result(capsys, somewhere):
         (["train", "--inference.momentum", "1.5"], r"momentum in \[0, 1\)"),
         (["train", "--learning-rate", "-1"], "learning rate of at least 0"),
         (["train", "--batch-size", "0"], "batch size of at least 1"),
+        (["train", "--set", "eps=1"], "expected a number of il among learning_rate, b1"),
+        (["train", "--set", "eps"], "expected NAME=VALUE"),
+        (["sweep"], "expected numbers to vary, got none"),
+        (["sweep", "--vary", "nothing=1,2"], "expected a number of il among"),
+        (["sweep", "--vary", "nudge=0.5,2"], r"nudge in \(0, 1\]"),
+        (["sweep", "--learning-rates", "0.1", "0.1"], "different values of learning_rate"),
+        (["sweep", "--learning-rates", "0.1", "--learning-rate", "1"], "either one learning rate or several"),
+        (["sweep", "--learning-rates", "-1", "--seeds", "1"], "learning rate of at least 0"),
+        (["sweep", "--learning-rates", "0.1", "--seeds", "0"], "at least one seed"),
+        (["sweep", "--learning-rates", "0.1", "--group-size", "0"], "group size of at least 1"),
+        (["sweep", "--learning-rates", "0.1", "--memory-gb", "0"], "memory above 0"),
+        (["sweep", "--learning-rates", "0.1", "--memory-gb", "1e-6"], "expected memory of at least"),
+        (["reproduce", "il-theory/everything"], "expected an experiment of il-theory/stability"),
+        (["reproduce", "il-theory/stability", "--seeds", "0"], "at least one seed"),
         (["cite", "il2"], "expected a recipe"),
         (["data", "fetch", "imagenet"], "imagenet"),
         (["data", "verify", "mnist.npz"], "mnist.npz"),
@@ -164,6 +179,43 @@ def test_rules_cite_and_data(capsys, monkeypatch, somewhere):
     assert (
         "1437 training and 360 test examples of shape [8, 8], 10 classes" in run(capsys, "data", "verify", "digits").out
     )
+
+
+def test_sweep_writes_everything_and_resumes(capsys, somewhere):
+    arguments = ["--rule", "bp-sgd", "--learning-rates", "0.1", "1", "1e30", "--seeds", "2", "--group-size", "2"]
+    printed = run(capsys, "sweep", *QUICK, *arguments, "--folder", "s").out
+    assert "3 combinations of learning_rate, 2 seeds each. 2 of 6 members diverged." in " ".join(printed.split())
+    assert "report: s/report.html" in printed
+    study = Study.from_json((somewhere / "s" / "results.json").read_text())
+    members = study.numbers["members"]
+    assert [(m["numbers"]["learning_rate"], m["seed"], m["stopped"] is None) for m in members] == [
+        (rate, seed, rate < 10) for rate in (0.1, 1.0, 1e30) for seed in (0, 1)
+    ]
+    assert "<html" in (somewhere / "s" / "report.html").read_text()
+    run(capsys, "sweep", "--resume", "s", "--epochs", "3")
+    longer = Study.from_json((somewhere / "s" / "results.json").read_text()).numbers["members"]
+    assert longer[0]["records"][:2] == members[0]["records"]
+    assert len(longer[0]["records"]) == 3
+
+
+def test_a_sweep_of_several_numbers_is_what_train_does(capsys, somewhere):
+    run(capsys, "sweep", *QUICK, "--rule", "il-prox", "--vary", "eps=0.1,1", "inference.step-size=0.01,0.02",
+        "--learning-rate", "2", "--seeds", "1", "--group-size", "1", "--folder", "s")  # fmt: skip
+    members = Study.from_json((somewhere / "s" / "results.json").read_text()).numbers["members"]
+    assert [m["numbers"] for m in members] == [
+        {"eps": eps, "inference.step_size": size} for eps in (0.1, 1.0) for size in (0.01, 0.02)
+    ]
+    run(capsys, "train", *QUICK, "--rule", "il-prox", "--set", "eps=1", "inference.step-size=0.02",
+        "--learning-rate", "2", "--folder", "t")  # fmt: skip
+    records = [json.loads(line) for line in (somewhere / "t" / "metrics.jsonl").read_text().splitlines()]
+    assert members[3]["records"][-1]["test_loss"] == pytest.approx(records[-1]["test_loss"], rel=1e-4)
+    assert members[0]["records"][-1]["test_loss"] != pytest.approx(records[-1]["test_loss"], rel=1e-3)
+
+
+def test_reproduce_lists_its_experiments(capsys):
+    printed = run(capsys, "reproduce").out
+    assert "il-theory/stability" in printed
+    assert all(name in printed for name in EXPERIMENTS)
 
 
 def test_inference_settings_reach_the_rules_that_settle(capsys, somewhere):

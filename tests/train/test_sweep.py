@@ -152,8 +152,9 @@ class Interrupted(Exception):
     pass
 
 
-def test_an_interrupted_sweep_resumes_to_the_same_end(tmp_path):
-    settings = STEPS | {"group_size": 2, "checkpoint_seconds": 0.0}
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_an_interrupted_sweep_resumes_to_the_same_end(tmp_path, seconds):
+    settings = STEPS | {"group_size": 2, "checkpoint_seconds": seconds}
     grid = {"learning_rate": [0.01, 1e30, 0.1]}
     whole = sweep(sgd, build, digits(), grid, seeds=2, folder=tmp_path / "whole", **settings)
 

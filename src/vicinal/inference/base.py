@@ -81,7 +81,8 @@ def conclude(
     Returns:
         The end of inference, with its result codes and energies.
     """
-    before, energies = total(problem.energies(start)), problem.energies(values)
+    # With the weights of one energy at both ends: a proximal output changes its own along the way.
+    before, energies = total(problem.energies(start, gain_at=values)), problem.energies(values)
     after = total(energies)
     finite = jnp.isfinite(after) & (jnp.isfinite(largest(values)) if values else True)
     if stuck is not None:

@@ -82,15 +82,18 @@ class Problem(eqx.Module):
         (feedback,) = back((errors.output, errors.vertices))
         return feedback, errors.vertices, errors
 
-    def energies(self, values: Values) -> dict[str, Float[Array, " batch"]]:
-        """The energy of each vertex, and of `"output"`, per example."""
+    def energies(self, values: Values, gain_at: Values | None = None) -> dict[str, Float[Array, " batch"]]:
+        """The energy of each vertex, and of `"output"`, per example.
+
+        A proximal output weighs the loss by what enters it: `gain_at` says at which values, `values` by default.
+        """
         output, predictions = self.predict(values)
         energies = {
             name: gaussian(value, predictions[name], precision_of(self.precision, name, value))
             for name, value in values.items()
         }
         loss = jax.vmap(self.loss)(output, self.y)
-        return energies | {OUTPUT: self.gain(values, loss) * loss}
+        return energies | {OUTPUT: self.gain(values if gain_at is None else gain_at, loss) * loss}
 
     def gain(self, values: Values, like: Array) -> Float[Array, " batch"]:
         """How much of the loss counts for each example: what `nudge` and `proximal` make of it."""

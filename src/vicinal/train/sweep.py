@@ -155,6 +155,7 @@ def sweep(
     every = plan.steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
     waves = plan.waves(free_bytes(plan.devices) if memory is None else memory)
     files = SweepFiles(folder, resume, plan.description, waves)
+    waves = files.waves
     size = files.group_size if group_size is None else at_least_one("group_size", group_size)
     chosen = plan.calibrate(waves[0]) if size is None else plan.fleet(len(waves[0]), size)
     ready = time.monotonic()
@@ -166,7 +167,13 @@ def sweep(
             files.restore(i, wave, total)
             loop = _Loop(plan, wave, ids, total, every, files, on_record)
             while loop.goes_on:
-                loop.advance()
+                mark = wave.mark()
+                try:
+                    loop.advance()
+                except BaseException:  # the steps count once their records are written
+                    wave.back_to(mark)
+                    files.save(i, wave)
+                    raise
                 files.save(i, wave, unless_within=checkpoint_seconds)
                 shown.update(i * total + loop.step, loop.loss, loop.accuracy, loop.rate)
             files.save(i, wave)

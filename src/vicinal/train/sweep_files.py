@@ -1,5 +1,6 @@
 """The folder of a sweep: a log of all members, and a checkpoint of each wave."""
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ class SweepFiles:
         waves: The members of each wave.
 
     Attributes:
+        waves: The members of each wave: those of the sweep to resume, else as given.
         group_size: That of the sweep to resume, or None: with another one the sums would round otherwise.
 
     Raises:
@@ -35,14 +37,14 @@ class SweepFiles:
         if folder is None and resume:
             raise ValueError("expected the folder of the sweep to resume, got folder=None")
         self._folder = None if folder is None else Path(folder)
-        self._description = json.loads(json.dumps(description)) | {"waves": [len(ids) for ids in waves]}
-        self._waves = waves
+        self._description = json.loads(json.dumps(description))
+        self.waves = waves
         self._log = JSONLog(None)
         self._saved_at, self._saved = time.monotonic(), {}
         self.group_size: int | None = None
         if self._folder is None:
             return
-        there = [self._path(i) for i in range(len(waves)) if self._path(i).exists()]
+        there = sorted(self._folder.glob("wave-*.npz"))
         log = self._folder / METRICS
         if not resume and (there or (log.exists() and log.stat().st_size)):
             raise ValueError(
@@ -56,11 +58,12 @@ class SweepFiles:
                         f"expected the {name.replace('_', ' ')} of the sweep in {str(folder)!r}, got others; "
                         "resume with its own settings, or choose another folder"
                     )
-            self.group_size = found["group_size"]
+            self.group_size, sizes = found["group_size"], found["waves"]
+            starts = [0, *itertools.accumulate(sizes)]
+            self.waves = [range(start, start + size) for start, size in zip(starts, sizes, strict=False)]
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._keep(
-            log, {i: checkpoint.read_metadata(self._path(i)) for i in range(len(waves)) if self._path(i).exists()}
-        )
+        paths = {i: self._path(i) for i in range(len(self.waves))}
+        self._keep(log, {i: checkpoint.read_metadata(path) for i, path in paths.items() if path.exists()})
 
     def __enter__(self) -> Self:
         self._log = JSONLog(None if self._folder is None else self._folder / METRICS)
@@ -98,6 +101,7 @@ class SweepFiles:
         if self._folder is None or self._saved.get(i) == steps or time.monotonic() - self._saved_at < unless_within:
             return
         metadata = self._description | {
+            "waves": [len(ids) for ids in self.waves],
             "live": wave.live.tolist(),
             "steps": steps,
             "group_size": wave.fleet.layout.size,
@@ -116,7 +120,7 @@ class SweepFiles:
         known = {
             member: (step, live)
             for i, metadata in found.items()
-            for member, step, live in zip(self._waves[i], metadata["steps"], metadata["live"], strict=True)
+            for member, step, live in zip(self.waves[i], metadata["steps"], metadata["live"], strict=True)
         }
         records = read(log)
 

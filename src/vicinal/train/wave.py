@@ -1,5 +1,7 @@
 """The members of a sweep that are under way together: their states, and who has stopped."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -35,16 +37,12 @@ class Wave:
 
     def load(self, stacked: PyTree, live: np.ndarray) -> None:
         """Takes the states that `stacked` gave, with these members live."""
-        rows = self.fleet.layout.rows
+        rows = np.minimum(np.arange(self.fleet.layout.rows), self.members - 1)
+        self.held = self.fleet.spread(_take((stacked, *self._given), rows))
         self._row = np.arange(self.members)
-        self._live = np.zeros(rows, bool)
+        self._live = np.zeros(len(rows), bool)
         self._live[: self.members] = live
-        self.held = stacked, *self._given
-        self._gather(np.minimum(np.arange(rows), self.members - 1))
         self._balance()
-
-    def _gather(self, rows: np.ndarray) -> None:
-        self.held = self.fleet.spread(_take(self.held, rows))
 
     @property
     def live(self) -> np.ndarray:
@@ -55,19 +53,29 @@ class Wave:
         """Takes `count` steps from batch `index` on with each live member, or as many as leave its numbers finite."""
         start = self.held
         new, good = self.fleet.advance(start, np.where(self._busy(), count, 0), orders, index)
-        self.held = self._select(self._live & good, new, start[0]), *start[1:]
-        broken = self._live & ~good
+        arrays, broken = self._select(self._live & good, new, start[0]), self._live & ~good
         if broken.any():
-            self._freeze(start, broken, orders, index, count)
-            self._live = self._live & ~broken
+            arrays = self._freeze(arrays, start, broken, orders, index, count)
+        self.held, self._live = (arrays, *start[1:]), self._live & good
+        if broken.any():
             self._balance()
+
+    def mark(self) -> Any:
+        """Where the wave is, for `back_to`."""
+        return self.held, self._live, self._row
+
+    def back_to(self, mark: Any) -> None:
+        """Undoes what was done since `mark`."""
+        self.held, self._live, self._row = mark
 
     def seconds_per_step(self, orders: Array) -> float:
         """How long a step of all members takes."""
         return self.fleet.seconds_per_step(self.held, orders)
 
-    def _freeze(self, start: PyTree, broken: np.ndarray, orders: Array, index: int, count: int) -> None:
-        """Puts each broken row at its last good state, found by bisection, in all groups at once.
+    def _freeze(
+        self, arrays: PyTree, start: PyTree, broken: np.ndarray, orders: Array, index: int, count: int
+    ) -> PyTree:
+        """`arrays` with each broken row at its last good state, found by bisection, in all groups at once.
 
         The rows of a group take the same number of steps, so a group with several broken rows finds them in turn.
         """
@@ -82,7 +90,8 @@ class Wave:
                 better = (middle > 0) & finite[row]
                 good, bad = np.where(better, middle, good), np.where((middle > 0) & ~better, middle, bad)
                 chosen = np.isin(np.arange(len(broken)), row[better])
-                self.held = self._select(chosen, new, self.held[0]), *self.held[1:]
+                arrays = self._select(chosen, new, arrays)
+        return arrays
 
     def _balance(self) -> None:
         """Packs the live rows into as few groups as possible, as many on each device, if that makes a chunk shorter."""
@@ -95,9 +104,8 @@ class Wave:
         for device in range(layout.devices):
             own = list(live[device :: layout.devices])
             rows += own + [rest.pop() for _ in range(layout.groups * layout.size - len(own))]
-        self._gather(np.array(rows))
-        self._live = self._live[rows]
-        self._row = np.argsort(rows)[self._row]
+        held = self.fleet.spread(_take(self.held, np.array(rows)))
+        self.held, self._live, self._row = held, self._live[rows], np.argsort(rows)[self._row]
 
     def _busy(self) -> np.ndarray:
         """Whether each group has a live row."""

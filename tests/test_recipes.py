@@ -1,0 +1,113 @@
+"""Recipes: the papers' settings arrive where they should, and every number can be set."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vicinal as vc
+from vicinal.recipes import RECIPES, recipe
+from vicinal.settings import InferenceSettings, TaskSettings, assignment
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_learns_and_is_documented(name):
+    chosen = recipe(name)
+    rule, optimizer = chosen.make(learning_rate=10 * chosen.learning_rate if "adam" in name else None)
+    model = vc.nn.MLP((4, 8, 3), vertex_at="pre", key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (30, 4))
+    y = jnp.argmax(x[:, :3], axis=1)
+    run = vc.train.fit(
+        rule, model, optimizer, (x, y), key=jax.random.key(2), epochs=30, batch_size=1, progress=False, test=(x, y)
+    )
+    assert run.stopped is None
+    assert run.records[-1]["test_loss"] < run.records[0]["test_loss"]
+    assert f"--rule {name}" in chosen.example
+    assert chosen.citation.count("@") == len(chosen.references) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "step_size", "pull", "rate", "eps"),
+    [("il-prox", 25, 0.015, 1.0, 5.0, 0.25), ("il-prox-fast", 12, 0.025, 0.0, 3.0, 0.25)],
+)
+def test_settings_of_the_proximal_recipes(name, steps, step_size, pull, rate, eps):
+    rule, _ = recipe(name).make()
+    settle = rule.inference
+    assert settle.steps == steps
+    assert (float(settle.step_size), float(settle.pull)) == pytest.approx((step_size, pull))
+    assert (float(rule.proximal.learning_rate), float(rule.proximal.eps)) == pytest.approx((rate, eps))
+
+
+def test_the_update_of_il_prox_by_hand(x64):
+    """The learning rate acts through the output alone, and eps in the output and in the step alike."""
+    rate, eps = 0.7, 0.3
+    rule, optimizer = recipe("il-prox").make(vc.losses.squared_error, rate, eps=eps)
+    model = vc.nn.Linear(3, 2, key=jax.random.key(0))
+    x, y = jnp.array([[1.0, -2.0, 0.5]]), jnp.array([[0.2, 1.0]])
+    graph = vc.capture(model, x[0])
+    after, *_ = rule.step(graph, optimizer, model, optimizer.init(model), (), x, y)
+    n = float(jnp.sum(x**2)) + 1 + eps
+    prediction = np.asarray(model.weight) @ x[0] + np.asarray(model.bias)
+    held = (prediction + rate * n * y[0]) / (1 + rate * n)
+    np.testing.assert_allclose(after.weight - model.weight, np.outer(held - prediction, x[0]) / n, rtol=1e-12)
+    np.testing.assert_allclose(after.bias - model.bias, (held - prediction) / n, rtol=1e-12)
+
+
+def test_bp_prox_is_backpropagation_of_the_softened_target_over_the_norms(x64):
+    rate, eps = 2.0, 0.1
+    rule, optimizer = recipe("bp-prox").make(learning_rate=rate, eps=eps)
+    model = vc.nn.MLP((3, 4, 2), activation="tanh", vertex_at="pre", key=jax.random.key(0))
+    x, y = jnp.array([[1.0, -2.0, 0.5]]), jnp.array([1])
+    graph = vc.capture(model, x[0])
+    after, *_ = rule.step(graph, optimizer, model, optimizer.init(model), (), x, y)
+    rates = jnp.tanh(model.layers[0](x[0]))
+    norms = [float(jnp.sum(a**2)) + 1 + eps for a in (x[0], rates)]
+    probabilities = jax.nn.softmax(model.layers[1](rates))
+    target = (probabilities + rate * norms[1] * jax.nn.one_hot(1, 2)) / (1 + rate * norms[1])
+    gradient = jax.grad(lambda m: -jnp.sum(target * jax.nn.log_softmax(m(x[0]))))(model)
+    for i, norm in enumerate(norms):
+        np.testing.assert_allclose(
+            after.layers[i].weight - model.layers[i].weight, -gradient.layers[i].weight / norm, rtol=1e-10
+        )
+
+
+def test_any_number_can_be_set_and_traced():
+    rule, _ = recipe("il").make(**{"inference.step_size": 0.3, "nudge": 0.5, "inference.momentum": 0.4, "b1": 0.8})
+    assert float(rule.inference.step_size) == pytest.approx(0.3)
+    assert float(rule.inference.momentum) == pytest.approx(0.4)
+    assert float(rule.nudge) == 0.5
+    traced = jax.jit(lambda pull: recipe("il").make(**{"inference.pull": pull})[0].inference.pull + 1)
+    assert float(traced(0.25)) == 1.25
+
+
+@pytest.mark.parametrize(
+    "path", ["inference.steps", "inference", "nothing", "loss", "proximal.eps", "inference.pull.x"]
+)
+def test_what_is_no_number_is_refused(path):
+    with pytest.raises(
+        ValueError, match=r"expected a number of il-prox among learning_rate, eps, .*inference.step_size"
+    ):
+        recipe("il-prox").make(**{path: 1.0})
+
+
+def test_settings_reach_the_recipe():
+    settings = TaskSettings(set=("eps=0.5", "inference.step-size=0.1"), inference=InferenceSettings(output_norm="sum"))
+    rule, _ = settings.make("il-prox")["il-prox"]
+    assert float(rule.proximal.eps) == 0.5
+    assert rule.proximal.norm == "sum"
+    assert float(rule.inference.step_size) == pytest.approx(0.1)
+    rule, _ = settings.make("il-prox", eps=2.0)["il-prox"]
+    assert float(rule.proximal.eps) == 2.0
+    softened, _ = TaskSettings(inference=InferenceSettings(output_norm="sum")).make("bp-prox")["bp-prox"]
+    assert softened.proximal.norm == "sum"
+
+
+@pytest.mark.parametrize("word", ["eps", "eps=", "eps=a", "eps=1,,2"])
+def test_assignments_must_hold_numbers(word):
+    with pytest.raises(ValueError, match="expected NAME=VALUE"):
+        assignment(word)
+
+
+def test_one_value_where_one_is_needed():
+    with pytest.raises(ValueError, match="expected one value of eps, got 2; `vicinal sweep` varies numbers"):
+        TaskSettings(set=("eps=1,2",)).make("il-prox")
