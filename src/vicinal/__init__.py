@@ -7,6 +7,7 @@ from vicinal import (
     losses as losses,
     nn as nn,
     optim as optim,
+    recipes as recipes,
     rules as rules,
     testing as testing,
     train as train,
