@@ -1,6 +1,8 @@
 """Strict mode for every test: dtype and rank promotion are errors, and there are two (fake) devices."""
 
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
@@ -12,6 +14,22 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """All processes of a run share what they compile: the same programs come up in many tests."""
+    if not hasattr(config, "workerinput"):  # the process that starts the others, which inherit its environment
+        config.compiled = tempfile.mkdtemp(prefix="vicinal-compiled-")
+        os.environ |= {
+            "JAX_COMPILATION_CACHE_DIR": config.compiled,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "compiled"):
+        shutil.rmtree(config.compiled, ignore_errors=True)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from vicinal.report import Study
 from vicinal.reproduce import EXPERIMENTS, experiment, reproduce
+from vicinal.reproduce.runs import ahead, verdict
 
 
 @functools.cache
@@ -112,6 +113,22 @@ def test_paths(study):
         gradient = np.median(rules["BP-SGD"]["loss, scaled"])
         for name, found in rules.items():
             assert np.median(found["loss, scaled"]) <= 1.05 * gradient, (stage, name)
+
+
+def test_a_verdict_needs_more_than_chance():
+    assert ahead([1.0, 1.1, 1.2], [0.5, 0.6, 0.7]) == 1
+    assert ahead([0.5, 0.6, 0.7], [1.0, 1.1, 1.2]) == -1
+    assert ahead([1.0, 0.4, 1.2], [0.5, 0.9, 0.9]) == 0  # the interval of the differences holds 0
+    assert ahead([1.0], [0.0]) == 0
+    assert ahead([1.0, np.nan, 1.2], [0.5, 0.6, 0.7]) == 0
+    said = {
+        (1, 1): "holds",
+        (1, 0): "holds in part",
+        (1, -1): "holds in part",
+        (0, -1): "does not hold",
+        (0, 0): "open",
+    }
+    assert {found: verdict(found) for found in said} == said
 
 
 def test_an_experiment_needs_a_folder_of_its_own(tmp_path):

@@ -10,6 +10,7 @@ import optax
 
 from vicinal.analysis import displacement, measure_path, path_of
 from vicinal.recipes import recipe
+from vicinal.report import mean_interval
 from vicinal.rules import Rule
 from vicinal.settings import ModelSettings, TaskSettings
 from vicinal.task import Task
@@ -142,6 +143,29 @@ def at_step(member: Member, quantity: str, step: int) -> float:
 def first_step(member: Member, quantity: str, reached: Callable[[float], bool]) -> float:
     """The first recorded step at which a quantity meets a condition; NaN if it never does."""
     return next((float(record["step"]) for record in member.records if reached(record.get(quantity, np.nan))), np.nan)
+
+
+def ahead(ours: Sequence[float], theirs: Sequence[float]) -> int:
+    """Whether paired numbers (of the same seeds: the same first weights and batches) are larger, beyond chance.
+
+    Returns:
+        1 if the 95 % interval of the mean difference lies above 0, -1 if below; 0 if it holds 0, or is not known (fewer
+        than two seeds, or one without a number).
+    """
+    differences = np.subtract(ours, theirs)
+    mean, half = mean_interval(differences.tolist())
+    if np.any(np.isnan(differences)) or half is None or abs(mean) <= half:
+        return 0
+    return 1 if mean > 0 else -1
+
+
+def verdict(comparisons: Sequence[int]) -> str:
+    """The verdict on a claim from comparisons, each 1 where it is borne out, -1 where it is contradicted."""
+    if all(found > 0 for found in comparisons):
+        return "holds"
+    if any(found > 0 for found in comparisons):
+        return "holds in part"
+    return "does not hold" if any(found < 0 for found in comparisons) else "open"
 
 
 def plain(members: Sequence[Member]) -> list[dict[str, Any]]:

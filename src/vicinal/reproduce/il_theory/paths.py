@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from vicinal.analysis import CONCATENATED, descent_alignment, function_change, norms, update
 from vicinal.losses import softmax_cross_entropy
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
-from vicinal.reproduce.runs import Scale, Variant, classification, first_step, plain, train
+from vicinal.reproduce.runs import Scale, Variant, ahead, classification, first_step, plain, train, verdict
 from vicinal.rules import ImplicitSGD
 from vicinal.sweeping import curve, interval_text, last
 from vicinal.task import Task
@@ -36,7 +36,7 @@ def paths(scale: Scale) -> Study:
         for v in _VARIANTS
     }
     stages = _stages(scale, task, steps)
-    examples = scale.pick(20, 100)
+    examples = scale.pick(20, 50)
     scale.say(f"change of the function, on {examples} examples at {len(stages)} stages of training")
     changes = {stage: _changes(task, model, examples) for stage, model in stages.items()}
     return Study(
@@ -49,6 +49,7 @@ def paths(scale: Scale) -> Study:
         differences=[
             *(["The digits and a smaller network stand in for MNIST."] if scale.quick else []),
             "The path is the sum of the norms of all updates; the published code sums those of every fiftieth.",
+            "Implicit SGD is solved by L-BFGS, which at the kinks of ReLU stops short of the optimum.",
             "The paper gives BP-prox no learning rate of its own outside the study of stability; here that of IL-prox.",
         ],
         sections=[
@@ -220,30 +221,37 @@ def _length_panel(done: dict[str, Sweep]) -> Panel:
 
 
 def _shorter(done: dict[str, Sweep]) -> Claim:
-    """Compares path lengths at the lowest level that both rules reach with every seed."""
-    reached = {name: {level: float(np.mean(_lengths_at(s, level))) for level in _LEVELS} for name, s in done.items()}
-    words, won, compared = [], 0, 0
+    """Compares path lengths, seed by seed, at the lowest level that both rules reach with every seed."""
+    words, found = [], []
+    theirs = {level: _lengths_at(done["BP-SGD"], level) for level in _LEVELS}
     for name in ("IL-SGD", "IL-prox"):
-        common = [v for v in _LEVELS if not np.isnan(reached[name][v]) and not np.isnan(reached["BP-SGD"][v])]
+        ours = {level: _lengths_at(done[name], level) for level in _LEVELS}
+        common = [v for v in _LEVELS if not np.any(np.isnan(ours[v])) and not np.any(np.isnan(theirs[v]))]
         if not common:
             words.append(f"{name} and BP-SGD reach no common test loss")
             continue
         level = min(common)
-        ours, theirs = reached[name][level], reached["BP-SGD"][level]
-        compared, won = compared + 1, won + (ours < theirs)
-        words.append(f"to a test loss of {level:g} {name} takes a path of {ours:.3g}, BP-SGD of {theirs:.3g}")
-    verdict = "open" if not compared else "holds" if won == 2 else "holds in part" if won else "does not hold"
+        found.append(ahead(theirs[level], ours[level]))
+        told = {1: "shorter", 0: "not told apart", -1: "longer"}[found[-1]]
+        words.append(
+            f"to a test loss of {level:g} {name} takes a path of {np.mean(ours[level]):.3g}, BP-SGD of "
+            f"{np.mean(theirs[level]):.3g} ({told}, seed by seed, at 95 %)"
+        )
     return Claim(
-        "Inference learning takes a shorter path to a minimum than backpropagation.", "; ".join(words) + ".", verdict
+        "Inference learning takes a shorter path to a minimum than backpropagation.",
+        "; ".join(words) + ".",
+        verdict(found) if found else "open",
     )
 
 
 def _larger(changes: dict[str, Any]) -> Claim:
-    words, won = [], 0
+    words, found = [], []
     for stage, rules in changes.items():
-        ratios = {name: _median(found, "output, as taken") for name, found in rules.items()}
-        losses = {name: _median(found, "loss, as taken") for name, found in rules.items()}
-        won += min(ratios["IL-SGD"], ratios["IL-prox"]) > ratios["BP-SGD"]
+        ratios = {name: _median(rows, "output, as taken") for name, rows in rules.items()}
+        losses = {name: _median(rows, "loss, as taken") for name, rows in rules.items()}
+        found += [
+            ahead(rules[n]["output, as taken"], rules["BP-SGD"]["output, as taken"]) for n in ("IL-SGD", "IL-prox")
+        ]
         words.append(
             f"{stage}: output {ratios['IL-SGD']:.3g} (IL-SGD), {ratios['IL-prox']:.3g} (IL-prox), "
             f"{ratios['BP-SGD']:.3g} (BP-SGD); loss {losses['IL-SGD']:.3g}, {losses['IL-prox']:.3g}, "
@@ -251,16 +259,17 @@ def _larger(changes: dict[str, Any]) -> Claim:
         )
     return Claim(
         "Per unit of weight change, an update of inference learning has a larger effect on the output.",
-        f"Change per unit of weight change, medians: {'. '.join(words)}.",
-        "holds" if won == len(changes) else "holds in part" if won else "does not hold",
+        f"Change per unit of weight change, medians over examples: {'. '.join(words)}. For a small update no direction "
+        "lowers the loss more than the gradient, so what can be larger is the effect of updates that are not small.",
+        verdict(found),
     )
 
 
 def _straight(changes: dict[str, Any]) -> Claim:
-    words, won = [], 0
+    words, found = [], []
     for stage, rules in changes.items():
-        angle = {name: _median(found, "angle, as taken") for name, found in rules.items()}
-        won += max(angle["IL-SGD"], angle["IL-prox"]) < angle["BP-SGD"]
+        angle = {name: _median(rows, "angle, as taken") for name, rows in rules.items()}
+        found += [ahead(rules["BP-SGD"]["angle, as taken"], rules[n]["angle, as taken"]) for n in ("IL-SGD", "IL-prox")]
         words.append(
             f"{stage} {angle['IL-SGD']:.1f}° (IL-SGD), {angle['IL-prox']:.1f}° (IL-prox), "
             f"{angle['BP-SGD']:.1f}° (BP-SGD)"
@@ -268,7 +277,7 @@ def _straight(changes: dict[str, Any]) -> Claim:
     return Claim(
         "An update of inference learning moves the output more nearly along its steepest descent (toy figure).",
         f"Angle between the output's change and the steepest descent of the loss in it, medians: {'; '.join(words)}.",
-        "holds" if won == len(changes) else "holds in part" if won else "does not hold",
+        verdict(found),
     )
 
 
