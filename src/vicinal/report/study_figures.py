@@ -81,7 +81,7 @@ def draw_panel(panel: Panel, styles: Mapping[str, LineStyle], *, identifier: str
     def paint(axes: "Axes") -> None:
         values = [value for band in bands.values() for row in band for value in row]
         place_points(axes, below, [x for series in panel.series for x in series.x], logarithmic=panel.log_x)
-        scale_values(axes, values, logarithmic=panel.log_y)
+        scale_values(axes, values, logarithmic=panel.log_y, decades=80)  # all that single precision can hold
         if all(math.isnan(value) for value in values):
             axes.set_yticks([])
         axes.set_title(above, fontsize=11, fontweight="normal", color=MUTED)

@@ -170,9 +170,11 @@ def _accuracies(done: dict[str, Sweep]) -> Table:
             members = by_rate[rate]
             lost = sum(member.stopped is not None for member in members)
             text = interval_text([last(member, "test_accuracy") for member in members], 100.0)
-            row.append(f"{text or 'none'}{f' ({lost} of {len(members)} diverged)' if lost else ''}")
+            row.append("diverged" if text is None else f"{text}, {lost} lost" if lost else text)
         rows.append(row)
-    title = "Test accuracy at the end, in %, at each learning rate (mean over seeds ± half a 95 % interval)"
+    title = (
+        "Test accuracy at the end, in %, at each learning rate (mean over seeds ± half a 95 % interval; lost: diverged)"
+    )
     return Table(title, ["rule", *(f"{rate:g}" for rate in RATES)], rows)
 
 
