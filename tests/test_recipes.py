@@ -96,8 +96,10 @@ def test_settings_reach_the_recipe():
     assert float(rule.proximal.eps) == 0.5
     assert rule.proximal.norm == "sum"
     assert float(rule.inference.step_size) == pytest.approx(0.1)
-    rule, _ = settings.make("il-prox", eps=2.0)["il-prox"]
+    rule, _ = TaskSettings().make("il-prox", eps=2.0)["il-prox"]
     assert float(rule.proximal.eps) == 2.0
+    with pytest.raises(ValueError, match="expected eps in one place"):
+        settings.make("il-prox", eps=2.0)
     softened, _ = TaskSettings(inference=InferenceSettings(output_norm="sum")).make("bp-prox")["bp-prox"]
     assert softened.proximal.norm == "sum"
 

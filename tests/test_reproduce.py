@@ -23,7 +23,7 @@ def study(request, tmp_path_factory):
     found = run(name, folder)
     assert Study.from_json((folder / "results.json").read_text()) == found
     assert "<html" in (folder / "report.html").read_text()
-    assert json.loads((folder / "config.json").read_text())["experiment"] == name
+    assert json.loads((folder / "config.json").read_text()) == {"experiment": name, "quick": True, "seeds": 1}
     assert found.claims
     assert found.differences
     assert all(section.tables or section.panels for section in found.sections)
@@ -133,8 +133,10 @@ def test_a_verdict_needs_more_than_chance():
 
 def test_an_experiment_needs_a_folder_of_its_own(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="expected a folder without a run"):
-        reproduce("il-theory/online", tmp_path, quick=True)
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="expected a folder without a run"):
+            reproduce("il-theory/online", tmp_path, quick=True, resume=resume)
+    assert (tmp_path / "config.json").read_text() == "{}"
 
 
 def test_the_full_experiments_say_which_data_they_need(tmp_path, monkeypatch):

@@ -24,3 +24,10 @@ def check(name: str, value: Any, holds: Callable[[np.ndarray], Any], words: str)
     known = isinstance(value, jax.Array | np.ndarray | float | int) and not isinstance(value, jax.core.Tracer)
     if known and not np.all(holds(np.asarray(value))):
         raise ValueError(f"expected {name} {words}, got {np.asarray(value).tolist()}")
+
+
+def weakened(value: Array) -> Array:
+    """The array marked as weakly typed, as a Python number is; unchanged where JAX has no weak type of that dtype."""
+    weak = jnp.broadcast_to(jnp.asarray(value.dtype.type(0).item()), value.shape)
+    # Assignment by index keeps the weak type of its left side, and moves bits without arithmetic.
+    return weak.at[...].set(value) if weak.dtype == value.dtype else value

@@ -19,7 +19,7 @@ from vicinal.graph import Graph
 from vicinal.recipes import recipe
 from vicinal.report import Comparison, Curve, RuleResult, write_page
 from vicinal.rules import Backprop, InferenceLearning, Rule
-from vicinal.settings import TaskSettings, write_config
+from vicinal.settings import TaskSettings, kept_config
 from vicinal.task import Task
 from vicinal.train import Run, fit, keys_of
 
@@ -86,11 +86,11 @@ def compare(
     task = _Runs(settings, settings.rules, settings.evaluate_every)
     if task.evaluate_every is None:
         task.evaluate_every = max(1, len(task.data.x_train) // settings.batch_size // 4)
-    write_config(folder, settings)
     runs: dict[str, list[Run]] = {name: [] for name in settings.rules}
-    for name, seed in itertools.product(settings.rules, range(settings.seeds)):
-        say(f"{name}, seed {seed + 1} of {settings.seeds}")
-        runs[name].append(task.run(name, seed, folder / f"{name}-seed{seed}", resume, progress))
+    with kept_config(folder, settings):
+        for name, seed in itertools.product(settings.rules, range(settings.seeds)):
+            say(f"{name}, seed {seed + 1} of {settings.seeds}")
+            runs[name].append(task.run(name, seed, folder / f"{name}-seed{seed}", resume, progress))
     return task.report(runs, folder, command)
 
 
@@ -118,8 +118,8 @@ def train(
         ValueError: If the settings do not fit the data, the rule is unknown, or the folder holds another run.
     """
     task = _Runs(settings, (settings.rule,), settings.evaluate_every, settings.seed)
-    write_config(Path(folder), settings)
-    run = task.run(settings.rule, settings.seed, Path(folder), resume, progress)
+    with kept_config(Path(folder), settings):
+        run = task.run(settings.rule, settings.seed, Path(folder), resume, progress)
     return task.report({settings.rule: [run]}, Path(folder), command)
 
 

@@ -70,9 +70,13 @@ class Recipe:
         """
         own = {name: numbers.pop(name) for name in self.numbers if name in numbers}
         rule, optimizer = self.build(loss, self.learning_rate if learning_rate is None else learning_rate, **own)
+        return self.with_numbers(rule, **numbers), optimizer
+
+    def with_numbers(self, rule: Rule, **numbers: ArrayLike) -> Rule:
+        """The rule with numbers replaced, by their paths."""
         for path, value in numbers.items():
             rule = _replaced(self, rule, path, path.split("."), value)
-        return rule, optimizer
+        return rule
 
     @property
     def numbers(self) -> tuple[str, ...]:

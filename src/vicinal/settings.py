@@ -1,8 +1,10 @@
 """What a run is made of, as plain data: what the command line reads and `config.json` keeps."""
 
+import contextlib
 import dataclasses
 import json
 import math
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +12,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal import losses, nn
 from vicinal.data import Dataset, load
-from vicinal.files import write_text_atomically
+from vicinal.files import write_atomically, write_text_atomically
+from vicinal.inference import Simultaneous
 from vicinal.recipes import Made, recipe
 from vicinal.rules import InferenceLearning, Rule
 
@@ -132,9 +135,13 @@ class InferenceSettings:
     output_norm: Literal["example", "mean", "sum"] | None = None
     """Over what a proximal output takes its presynaptic norm; sum over the batch is the slip of published code."""
 
+    def given(self) -> dict[str, Any]:
+        """What is set here, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
     def apply(self, rule: Rule) -> Rule:
         """The rule with what is set here in place of its own; what it does not read is left out."""
-        chosen = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        chosen = self.given()
         norm = chosen.pop("output_norm", None)
         if norm is not None and getattr(rule, "proximal", None) is not None:
             rule = dataclasses.replace(rule, proximal=dataclasses.replace(rule.proximal, norm=norm))  # type: ignore
@@ -198,20 +205,37 @@ class TaskSettings:
         return made
 
     def _make(self, name: str, varied: dict[str, float]) -> Made:
-        numbers: dict[str, Any] = {"learning_rate": self.learning_rate, **self._numbers(), **varied}
-        rate = numbers["learning_rate"]
+        numbers: dict[str, Any] = self._numbers(varied) | varied
+        rate = numbers.pop("learning_rate", self.learning_rate)
         if isinstance(rate, int | float) and not 0 <= rate < math.inf:
             raise ValueError(f"expected a learning rate of at least 0, got {rate}")
         default = "sigmoid_cross_entropy" if self.model.reconstructs else "softmax_cross_entropy"
-        rule, optimizer = recipe(name).make(getattr(losses, self.loss or default), **numbers)
-        return self.inference.apply(rule), optimizer
+        chosen, loss = recipe(name), getattr(losses, self.loss or default)
+        own = {n: numbers.pop(n) for n in chosen.numbers if n in numbers}
+        rule, optimizer = chosen.make(loss, learning_rate=rate, **own)
+        return chosen.with_numbers(self.inference.apply(rule), **numbers), optimizer
 
-    def _numbers(self) -> dict[str, float]:
-        numbers = dict(assignment(word) for word in self.set)
-        for name, values in numbers.items():
+    def _numbers(self, varied: Collection[str]) -> dict[str, float]:
+        """What `set` says.
+
+        Raises:
+            ValueError: If a number is given in two places, or as no single value.
+        """
+        given = [*varied, *(f"inference.{n}" if n in _SETTLING else n for n in self.inference.given())]
+        given += ["learning_rate"] * (self.learning_rate is not None)
+        numbers = {}
+        for name, values in map(assignment, self.set):
             if len(values) != 1:
                 raise ValueError(f"expected one value of {name}, got {len(values)}; `vicinal sweep` varies numbers")
-        return {name: value for name, (value,) in numbers.items()}
+            numbers[name] = values[0]
+            given.append(name)
+        for name in given:
+            if given.count(name) > 1:
+                raise ValueError(f"expected {name} in one place, got it in {given.count(name)}; leave the others out")
+        return numbers
+
+
+_SETTLING = {field.name for field in dataclasses.fields(Simultaneous)}
 
 
 def assignment(word: str) -> tuple[str, list[float]]:
@@ -231,10 +255,36 @@ def assignment(word: str) -> tuple[str, list[float]]:
         raise ValueError(f"expected NAME=VALUE or NAME=VALUE,VALUE,... with numbers, got {word!r}") from None
 
 
-def write_config(folder: Path, settings: Any) -> None:
-    """Writes resolved settings into a run's folder."""
+@contextlib.contextmanager
+def kept_config(folder: Path, settings: Any) -> Iterator[None]:
+    """Keeps resolved settings in a run's folder; if the run is refused, the folder is as it was.
+
+    Args:
+        folder: Of the run; made if missing.
+        settings: A dataclass, or plain data.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    path, content = folder / CONFIG, dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else settings
+    before, made = path.read_bytes() if path.exists() else None, not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / CONFIG, json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+    write_text_atomically(path, json.dumps(content, indent=2) + "\n")
+    try:
+        yield
+    except Exception:
+        if before is not None:
+            write_atomically(path, before)
+        elif all(entry == path or _is_empty(entry) for entry in folder.iterdir()):  # nothing was begun
+            for entry in folder.iterdir():
+                entry.rmdir() if entry.is_dir() else entry.unlink()
+            if made:
+                folder.rmdir()
+        raise
+
+
+def _is_empty(entry: Path) -> bool:
+    return not any(entry.iterdir()) if entry.is_dir() else entry.stat().st_size == 0
 
 
 def read_config(folder: Path, kind: type) -> Any:

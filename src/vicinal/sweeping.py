@@ -12,7 +12,7 @@ from vicinal.environment import environment, now
 from vicinal.files import write_text_atomically
 from vicinal.recipes import recipe
 from vicinal.report import Panel, Section, Series, Study, Table, mean_interval, write_study
-from vicinal.settings import TaskSettings, assignment, write_config
+from vicinal.settings import TaskSettings, assignment, kept_config
 from vicinal.task import Task
 from vicinal.train import Member, Sweep, sweep
 
@@ -53,8 +53,8 @@ class SweepSettings(TaskSettings):
         if self.learning_rate is not None and "learning_rate" in grid:
             raise ValueError("expected either one learning rate or several to try, got both")
         for name, values in grid.items():
-            if len(set(values)) < len(values):
-                raise ValueError(f"expected different values of {name}, got {values}")
+            if len(set(map(_short, values))) < len(values):
+                raise ValueError(f"expected values of {name} that differ in six digits, got {values}")
         return grid
 
 
@@ -82,7 +82,7 @@ def sweep_task(
         ValueError: If the settings do not fit the data or each other, or the folder holds another run.
     """
     folder, grid = Path(folder), settings.grid()
-    if settings.memory_gb is not None and not settings.memory_gb > 0:
+    if settings.memory_gb is not None and not 0 < settings.memory_gb < math.inf:
         raise ValueError(f"expected memory above 0, got {settings.memory_gb} GB")
 
     def make(**numbers: float) -> Any:
@@ -95,23 +95,23 @@ def sweep_task(
         raise ValueError(f"expected a group size of at least 1, got {settings.group_size}")
     if settings.seeds < 1:
         raise ValueError(f"expected at least one seed, got {settings.seeds}")
-    write_config(folder, settings)
-    done = sweep(
-        make,
-        task.build,
-        task.data,
-        grid,
-        seeds=settings.seeds,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        evaluate_every=settings.evaluate_every,
-        graph=task.graph,
-        group_size=settings.group_size,
-        memory=None if settings.memory_gb is None else int(settings.memory_gb * 1e9),
-        folder=folder,
-        resume=resume,
-        progress=progress,
-    )
+    with kept_config(folder, settings):
+        done = sweep(
+            make,
+            task.build,
+            task.data,
+            grid,
+            seeds=settings.seeds,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            evaluate_every=settings.evaluate_every,
+            graph=task.graph,
+            group_size=settings.group_size,
+            memory=None if settings.memory_gb is None else int(settings.memory_gb * 1e9),
+            folder=folder,
+            resume=resume,
+            progress=progress,
+        )
     study = _study(settings, task, grid, done, command)
     write_text_atomically(folder / RESULTS, study.to_json())
     write_study(folder / PAGE, study)
@@ -150,7 +150,7 @@ def _study(settings: SweepSettings, task: Task, grid: dict[str, list[float]], do
     label = recipe(settings.rule).label
     return Study(
         title=f"{label[0].upper()}{label[1:]} on {task.data.name}: a sweep",
-        summary=f"{len(groups)} combinations of {', '.join(grid)}, {settings.seeds} seeds each. "
+        summary=f"{_count(len(groups), 'combination')} of {', '.join(grid)}, {_count(settings.seeds, 'seed')} each. "
         + (f"{stopped} of {len(done.members)} members diverged. " if stopped else "No member diverged. ")
         + words_of(done),
         command=command,
@@ -171,30 +171,44 @@ def _study(settings: SweepSettings, task: Task, grid: dict[str, list[float]], do
     )
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def _plain(member: Member) -> dict[str, Any]:
     kept = {"numbers": member.numbers, "seed": member.seed, "stopped": member.stopped}
     return kept | {"records": member.records}
 
 
+def _short(value: float) -> str:
+    return f"{value:.6g}"
+
+
 def _name(numbers: dict[str, float], names: list[str]) -> str:
-    return ", ".join(f"{name} {numbers[name]:g}" for name in names)
+    return ", ".join(f"{name} {_short(numbers[name])}" for name in names)
 
 
 def interval_text(values: list[float], unit: float = 1.0) -> str | None:
     """A mean over seeds with half its 95 % interval, to the same decimals; None without a value.
 
+    Where some values are not finite, the text says how many are.
+
     Example:
         >>> interval_text([0.951, 0.962, 0.957], 100)
         '95.7 ± 1.4'
+        >>> interval_text([0.951, float("nan"), 0.957], 100)
+        '95.4 ± 3.8 (2 of 3)'
     """
     mean, half = mean_interval([unit * value for value in values])
     if np.isnan(mean):
         return None
+    finite = int(np.sum(np.isfinite(values)))
+    part = f" ({finite} of {len(values)})" if finite < len(values) else ""
     size = half if half else abs(mean)
     if size == 0 or not 1e-4 <= max(abs(mean), size) < 1e5:
-        return f"{mean:.3g}" if half is None else f"{mean:.3g} ± {half:.2g}"
+        return (f"{mean:.3g}" if half is None else f"{mean:.3g} ± {half:.2g}") + part
     decimals = min(max(0, (1 if half else 2) - math.floor(math.log10(size))), 6)
-    return f"{mean:.{decimals}f}" if half is None else f"{mean:.{decimals}f} ± {half:.{decimals}f}"
+    return (f"{mean:.{decimals}f}" if half is None else f"{mean:.{decimals}f} ± {half:.{decimals}f}") + part
 
 
 def _table(groups: list[list[Member]], accuracy: bool) -> Table:

@@ -133,10 +133,19 @@ def test_a_diverging_run_is_a_result(capsys, somewhere):
         (["train", "--batch-size", "0"], "batch size of at least 1"),
         (["train", "--set", "eps=1"], "expected a number of il among learning_rate, b1"),
         (["train", "--set", "eps"], "expected NAME=VALUE"),
+        (["train", "--set", "nudge=1", "nudge=0.5"], "expected nudge in one place, got it in 2"),
+        (["train", "--set", "nudge=1", "--inference.nudge", "0.5"], "expected nudge in one place"),
+        (
+            ["sweep", "--vary", "inference.step-size=0.1,0.2", "--inference.step-size", "0.1"],
+            "expected inference.step_size in one place",
+        ),
+        (["sweep", "--learning-rates", "0.1", "--set", "learning-rate=2"], "expected learning_rate in one place"),
+        (["sweep", "--learning-rates", "0.1", "0.10000001"], "differ in six digits"),
+        (["sweep", "--learning-rates", "0.1", "--memory-gb", "inf"], "memory above 0"),
         (["sweep"], "expected numbers to vary, got none"),
         (["sweep", "--vary", "nothing=1,2"], "expected a number of il among"),
         (["sweep", "--vary", "nudge=0.5,2"], r"nudge in \(0, 1\]"),
-        (["sweep", "--learning-rates", "0.1", "0.1"], "different values of learning_rate"),
+        (["sweep", "--learning-rates", "0.1", "0.1"], "values of learning_rate that differ"),
         (["sweep", "--learning-rates", "0.1", "--learning-rate", "1"], "either one learning rate or several"),
         (["sweep", "--learning-rates", "-1", "--seeds", "1"], "learning rate of at least 0"),
         (["sweep", "--learning-rates", "0.1", "--seeds", "0"], "at least one seed"),
@@ -183,6 +192,7 @@ def test_rules_cite_and_data(capsys, monkeypatch, somewhere):
 
 def test_sweep_writes_everything_and_resumes(capsys, somewhere):
     arguments = ["--rule", "bp-sgd", "--learning-rates", "0.1", "1", "1e30", "--seeds", "2", "--group-size", "2"]
+    arguments += ["--model.activation", "relu"]
     printed = run(capsys, "sweep", *QUICK, *arguments, "--folder", "s").out
     assert "3 combinations of learning_rate, 2 seeds each. 2 of 6 members diverged." in " ".join(printed.split())
     assert "report: s/report.html" in printed
@@ -224,8 +234,20 @@ def test_inference_settings_reach_the_rules_that_settle(capsys, somewhere):
     assert len(rules[1].energies["output"]) == 4
 
 
+def test_a_refused_resume_leaves_the_run_as_it_was(capsys, somewhere):
+    run(capsys, "sweep", *QUICK, "--learning-rates", "0.1", "--seeds", "1", "--group-size", "1", "--folder", "s")
+    run(capsys, "train", *QUICK, "--folder", "t")
+    for name, words in (("s", "at least the"), ("t", "at least the")):
+        before = {path.name: path.read_bytes() for path in (somewhere / name).iterdir()}
+        command = "sweep" if name == "s" else "train"
+        assert words in fails(capsys, command, "--resume", name, "--epochs", "1")
+        assert before == {path.name: path.read_bytes() for path in (somewhere / name).iterdir()}
+
+
 def test_a_mistake_does_not_spoil_the_folder(capsys, somewhere):
+    fails(capsys, "sweep", *QUICK, "--learning-rates", "0.1", "--memory-gb", "1e-6", "--folder", "mine")
     fails(capsys, "train", "--folder", "mine", "--batch-size", "0")
+    assert not (somewhere / "mine").exists()
     run(capsys, "train", *QUICK, "--folder", "mine")
 
 

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import vicinal as vc
+from vicinal.credit import presynaptic_norms
 
 KEY = jax.random.key(0)
 
@@ -125,3 +126,26 @@ def test_clear_errors():
         vc.rules.Backprop().step(vc.capture(model, x[0]), optimizer, model, optimizer.init(model), (), x, y)
     with pytest.raises(ValueError, match="expected the presynaptic norms, got none"):
         optimizer.update({"w": jnp.ones(3)}, optimizer.init({"w": jnp.ones(3)}))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (vc.nn.ConvNet((1, 6, 6), [(2, 3, 2)], (3,), key=jax.random.key(0)), (1, 6, 6)),
+        (vc.nn.RNN(4, 3, 3, key=jax.random.key(0)), (5, 4)),
+        (vc.nn.MLP((4, 3, 3), use_bias=False, key=jax.random.key(0)), (4,)),
+    ],
+    ids=["convolutional", "recurrent", "without bias"],
+)
+def test_models_with_empty_fields(model, shape):
+    """A tree with None in it, as for a missing bias or pooling: only parameters have norms."""
+    x = jax.random.normal(jax.random.key(1), (2, *shape))
+    graph, optimizer = vc.capture(model, x[0]), vc.optim.nlms(1.0, 0.5)
+    parameters = eqx.filter(model, eqx.is_inexact_array)
+    rule = vc.rules.InferenceLearning()
+    after, *_ = rule.step(graph, optimizer, model, optimizer.init(parameters), (), x, jnp.zeros(2, int))
+    gradient, credit, _ = rule.assign(graph, model, (), x, jnp.zeros(2, int))
+    norms = presynaptic_norms(graph, model, credit, x)
+    for new, old, g, n in zip(*map(jax.tree.leaves, (after, model, gradient, norms)), strict=False):
+        if eqx.is_inexact_array(new):
+            np.testing.assert_allclose(new - old, -g / (n + 0.5), rtol=1e-4, atol=1e-6)

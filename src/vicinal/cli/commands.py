@@ -90,6 +90,7 @@ def reproduce(
     folder: Path | None = None,
     quick: bool = False,
     seeds: int | None = None,
+    resume: Path | None = None,
 ) -> None:
     """Run an experiment of a paper again, and put its claims beside what was measured; without a name, list them.
 
@@ -98,15 +99,22 @@ def reproduce(
         folder: Where results and report go; by default a new folder under runs/.
         quick: Show the same shape in under two minutes, on the embedded digits.
         seeds: Repetitions; by default as the paper has it, or two if quick.
+        resume: A folder of an interrupted experiment to finish.
     """
-    if name is None:
+    chosen: dict[str, Any] = {"name": name, "quick": quick, "seeds": seeds}
+    if resume is not None:
+        if len(ARGUMENTS.get()) > 3:
+            raise ValueError("expected nothing beside --resume, got more; a resumed experiment keeps its own settings")
+        chosen, folder = reproducing.settings_in(resume), resume
+    elif name is None:
         for entry in EXPERIMENTS.values():
             print(f"{entry.name:24} {entry.title} ({entry.paper}); {entry.full}, or --quick")
         return
-    chosen = experiment(name)
-    folder = _new_folder(chosen.name.replace("/", "-")) if folder is None else folder
+    name = experiment(chosen["name"]).name
+    folder = _new_folder(name.replace("/", "-")) if folder is None else folder
     use_all_cores()
-    report.print_study(reproducing.reproduce(name, folder, quick=quick, seeds=seeds, command=_command(), say=_say))
+    how: dict[str, Any] = {"resume": resume is not None, "command": _command(), "say": _say}
+    report.print_study(reproducing.reproduce(folder=folder, **chosen, **how))
     print(f"report: {folder / reproducing.PAGE}")
 
 

@@ -29,7 +29,7 @@ def scale_by_presynaptic_norm(eps: ArrayLike = 0.0) -> optax.GradientTransformat
         norm for each parameter.
 
     Raises:
-        ValueError: From `update`, if the norms are missing, or a parameter multiplies no activity.
+        ValueError: From `update`, if the norms are missing or in another tree, or a parameter multiplies no activity.
 
     References:
         Nagumo and Noda, A learning method for system identification, IEEE TAC 12, 1967. Alonso et al., A
@@ -56,10 +56,8 @@ def scale_by_presynaptic_norm(eps: ArrayLike = 0.0) -> optax.GradientTransformat
                 )
             return gradient / (norm + jnp.asarray(eps)).astype(gradient.dtype)
 
-        norms = jax.tree.leaves(presynaptic, is_leaf=lambda leaf: leaf is None)
         flat, structure = jax.tree_util.tree_flatten_with_path(updates)
-        if len(norms) != len(flat):
-            raise ValueError(f"expected one presynaptic norm for each of {len(flat)} gradients, got {len(norms)}")
+        norms = structure.flatten_up_to(presynaptic)  # a parameter without a norm has None there
         divided = [divide(path, g, n) for (path, g), n in zip(flat, norms, strict=True)]
         return jax.tree.unflatten(structure, divided), state
 

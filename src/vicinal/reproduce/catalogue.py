@@ -4,13 +4,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vicinal.environment import environment, now
 from vicinal.files import write_text_atomically
 from vicinal.report import Study, write_study
 from vicinal.reproduce import il_theory
 from vicinal.reproduce.runs import Scale
-from vicinal.settings import CONFIG
+from vicinal.settings import CONFIG, kept_config
 
 PAGE, RESULTS = "report.html", "results.json"
 """What an experiment writes into its folder, beside `config.json`."""
@@ -92,6 +93,7 @@ def reproduce(
     *,
     quick: bool = False,
     seeds: int | None = None,
+    resume: bool = False,
     command: str = "",
     progress: bool | None = None,
     say: Callable[[str], None] = lambda sentence: None,
@@ -100,9 +102,10 @@ def reproduce(
 
     Args:
         name: A name in `EXPERIMENTS`.
-        folder: Where the report and the results go; made if missing.
+        folder: Where the report, the results and the checkpoints of its sweeps go; made if missing.
         quick: Whether to show the same shape in under two minutes, on the embedded digits.
         seeds: How many; by default as the paper, or two if quick.
+        resume: Whether to go on from the checkpoints that are there.
         command: The command line, for the report.
         progress: As for `vicinal.train.fit`.
         say: Called with a sentence before each part.
@@ -111,20 +114,34 @@ def reproduce(
         What was found.
 
     Raises:
-        ValueError: If there is no such experiment, or the folder holds a run.
+        ValueError: If there is no such experiment, or the folder holds another run.
         FileNotFoundError: If its data set is not there.
     """
     chosen, folder = experiment(name), Path(folder)
     if seeds is not None and seeds < 1:
         raise ValueError(f"expected at least one seed, got {seeds}")
-    if (folder / CONFIG).exists():
-        raise ValueError(f"expected a folder without a run, got {folder}; choose another")
-    scale = Scale(quick, seeds, progress, say)
-    study = chosen.run(scale)
-    settings = {"experiment": name, "quick": quick, "seeds": scale.seeds, **study.settings}
-    study = dataclasses.replace(study, command=command, settings=settings, environment=environment(), when=now())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / CONFIG, json.dumps(settings, indent=2) + "\n")
-    write_text_atomically(folder / RESULTS, study.to_json())
-    write_study(folder / PAGE, study)
+    config = {"experiment": name, "quick": quick, "seeds": seeds}
+    there = folder / CONFIG
+    if there.exists() and not (resume and json.loads(there.read_text()) == config):
+        raise ValueError(f"expected a folder without a run, or the same one to resume, got {folder}; choose another")
+    with kept_config(folder, config):
+        scale = Scale(quick, seeds, folder, progress, say)
+        study = chosen.run(scale)
+        settings = config | {"seeds": scale.seeds} | study.settings
+        study = dataclasses.replace(study, command=command, settings=settings, environment=environment(), when=now())
+        write_text_atomically(folder / RESULTS, study.to_json())
+        write_study(folder / PAGE, study)
     return study
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """What an experiment in a folder was begun with: name, quick and seeds.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    try:
+        found = json.loads((folder / CONFIG).read_text())
+        return {"name": found["experiment"], "quick": found["quick"], "seeds": found["seeds"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"expected an experiment in {folder}, got none; name the folder of one") from error

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ class Scale:
     Attributes:
         quick: Whether to show its shape alone, on small data.
         asked: Seeds asked for, or None.
+        folder: Where sweeps keep their checkpoints, or None. Those that are there are gone on with.
         progress: As for `vicinal.train.fit`.
         say: Called with a sentence before each part.
     """
 
     quick: bool
     asked: int | None = None
+    folder: Path | None = None
     progress: bool | None = None
     say: Callable[[str], None] = lambda sentence: None
 
@@ -108,6 +111,8 @@ def train(
         }
 
     scale.say(f"{variant.label} on {task.data.name}, {steps} updates, {scale.seeds} seeds")
+    name = f"{task.data.name}-{variant.label}-{steps}-{scale.seeds}".replace(" ", "-").lower()
+    folder = None if scale.folder is None else scale.folder / "runs" / name
     rates = [variant.learning_rate] if learning_rates is None else list(learning_rates)
     done = sweep(
         lambda learning_rate: variant.make(task, learning_rate),
@@ -119,11 +124,13 @@ def train(
         batch_size=batch_size,
         evaluate_every=evaluate_every,
         graph=task.graph,
+        folder=folder,
+        resume=folder is not None,
         progress=scale.progress,
         on_record=measure,
     )
     for member in done.members:
-        if member.records:
+        if member.records and member.stopped is None:
             member.records[-1]["distance_moved"] = distance_moved(task, member)
     return done
 

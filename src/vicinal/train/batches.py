@@ -82,6 +82,11 @@ class ArraySource:
         self._epochs_ahead = max(1, _ROWS_AHEAD // examples)
         self._block: tuple[int, ArrayBatches] | None = None
 
+    @property
+    def order_bytes(self) -> int:
+        """The memory of the order that a chunk holds."""
+        return 4 * self._epochs_ahead * self.steps_per_epoch * self.batch_size
+
     def chunk(self, step: int, count: int) -> tuple[ArrayBatches, int, int]:
         """Batches around `step`, the index of that step's, and how many of `count` are there."""
         steps = self._epochs_ahead * self.steps_per_epoch

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from vicinal._numbers import weakened
 from vicinal.files import write_atomically
 
 FORMAT_VERSION = 1
@@ -192,14 +193,7 @@ def _decode(array: np.ndarray, entry: dict[str, Any], template: Any) -> Any:
             f"Expected to restore leaf {entry['path']!r} as {template.dtype}, but JAX would round it to "
             f"{value.dtype}; set jax_enable_x64 before loading."
         )
-    return _place(_weaken(value) if template.weak_type else value, template)
-
-
-def _weaken(value: jax.Array) -> jax.Array:
-    """Mark an array as weakly typed; unchanged where JAX has no weak type of that dtype."""
-    weak = jnp.broadcast_to(jnp.asarray(value.dtype.type(0).item()), value.shape)
-    # Assignment by index keeps the weak type of its left side, and moves bits without arithmetic.
-    return weak.at[...].set(value) if weak.dtype == value.dtype else value
+    return _place(weakened(value) if template.weak_type else value, template)
 
 
 def _place(value: jax.Array, template: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:

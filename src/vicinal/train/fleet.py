@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
+from vicinal._numbers import weakened
 from vicinal.graph import Graph
 from vicinal.rules import Rule
 from vicinal.train.advance import TrainingState, all_finite, take_steps
@@ -87,7 +88,8 @@ class Fleet:
 
         def steps(member: PyTree, count: Array, orders: Array, data: Any, index: Array) -> tuple[PyTree, Array]:
             arrays, numbers, which = member
-            rule, optimizer = make(**numbers)
+            # Weakly typed, as the Python numbers of a single run are: they take the precision of what they meet.
+            rule, optimizer = make(**{name: weakened(value) for name, value in numbers.items()})
             batches = ArrayBatches(data[0], data[1], orders[which], batch_size)
             new = take_steps((rule, graph, optimizer), batches, eqx.combine(arrays, static), index, count)
             return eqx.filter(new, eqx.is_array), all_finite(new)
@@ -104,6 +106,7 @@ class Fleet:
 
         self._steps = _on_devices(steps, layout, mesh, extra=3)
         self._measure = _on_devices(measure, layout, mesh, extra=1)
+        self._step: Any = None
 
     def everywhere(self, tree: PyTree) -> PyTree:
         """A copy on every device."""
@@ -125,15 +128,22 @@ class Fleet:
         Returns:
             The arrays of the new states, and whether all that must be finite is, `[rows]`.
         """
-        arrays, good = self._steps(members, self.spread(counts.astype(np.int32)), orders, self._data, np.int32(index))
+        counts = self.spread(counts.astype(np.int32))
+        arrays, good = self._compiled(members, orders)(members, counts, orders, self._data, np.int32(index))
         return arrays, np.asarray(good)
 
     def bytes_needed(self, members: PyTree, orders: Array) -> int:
-        """The memory of a call of `advance`, as the compiler sees it, on all devices; the data left out."""
-        counts = self.spread(np.zeros(self.layout.devices * self.layout.groups, np.int32))
-        found = self._steps.lower(members, counts, orders, self._data, np.int32(0)).compile().memory_analysis()
-        held = found.output_size_in_bytes + found.temp_size_in_bytes
+        """The memory that `advance` takes, on all devices: the compiler's count for old and new states and what is
+        held on the way, and once more the new ones, for a member that diverges. The data are left out."""
+        found = self._compiled(members, orders).memory_analysis()
+        held = found.temp_size_in_bytes + 2 * found.output_size_in_bytes
         return self.layout.devices * held + sum(leaf.nbytes for leaf in jax.tree.leaves(members))
+
+    def _compiled(self, members: PyTree, orders: Array) -> Any:
+        if self._step is None:
+            counts = self.spread(np.zeros(self.layout.devices * self.layout.groups, np.int32))
+            self._step = self._steps.lower(members, counts, orders, self._data, np.int32(0)).compile()
+        return self._step
 
     def evaluate(self, members: PyTree, asked: np.ndarray) -> dict[str, np.ndarray]:
         """Loss and accuracy on the test examples, `[rows]`, of the groups asked for; empty without test examples."""

@@ -1,9 +1,12 @@
 """What a sweep runs: its members, their first states, how they share memory and devices."""
 
+import contextlib
+import functools
 import itertools
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -62,16 +65,16 @@ class Plan:
         self._seeds = list(dict.fromkeys(seed for _, seed in runs))
         self._keys = {seed: tuple(jax.random.split(keys_of(seed)[1], 3)) for seed in self._seeds}
         self._sources = [ArraySource(*self._data, batch_size, self._keys[seed][0]) for seed in self._seeds]
-        self._models = {seed: build(keys_of(seed)[0]) for seed in self._seeds}
+        self._model = functools.lru_cache(maxsize=64)(lambda seed: build(keys_of(seed)[0]))
         self._batch_size = self._sources[0].batch_size
         self._example = self._sources[0].example()
-        self.graph = capture(self._models[self._seeds[0]], self._example) if graph is None else graph
+        self.graph = capture(self._model(self._seeds[0]), self._example) if graph is None else graph
         self._fleets: dict[Layout, Fleet] = {}
         self._order: tuple[Any, Any] = (None, None)
         self.description = {
             "batch_size": self._batch_size,
             "steps_per_epoch": self._sources[0].steps_per_epoch,
-            "members": [{"seed": seed, **row} for row, seed in runs],
+            "members": [{"seed": seed, "numbers": row} for row, seed in runs],
         }
 
     @property
@@ -95,23 +98,34 @@ class Plan:
         rule, optimizer = self.make(**numbers)
         _, rule_key, step_key = self._keys[seed]
         parts = (rule, self.graph, optimizer)
-        return first_state(parts, self._models[seed], self._example, rule_key=rule_key, step_key=step_key)
+        return first_state(parts, self._model(seed), self._example, rule_key=rule_key, step_key=step_key)
 
-    def waves(self, memory: int) -> list[range]:
-        """The members that run together, wave by wave, so that each wave fits into so many bytes."""
+    def choose(self, memory: int, size: int | None) -> tuple[list[range], Fleet]:
+        """The members that run together, wave by wave, so that each fits into so many bytes; and their fleet.
+
+        A first guess is from the size of the states; the compiler's count then says whether it was enough.
+        """
         copies = len(self.devices) if self.devices[0].platform == "cpu" else 1  # of the data, in the same memory
-        orders = [source.chunk(0, 1)[0].order for source in self._sources]
-        shared = copies * _bytes((self._data, self._test, orders))
-        each = COPIES * _bytes(self.first(0))
-        room = (memory - shared) // each
-        if room < 1:
-            raise ValueError(
-                f"expected memory of at least {(shared + each) / 1e6:.0f} MB, for the data and one member, "
-                f"got {memory / 1e6:.0f} MB; take less data or a smaller model"
-            )
-        count = -(-len(self.runs) // room)
-        each_wave = -(-len(self.runs) // count)
-        return [range(start, min(start + each_wave, len(self.runs))) for start in range(0, len(self.runs), each_wave)]
+        orders = len(self._seeds) * self._sources[0].order_bytes
+        room, each = memory - copies * (_bytes((self._data, self._test)) + orders), COPIES * _bytes(self.first(0))
+        members, needed = min(len(self.runs), room // each), each
+        while members >= 1:
+            waves = self._waves(members)
+            fleet = self.calibrate(waves[0]) if size is None else self.fleet(len(waves[0]), size)
+            needed = self.wave(fleet, waves[0]).bytes_needed(self.orders(fleet, 0, 1)[0])
+            if needed <= room:
+                return waves, fleet
+            members = min(len(waves[0]) - 1, len(waves[0]) * room // needed)
+        raise ValueError(
+            f"expected memory of at least {(memory - room + needed) / 1e6:.3g} MB, for the data and one member, "
+            f"got {memory / 1e6:.3g} MB; take less data or a smaller model"
+        )
+
+    def _waves(self, members: int) -> list[range]:
+        """All members in as few waves as possible, of nearly the same length, and of at most so many."""
+        count = -(-len(self.runs) // members)
+        length = -(-len(self.runs) // count)
+        return [range(start, min(start + length, len(self.runs))) for start in range(0, len(self.runs), length)]
 
     def fleet(self, members: int, size: int) -> Fleet:
         """The compiled steps of so many members in groups of a size; the same again if it was made before."""
@@ -162,22 +176,34 @@ class Plan:
 
 def combinations_of(make: Make, numbers: Any) -> list[dict[str, float]]:
     """Every combination of the numbers, each of which makes a rule and an optimiser."""
-    if isinstance(numbers, Mapping):
-        rows = [dict(zip(numbers, values, strict=True)) for values in itertools.product(*numbers.values())]
-    else:
-        rows = [dict(row) for row in numbers]
+    try:
+        if isinstance(numbers, Mapping):
+            rows = [dict(zip(numbers, values, strict=True)) for values in itertools.product(*numbers.values())]
+        else:
+            rows = [dict(row) for row in numbers]
+        rows = [{name: float(value) for name, value in row.items()} for row in rows]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"expected numbers as lists of values by name, or a list of combinations, got {numbers!r}; "
+            'write {"learning_rate": [0.01, 0.1]}'
+        ) from None
     if not rows:
         raise ValueError("expected at least one value of each number, got none")
     if any(set(row) != set(rows[0]) for row in rows):
         raise ValueError("expected the same names in all combinations of numbers, got different ones")
-    rows = [{name: float(value) for name, value in row.items()} for row in rows]
     for row in rows:
         make(**row)
     return rows
 
 
-def seeds_of(seeds: int | Sequence[int]) -> list[int]:
-    found = list(range(at_least_one("seeds", seeds))) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+def seeds_of(seeds: Any) -> list[int]:
+    """The seeds: so many from 0, or those given."""
+    if isinstance(seeds, int | float):
+        return list(range(at_least_one("seeds", seeds)))
+    try:
+        found = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        raise TypeError(f"expected seeds as an integer or a list of integers, got {seeds!r}") from None
     if not found or len(set(found)) < len(found):
         raise ValueError(f"expected different seeds, at least one, got {found}")
     return found
@@ -192,7 +218,18 @@ def free_bytes(devices: list[jax.Device]) -> int:
     stats = [device.memory_stats() if device.platform != "cpu" else None for device in devices]
     if all(found and "bytes_limit" in found for found in stats):
         return sum(found["bytes_limit"] - found["bytes_in_use"] for found in stats if found)
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # a system that does not tell
-        return 2**32
+    found = [_read_bytes("/proc/meminfo", "MemAvailable:", 1024)]
+    limit, used = (_read_bytes(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    found.append(None if limit is None or used is None else limit - used)
+    known = [value for value in found if value is not None]
+    return min(known) if known else 2**32  # a system that does not tell
+
+
+def _read_bytes(path: str, name: str = "", unit: int = 1) -> int | None:
+    """The number of a line that begins with a name, in a file of the system; None if it is not there."""
+    with contextlib.suppress(OSError):
+        for line in Path(path).read_text().splitlines():
+            words = line.removeprefix(name).split()
+            if line.startswith(name) and words and words[0].isdigit():
+                return unit * int(words[0])
+    return None

@@ -33,7 +33,9 @@ class Member:
     Attributes:
         numbers: What it was run with, by name.
         seed: Of its weights, its order of examples and its random numbers.
-        records: What was measured, as in `Run.records`.
+        records: What was measured, one dictionary per evaluation, as in `Run.records`; none if it stopped before the
+            first.
+        steps: Updates taken.
         stopped: None, or the sentence that says why it was frozen at its last good state.
         model: The trained model, or the last good one.
     """
@@ -41,6 +43,7 @@ class Member:
     numbers: dict[str, float]
     seed: int
     records: list[dict[str, Any]]
+    steps: int
     stopped: str | None
     model: PyTree
 
@@ -56,6 +59,7 @@ class Sweep:
         seconds: Wall time, compilation and calibration included.
         seconds_to_start: Of these, until the chosen layout was compiled and calibrated.
         compilations: How often the training step was compiled: once for each group size that was tried.
+        resumed: Whether it went on from checkpoints, so that the times are those of a part.
     """
 
     members: list[Member]
@@ -64,6 +68,7 @@ class Sweep:
     seconds: float
     seconds_to_start: float
     compilations: int
+    resumed: bool = False
 
 
 def sweep(
@@ -147,24 +152,29 @@ def sweep(
         raise TypeError(f"expected data as a Dataset or a pair of arrays (x, y), got {type(data).__name__}")
     arrays = (data[0], data[1]), None if test is None else arrays_of(test)
     runs = list(itertools.product(combinations_of(make, numbers), seeds_of(seeds)))
-    devices = list(jax.devices() if devices is None else devices)
-    if not devices:
-        raise ValueError("expected at least one device, got none")
-    plan = Plan(make, build, arrays, batch_size, runs, graph, devices)
+    devices = jax.devices() if devices is None else devices
+    if not isinstance(devices, list | tuple) or not devices:
+        raise ValueError(f"expected at least one device, in a list, got {devices!r}")
+    plan = Plan(make, build, arrays, batch_size, runs, graph, list(devices))
     total = total_steps(epochs, steps, plan.steps_per_epoch)
     every = plan.steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
-    waves = plan.waves(free_bytes(plan.devices) if memory is None else memory)
-    files = SweepFiles(folder, resume, plan.description, waves)
-    waves = files.waves
-    size = files.group_size if group_size is None else at_least_one("group_size", group_size)
-    chosen = plan.calibrate(waves[0]) if size is None else plan.fleet(len(waves[0]), size)
+    if memory is not None and not 0 < memory < math.inf:
+        raise ValueError(f"expected memory as a number of bytes above 0, got {memory}")
+    size = None if group_size is None else at_least_one("group_size", group_size)
+    files = SweepFiles(folder, resume, plan.description, total)
+    if files.waves is None:
+        waves, chosen = plan.choose(free_bytes(plan.devices) if memory is None else int(memory), size)
+        files.waves = waves
+    else:  # as it was begun: another layout would round otherwise
+        waves = files.waves
+        chosen = plan.fleet(len(waves[0]), files.group_size or 1)
     ready = time.monotonic()
 
     members: list[Member] = []
     with files, TrainingProgress(total * len(waves), 0, progress, "sweep") as shown:
         for i, ids in enumerate(waves):
             wave = plan.wave(chosen, ids)
-            files.restore(i, wave, total)
+            files.restore(i, wave)
             loop = _Loop(plan, wave, ids, total, every, files, on_record)
             while loop.goes_on:
                 mark = wave.mark()
@@ -179,7 +189,15 @@ def sweep(
             files.save(i, wave)
             members += [_member(plan, j, wave.state(row), files.records) for row, j in enumerate(ids)]
     ended = time.monotonic()
-    return Sweep(members, chosen.layout, len(waves), ended - begun, ready - begun, plan.compilations)
+    return Sweep(
+        members,
+        chosen.layout,
+        len(waves),
+        ended - begun,
+        ready - begun,
+        plan.compilations,
+        files.group_size is not None,
+    )
 
 
 class _Loop:
@@ -230,7 +248,7 @@ class _Loop:
                     "member": self._ids[row],
                     "step": step,
                     "stopped": f"stopped at step {step}, the last good state: the next update makes a number that is "
-                    "not finite; lower the learning rate or the step size of the activities",
+                    "not finite; lower the learning rate or the step size of the activities, and check the data",
                 }
             )
 
@@ -257,7 +275,8 @@ class _Loop:
 
 
 def _member(plan: Plan, i: int, state: TrainingState, records: list[dict[str, Any]]) -> Member:
-    own = [{k: v for k, v in record.items() if k != "member"} for record in records if record["member"] == i]
+    own = [{k: v for k, v in record.items() if k != "member"} for record in records if record.get("member") == i]
     stopped = next((record["stopped"] for record in own if "stopped" in record), None)
     numbers, seed = plan.runs[i]
-    return Member(numbers, seed, [record for record in own if "stopped" not in record], stopped, state.model)
+    measured = [record for record in own if "stopped" not in record]
+    return Member(numbers, seed, measured, int(state.step), stopped, state.model)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -23,22 +24,23 @@ class SweepFiles:
         folder: Where to, or None.
         resume: Whether to go on from what is there.
         description: What a resumed sweep must have in common with the one before, as JSON data.
-        waves: The members of each wave.
+        total: Steps to take.
 
     Attributes:
-        waves: The members of each wave: those of the sweep to resume, else as given.
-        group_size: That of the sweep to resume, or None: with another one the sums would round otherwise.
+        waves: The members of each wave: those of the sweep to resume, or None until they are chosen.
+        group_size: That of the sweep to resume, or None.
 
     Raises:
-        ValueError: If the folder holds a sweep that is not to be resumed, or is another one.
+        ValueError: If the folder holds a sweep that is not to be resumed, is another one, has taken more steps than
+            these, or has lost its log.
     """
 
-    def __init__(self, folder: str | Path | None, resume: bool, description: dict[str, Any], waves: list[range]):
+    def __init__(self, folder: str | Path | None, resume: bool, description: dict[str, Any], total: int):
         if folder is None and resume:
             raise ValueError("expected the folder of the sweep to resume, got folder=None")
         self._folder = None if folder is None else Path(folder)
         self._description = json.loads(json.dumps(description))
-        self.waves = waves
+        self.waves: list[range] | None = None
         self._log = JSONLog(None)
         self._saved_at, self._saved = time.monotonic(), {}
         self.group_size: int | None = None
@@ -61,9 +63,15 @@ class SweepFiles:
             self.group_size, sizes = found["group_size"], found["waves"]
             starts = [0, *itertools.accumulate(sizes)]
             self.waves = [range(start, start + size) for start, size in zip(starts, sizes, strict=False)]
+            if max(found["steps"]) > total:
+                raise ValueError(
+                    f"expected at least the {max(found['steps'])} steps that the sweep in {str(folder)!r} has taken, "
+                    f"got {total}; ask for more steps"
+                )
+        if there and not log.exists():
+            raise ValueError(f"expected the log of the sweep to resume, {METRICS} in {str(folder)!r}, got none")
         self._folder.mkdir(parents=True, exist_ok=True)
-        paths = {i: self._path(i) for i in range(len(self.waves))}
-        self._keep(log, {i: checkpoint.read_metadata(path) for i, path in paths.items() if path.exists()})
+        self._keep(log, {int(path.stem.split("-")[1]): checkpoint.read_metadata(path) for path in there})
 
     def __enter__(self) -> Self:
         self._log = JSONLog(None if self._folder is None else self._folder / METRICS)
@@ -81,18 +89,12 @@ class SweepFiles:
         """Appends a record, which names its member."""
         self._log.write(record)
 
-    def restore(self, i: int, wave: Wave, total: int) -> None:
+    def restore(self, i: int, wave: Wave) -> None:
         """Brings a wave to where its checkpoint is, if there is one."""
         if self._folder is None or not self._path(i).exists():
             return
         stacked, found = checkpoint.load(self._path(i), wave.stacked())
         wave.load(stacked, np.array(found["live"]))
-        taken = int(wave.steps().max())
-        if taken > total:
-            raise ValueError(
-                f"expected at least the {taken} steps that the sweep in {str(self._folder)!r} has taken, got {total}; "
-                "ask for more steps"
-            )
         self._saved[i] = wave.steps().tolist()
 
     def save(self, i: int, wave: Wave, unless_within: float = 0.0) -> None:
@@ -101,7 +103,7 @@ class SweepFiles:
         if self._folder is None or self._saved.get(i) == steps or time.monotonic() - self._saved_at < unless_within:
             return
         metadata = self._description | {
-            "waves": [len(ids) for ids in self.waves],
+            "waves": [len(ids) for ids in self.waves or []],
             "live": wave.live.tolist(),
             "steps": steps,
             "group_size": wave.fleet.layout.size,
@@ -120,13 +122,13 @@ class SweepFiles:
         known = {
             member: (step, live)
             for i, metadata in found.items()
-            for member, step, live in zip(self.waves[i], metadata["steps"], metadata["live"], strict=True)
+            for member, step, live in zip((self.waves or [])[i], metadata["steps"], metadata["live"], strict=True)
         }
         records = read(log)
 
         def keeps(record: dict[str, Any]) -> bool:
-            step, live = known.get(record["member"], (-1, True))
-            return record["step"] <= step and not ("stopped" in record and live)
+            step, live = known.get(record.get("member", -1), (-1, True))
+            return record.get("step", math.inf) <= step and not ("stopped" in record and live)
 
         kept = [record for record in records if keeps(record)]
         if kept != records:

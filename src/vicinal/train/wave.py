@@ -68,6 +68,10 @@ class Wave:
         """Undoes what was done since `mark`."""
         self.held, self._live, self._row = mark
 
+    def bytes_needed(self, orders: Array) -> int:
+        """The memory that taking steps needs, the data left out."""
+        return self.fleet.bytes_needed(self.held, orders)
+
     def seconds_per_step(self, orders: Array) -> float:
         """How long a step of all members takes."""
         return self.fleet.seconds_per_step(self.held, orders)

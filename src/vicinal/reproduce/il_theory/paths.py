@@ -1,5 +1,6 @@
 """How far the weights travel to a loss, how straight, and what a change of the weights does to output and loss."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -76,7 +77,7 @@ def paths(scale: Scale) -> Study:
 
 def _stages(scale: Scale, task: Task, steps: int) -> dict[str, PyTree]:
     """Weights at the start, early and late in training by BP-SGD."""
-    lone = Scale(scale.quick, 1, scale.progress)
+    lone = dataclasses.replace(scale, asked=1)
     early = steps // 20
     found = {"at the start": task.build(keys_of(0)[0])}
     for count, name in ((early, "early"), (steps, "late")):
@@ -148,8 +149,8 @@ def _change_table(stage: str, rules: dict[str, dict[str, list[float]]]) -> Table
 # --------------------------------------------------------------------------------------------------------- paths
 
 
-def _straightness(task_moved: list[float], lengths: list[float]) -> list[float]:
-    return [moved / length for moved, length in zip(task_moved, lengths, strict=True)]
+def _straightness(distances: list[float], lengths: list[float]) -> list[float]:
+    return [moved / length for moved, length in zip(distances, lengths, strict=True)]
 
 
 def _lengths_at(sweep: Sweep, level: float) -> list[float]:
@@ -238,7 +239,7 @@ def _shorter(done: dict[str, Sweep]) -> Claim:
             f"{np.mean(theirs[level]):.3g} ({told}, seed by seed, at 95 %)"
         )
     return Claim(
-        "Inference learning takes a shorter path to a minimum than backpropagation.",
+        "Inference learning takes a shorter path to a minimum than backpropagation (here: to a test loss).",
         "; ".join(words) + ".",
         verdict(found) if found else "open",
     )

@@ -11,6 +11,7 @@ from vicinal.sweeping import combinations, interval_text, last, words_of
 from vicinal.task import Task
 from vicinal.train import Sweep, fit, keys_of
 
+_NEAR = 0.05
 RATES = (0.01, 0.1, 1.0, 2.5, 10.0, 100.0)
 VARIANTS = (
     Variant("BP-SGD", "bp-sgd"),
@@ -110,14 +111,6 @@ def _sizes(task: Task) -> list[int]:
     return [layers[0].weight.shape[1], *(layer.weight.shape[0] for layer in layers)]
 
 
-def _taken(sweep: Sweep, steps: int) -> int:
-    return sum(_stopped_at(member.stopped) if member.stopped else steps for member in sweep.members)
-
-
-def _stopped_at(sentence: str) -> int:
-    return int(sentence.removeprefix("stopped at step ").split(",")[0])
-
-
 def _summary(done: dict[str, Sweep], alone: dict[str, float], steps: int) -> str:
     parts = []
     for name, sweep in done.items():
@@ -135,25 +128,27 @@ def _summary(done: dict[str, Sweep], alone: dict[str, float], steps: int) -> str
 
 
 def _claim(done: dict[str, Sweep]) -> Claim:
-    """IL-prox at every rate against the best that BP-SGD and IL-SGD reach."""
+    """Counts the rates at which a rule comes near to the best that any rule reaches, and the members it loses."""
 
     def accuracies(name: str) -> list[float]:
         rows = [[last(member, "test_accuracy") for member in rows] for rows in combinations(done[name].members)]
         return [0.0 if np.any(np.isnan(row)) else float(np.mean(row)) for row in rows]
 
-    best = {name: max(accuracies(name)) for name in done}
-    usable = {name: sum(value >= best[name] - 0.05 for value in accuracies(name)) for name in done}
+    best = max(value for name in done for value in accuracies(name))
+    usable = {name: sum(value >= best - _NEAR for value in accuracies(name)) for name in done}
     lost = {name: sum(member.stopped is not None for member in done[name].members) for name in done}
-    holds = lost["IL-prox"] == 0 and usable["IL-prox"] > max(usable["BP-SGD"], usable["IL-SGD"])
     words = "; ".join(
-        f"{name}: {usable[name]} of {len(RATES)} rates within 5 points of its best ({100 * best[name]:.1f} %), "
-        f"{lost[name]} members diverged"
+        f"{name}: {usable[name]} of {len(RATES)} rates within {100 * _NEAR:.0f} points of the best of all "
+        f"({100 * best:.1f} %), {lost[name]} members diverged"
         for name in done
     )
+    better = lost["IL-prox"] == 0 and usable["IL-prox"] > max(usable["BP-SGD"], usable["IL-SGD"])
+    nearly_all = usable["IL-prox"] >= len(RATES) - 1
+    verdict = ("holds" if nearly_all else "holds in part") if better else "does not hold"
     return Claim(
         "IL-prox is stable across learning rates, where BP-SGD and IL-SGD are not (abstract and stability figure).",
-        words + ".",
-        "holds" if holds else "does not hold",
+        words + ". BP-prox has the proximal output and the normalised step, but no inference.",
+        verdict,
     )
 
 
@@ -170,11 +165,9 @@ def _accuracies(done: dict[str, Sweep]) -> Table:
             members = by_rate[rate]
             lost = sum(member.stopped is not None for member in members)
             text = interval_text([last(member, "test_accuracy") for member in members], 100.0)
-            row.append("diverged" if text is None else f"{text}, {lost} lost" if lost else text)
+            row.append("diverged" if text is None and lost else text)
         rows.append(row)
-    title = (
-        "Test accuracy at the end, in %, at each learning rate (mean over seeds ± half a 95 % interval; lost: diverged)"
-    )
+    title = "Test accuracy at the end, in %, at each learning rate (mean over seeds ± half a 95 % interval)"
     return Table(title, ["rule", *(f"{rate:g}" for rate in RATES)], rows)
 
 
@@ -202,7 +195,10 @@ def _panel(done: dict[str, Sweep], quantity: str, heading: str, unit: float, log
 def _times(done: dict[str, Sweep], alone: dict[str, float], steps: int) -> Table:
     rows: list[list[Any]] = []
     for name, sweep in done.items():
-        one_by_one = alone[name] * _taken(sweep, steps) / steps
+        if sweep.resumed:
+            rows.append([name, *[None] * 6, "resumed, so not timed"])
+            continue
+        one_by_one = alone[name] * sum(member.steps for member in sweep.members) / steps
         rows.append(
             [
                 name,
