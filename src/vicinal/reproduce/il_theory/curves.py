@@ -67,7 +67,7 @@ def online(scale: Scale) -> Study:
         done = _run(scale, task, variants, steps, batch_size=1, evaluate_every=scale.pick(50, 1_000))
         marks = [scale.pick(50, 1_000), steps // 10, steps // 2, steps]
         sections.append(_section(task, done, marks, accuracy=True))
-        claims.append(_faster(task, done, marks[1], marks[-1]))
+        claims.append(_faster(task, done, [*marks[:2], steps]))
         numbers[task.data.name], all_done[task.data.name] = {n: plain(s.members) for n, s in done.items()}, done
     assert task is not None
     return Study(
@@ -237,18 +237,21 @@ def _mean_first(sweep: Sweep) -> float:
     return float(np.mean([m.records[0]["test_accuracy"] if m.records else np.nan for m in sweep.members]))
 
 
-def _faster(task: Task, done: Done, early: int, end: int) -> Claim:
-    """Whether inference learning is ahead of backpropagation after the early iterations."""
-    means = {name: _mean(sweep, "test_accuracy", early) for name, sweep in done.items()}
+def _faster(task: Task, done: Done, marks: Sequence[int]) -> Claim:
+    """Whether inference learning is ahead of backpropagation at the early marks; what it is at the last is said too."""
+    *early, end = marks
     inference = [name for name in done if name.startswith("IL")]
-    found = _better(done, inference, "test_accuracy", early)
-    words = ", ".join(f"{name} {100 * value:.1f} %" for name, value in means.items())
+    found, words = [], []
+    for mark in early:
+        signs = _better(done, inference, "test_accuracy", mark)
+        won = [name for name, sign in zip(inference, signs, strict=True) if sign > 0]
+        means = ", ".join(f"{name} {100 * _mean(sweep, 'test_accuracy', mark):.1f} %" for name, sweep in done.items())
+        words.append(f"after {mark} iterations {means} (ahead of both BP-SGD and BP-Adam: {', '.join(won) or 'none'})")
+        found += signs
     final = ", ".join(f"{name} {100 * _mean(s, 'test_accuracy', end):.1f} %" for name, s in done.items())
-    won = [name for name, sign in zip(inference, found, strict=True) if sign > 0]
     return Claim(
         f"Inference learning is faster than backpropagation at batch size one (abstract), on {task.data.name}.",
-        f"Test accuracy after {early} iterations: {words}; after {end}: {final}. {_PAIRED}, ahead of both BP-SGD and "
-        f"BP-Adam after {early} iterations: {', '.join(won) or 'none'}.",
+        f"Test accuracy {'; '.join(words)}; after {end} {final}. {_PAIRED}.",
         verdict(found),
     )
 
