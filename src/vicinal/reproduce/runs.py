@@ -124,6 +124,7 @@ def train(
         batch_size=batch_size,
         evaluate_every=evaluate_every,
         graph=task.graph,
+        group_size=1 if scale.quick else None,  # a calibration takes longer than so few steps
         folder=folder,
         resume=folder is not None,
         progress=scale.progress,

@@ -37,7 +37,7 @@ def paths(scale: Scale) -> Study:
         for v in _VARIANTS
     }
     stages = _stages(scale, task, steps)
-    examples = scale.pick(20, 50)
+    examples = scale.pick(8, 50)
     scale.say(f"change of the function, on {examples} examples at {len(stages)} stages of training")
     changes = {stage: _changes(task, model, examples) for stage, model in stages.items()}
     return Study(
