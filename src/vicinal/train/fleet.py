@@ -68,6 +68,10 @@ class Fleet:
         data: Inputs and targets, `[examples, ...]`, copied to every device.
         test: The same to evaluate on, or None.
         static: What the states of all members have in common beside their arrays.
+
+    Attributes:
+        data: As given, on every device.
+        test: The same.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class Fleet:
         self.layout = layout
         mesh = Mesh(np.asarray(devices[: layout.devices]), (_AXIS,))
         self._split, self._copied = (NamedSharding(mesh, spec) for spec in (PartitionSpec(_AXIS), PartitionSpec()))
-        self._data, self._test = self.everywhere(data), None if test is None else self.everywhere(test)
+        self.data, self.test = self.everywhere(data), None if test is None else self.everywhere(test)
 
         def steps(member: PyTree, count: Array, orders: Array, data: Any, index: Array) -> tuple[PyTree, Array]:
             arrays, numbers, which = member
@@ -129,7 +133,7 @@ class Fleet:
             The arrays of the new states, and whether all that must be finite is, `[rows]`.
         """
         counts = self.spread(counts.astype(np.int32))
-        arrays, good = self._compiled(members, orders)(members, counts, orders, self._data, np.int32(index))
+        arrays, good = self._compiled(members, orders)(members, counts, orders, self.data, np.int32(index))
         return arrays, np.asarray(good)
 
     def bytes_needed(self, members: PyTree, orders: Array) -> int:
@@ -142,14 +146,14 @@ class Fleet:
     def _compiled(self, members: PyTree, orders: Array) -> Any:
         if self._step is None:
             counts = self.spread(np.zeros(self.layout.devices * self.layout.groups, np.int32))
-            self._step = self._steps.lower(members, counts, orders, self._data, np.int32(0)).compile()
+            self._step = self._steps.lower(members, counts, orders, self.data, np.int32(0)).compile()
         return self._step
 
     def evaluate(self, members: PyTree, asked: np.ndarray) -> dict[str, np.ndarray]:
         """Loss and accuracy on the test examples, `[rows]`, of the groups asked for; empty without test examples."""
-        if self._test is None:
+        if self.test is None:
             return {}
-        found = self._measure(members, self.spread(asked.astype(np.int32)), self._test)
+        found = self._measure(members, self.spread(asked.astype(np.int32)), self.test)
         return {name: np.asarray(value) for name, value in found.items()}
 
     def seconds_per_step(self, members: PyTree, orders: Array) -> float:

@@ -132,9 +132,9 @@ class Plan:
         layout = Layout.of(members, len(self.devices), size)
         if layout not in self._fleets:
             static = eqx.partition(self.first(0), eqx.is_array)[1]
-            self._fleets[layout] = Fleet(
-                self.make, self.graph, layout, self.devices, self._batch_size, self._data, self._test, static
-            )
+            fleet = Fleet(self.make, self.graph, layout, self.devices, self._batch_size, self._data, self._test, static)
+            self._data, self._test = fleet.data, fleet.test  # the next one need not copy them again
+            self._fleets[layout] = fleet
         return self._fleets[layout]
 
     def wave(self, fleet: Fleet, members: range) -> Wave:
