@@ -1,12 +1,13 @@
-"""Hyper-parameters as arrays of one strong dtype, so that changing one does not recompile."""
+"""Hyper-parameters as arrays of one strong dtype, so that changing one does not recompile; and checks of numbers."""
 
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, PyTree
 
 
 def number(value: Any) -> Array:
@@ -26,8 +27,20 @@ def check(name: str, value: Any, holds: Callable[[np.ndarray], Any], words: str)
         raise ValueError(f"expected {name} {words}, got {np.asarray(value).tolist()}")
 
 
+def check_count(name: str, value: Any, least: int) -> None:
+    """Raises ValueError unless a value is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"expected {name} as an integer of at least {least}, got {value!r}")
+
+
 def weakened(value: Array) -> Array:
     """The array marked as weakly typed, as a Python number is; unchanged where JAX has no weak type of that dtype."""
     weak = jnp.broadcast_to(jnp.asarray(value.dtype.type(0).item()), value.shape)
     # Assignment by index keeps the weak type of its left side, and moves bits without arithmetic.
     return weak.at[...].set(value) if weak.dtype == value.dtype else value
+
+
+def is_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every floating-point number of a tree is finite."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.asarray(True)

@@ -1,7 +1,9 @@
 """Under `graph`: the vertex primitive, and a traced program that can be cut into parts."""
 
+import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +14,8 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, PyTree
 
+from vicinal._activations import without_derivatives
+from vicinal._convolutions import canonical
 from vicinal._synapses import Synapse, find_synapses
 
 OUTPUT = "output"
@@ -99,6 +103,8 @@ class Spec:
                     f"expected a batch of inputs {expected.dtype}[{wanted}], got {item.dtype}{list(item.shape)}; "
                     "add the batch axis, or capture the model with an example of this shape and dtype"
                 )
+            if item.shape[0] == 0:
+                raise ValueError("expected at least one example in a batch, got none")
         return leaves, inputs
 
 
@@ -192,6 +198,8 @@ class Program:
         self._x = list(closed.jaxpr.invars[split:])
         self._given = list(closed.jaxpr.invars)
         self._outputs = list(closed.jaxpr.outvars)
+        self._laid_out = {i: eqns for i, eqn in enumerate(closed.jaxpr.eqns) if (eqns := canonical(eqn)) is not None}
+        self._rests: dict[tuple[str, bool], Callable] = {}
         self._vertex_in: dict[str, Any] = {}
         self._vertex_out: dict[str, core.Var] = {}
         seen: Counter[str] = Counter()
@@ -207,7 +215,7 @@ class Program:
                 self._vertex_in[unique], self._vertex_out[unique] = eqn.invars[0], eqn.outvars[0]
         self.names = tuple(self._vertex_out)
         self._held = list(self._vertex_out.values())
-        reached = {v for eqn in self._needed(self._outputs, []) for v in eqn.outvars}
+        reached = {v for eqn in self._equations(self._outputs, []) for v in eqn.outvars}
         for name, variable in self._vertex_out.items():
             if variable not in reached:
                 raise ValueError(
@@ -240,16 +248,52 @@ class Program:
         parameters = dict(zip(self._given, self.spec.paths, strict=False))
         found = find_synapses(self.jaxpr, parameters)
         if node is not None:
-            own = {id(eqn) for eqn in self._prediction(node)[1]}
-            found = [synapse for synapse in found if id(self.jaxpr.eqns[synapse.equation]) in own]
+            own = set(self._prediction(node)[1])
+            found = [synapse for synapse in found if synapse.equation in own]
         return found, self._part(self._given + self._held, [synapse.presynaptic for synapse in found])
 
-    def split(self) -> tuple[Callable, Callable]:
-        """Cuts `predict` in two: `(model, x) -> constants` and `(model, x, constants, values) -> ...`.
+    @functools.cached_property
+    def constant(self) -> Callable:
+        """`(model, x) -> constants`: what the input fixes, whatever the vertices hold."""
+        return self._part(self._given, self._constant)
 
-        The constants are what the input fixes, whatever the vertices hold. What depends on the parameters alone
-        stays in the second part: it has no batch axis, and XLA moves it out of loops by itself where that pays (a
-        transposed weight, for one, is better not stored).
+    @functools.cached_property
+    def varying(self) -> Callable:
+        """`(model, x, constants, values) -> outputs + predictions`: the rest of `predict`."""
+        return self._part(self._given + self._constant + self._held, self._predicted())
+
+    @functools.cached_property
+    def propagated(self) -> Callable:
+        """`(model, x, constants, deviations) -> outputs + values`: each vertex is its prediction plus a deviation."""
+        marks = [(i, eqn) for i, eqn in enumerate(self.jaxpr.eqns) if eqn.primitive is vertex_p]
+        avals = [eqn.outvars[0].aval for _, eqn in marks]
+        # One trace for all, so that each deviation is a variable of its own.
+        sums = jax.make_jaxpr(lambda a, b: [x + y for x, y in zip(a, b, strict=True)])(avals, avals).jaxpr
+        deviations = list(sums.invars[len(marks) :])
+        changed = {
+            i: [addition.replace(invars=[eqn.invars[0], deviation], outvars=list(eqn.outvars))]
+            for (i, eqn), addition, deviation in zip(marks, sums.eqns, deviations, strict=True)
+        }
+        return self._part(self._given + self._constant + deviations, self._outputs + self._held, changed)
+
+    def local_rest(self, node: str, derivatives: bool) -> Callable:
+        """`(model, x, constants, values of the parents) -> prediction`, with or without activations' derivatives."""
+        if (node, derivatives) not in self._rests:
+            self._rests[node, derivatives] = self._local_rest(node, derivatives)
+        return self._rests[node, derivatives]
+
+    def _local_rest(self, node: str, derivatives: bool) -> Callable:
+        outputs, needed, read = self._prediction(node)
+        parents = [self._vertex_out[name] for name in self.names if self._vertex_out[name] in read]
+        changed = {} if derivatives else without_derivatives(self.jaxpr, needed, parents, outputs)
+        return self._part(self._given + self._constant + parents, outputs, changed)
+
+    @functools.cached_property
+    def _constant(self) -> list[core.Var]:
+        """What depends on the input, and on no vertex, and is read by what does.
+
+        What depends on the parameters alone is left where it is: it has no batch axis, and XLA moves it out of loops
+        by itself where that pays (a transposed weight, for one, is better not stored).
         """
         of_input, of_vertices = set(self._x), set(self._held)
         for eqn in self.jaxpr.eqns:
@@ -261,25 +305,28 @@ class Program:
             elif read & of_input:
                 of_input.update(eqn.outvars)
         outputs = self._predicted()
-        varying = [eqn for eqn in self._needed(outputs, self._held) if of_vertices.intersection(eqn.outvars)]
+        varying = [eqn for eqn in self._equations(outputs, self._held) if of_vertices.intersection(eqn.outvars)]
         wanted = self._read(varying, outputs) & of_input - set(self._x)
-        constant = sorted(wanted, key=self._producer.__getitem__)
-        return (
-            self._part(self._given, constant),
-            self._part(self._given + constant + self._held, outputs),
-        )
+        return sorted(wanted, key=self._producer.__getitem__)
 
-    def _prediction(self, node: str) -> tuple[list[Any], list[core.JaxprEqn], set[core.Var]]:
-        """A node's prediction, the equations that make it from its parents' values, and all that these read."""
+    def _prediction(self, node: str) -> tuple[list[Any], list[int], set[core.Var]]:
+        """A node's prediction, the indices of the equations that make it from what is held, and all that these read."""
         outputs = self._outputs if node == OUTPUT else [self._vertex_in[node]]
-        eqns = self._needed(outputs, self._held)
-        return outputs, eqns, self._read(eqns, outputs)
+        indices = self._needed(outputs, self._held)
+        return outputs, indices, self._read([self.jaxpr.eqns[i] for i in indices], outputs)
 
     def _predicted(self) -> list[Any]:
         return self._outputs + list(self._vertex_in.values())
 
-    def _part(self, inputs: Sequence[core.Var], outputs: Sequence[Any]) -> Callable:
-        eqns = self._needed(outputs, inputs)
+    def _part(
+        self,
+        inputs: Sequence[core.Var],
+        outputs: Sequence[Any],
+        changed: Mapping[int, list[core.JaxprEqn]] = MappingProxyType({}),
+    ) -> Callable:
+        """A function from `inputs` to `outputs`, with the equations at some indices replaced by others."""
+        indices = self._needed(outputs, inputs)
+        eqns = [eqn for i in indices for eqn in changed.get(i) or self._laid_out.get(i) or [self.jaxpr.eqns[i]]]
         read = self._read(eqns, outputs)
         constants = [v for v in self._constants if v in read]
         jaxpr = self.jaxpr.replace(
@@ -292,8 +339,8 @@ class Program:
         run = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, [self._constants[v] for v in constants]))
         return lambda *groups: run(*(leaf for group in groups for leaf in group))
 
-    def _needed(self, outputs: Sequence[Any], available: Iterable[core.Var]) -> list[core.JaxprEqn]:
-        """The equations that lead from `available`, and the program's inputs, to `outputs`, in order."""
+    def _needed(self, outputs: Sequence[Any], available: Iterable[core.Var]) -> list[int]:
+        """The indices of the equations that lead from `available`, and the program's inputs, to `outputs`."""
         known, indices = set(available), set()
         pending = [v for v in outputs if not isinstance(v, core.Literal)]
         while pending:
@@ -302,7 +349,10 @@ class Program:
             if v not in known and index is not None and index not in indices:
                 indices.add(index)
                 pending.extend(self._read([self.jaxpr.eqns[index]]))
-        return [self.jaxpr.eqns[i] for i in sorted(indices)]
+        return sorted(indices)
+
+    def _equations(self, outputs: Sequence[Any], available: Iterable[core.Var]) -> list[core.JaxprEqn]:
+        return [self.jaxpr.eqns[i] for i in self._needed(outputs, available)]
 
     @staticmethod
     def _read(eqns: Sequence[core.JaxprEqn], outputs: Sequence[Any] = ()) -> set[core.Var]:

@@ -79,17 +79,21 @@ def local_gradient(graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Py
 
     _, product = jax.vjp(predict, parameters)
     (ascent,) = product((credit.output_error, credit.errors))
-    batch = credit.loss.shape[0]
+    return batch_mean(ascent, credit.loss.shape[0])
+
+
+def batch_mean(ascent: PyTree, batch: int) -> PyTree:
+    """The gradient, a mean over the batch, from the sum of the directions in which the energy falls."""
     return jax.tree.map(lambda g: -g / jnp.asarray(batch, g.dtype), ascent)
 
 
-def presynaptic_norms(graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> PyTree:
-    """The mean squared norm of what enters the product of each parameter, at the values of `credit`.
+def presynaptic_norms(graph: Graph, model: PyTree, values: Values, x: PyTree) -> PyTree:
+    """The mean squared norm of what enters the product of each parameter, when the vertices hold `values`.
 
     Returns:
         A tree like the gradient, with a scalar for each weight and its bias (see `Graph.presynaptic`), and None for
         a parameter that multiplies no activity.
     """
-    norms = {path: jnp.mean(square) for path, square in graph.presynaptic(model, credit.values, x).items()}
+    norms = {path: jnp.mean(square) for path, square in graph.presynaptic(model, values, x).items()}
     flat, structure = jax.tree_util.tree_flatten_with_path(eqx.filter(model, eqx.is_inexact_array))
     return jax.tree.unflatten(structure, [norms.get(jax.tree_util.keystr(path)) for path, _ in flat])

@@ -3,14 +3,35 @@
 Energies are summed over units and given per example, so that inference never depends on the batch size.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from vicinal.graph import Values
+from vicinal._numbers import check, number
+from vicinal.graph import Graph, Values
 
 Precision = ArrayLike | dict[str, ArrayLike] | None
 """One over the variance: one number for all vertices, or one (a number, or an array per unit) for each by name.
 A vertex that is not named, and `None`, mean 1."""
+
+
+def converted(precision: Precision) -> Precision:
+    """A precision with its numbers as arrays.
+
+    Raises:
+        ValueError: If one is negative.
+    """
+    precision = jax.tree.map(number, precision)
+    for value in jax.tree.leaves(precision):
+        check("precision", value, lambda v: v >= 0, "of at least 0")
+    return precision
+
+
+def check_precision(precision: Precision, graph: Graph) -> None:
+    """Raises ValueError if a precision names no vertex of the graph."""
+    unknown = set(precision) - set(graph.vertices) if isinstance(precision, dict) else set()
+    if unknown:
+        raise ValueError(f"expected precisions for vertices of {graph!r}, got one for {sorted(unknown)[0]!r}")
 
 
 def precision_of(precision: Precision, name: str, like: Array) -> Array | None:

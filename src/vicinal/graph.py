@@ -19,13 +19,11 @@ from jaxtyping import Array, Float, PyTree
 
 from vicinal._program import OUTPUT, UNROLL_LIMIT, Program, Spec, trace_flat, vertex_p
 from vicinal._synapses import Synapse
+from vicinal.clamped import Clamped, Linearized, Values
 
-__all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Marked", "Values", "capture", "mark", "vertex"]
+__all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Linearized", "Marked", "Values", "capture", "mark", "vertex"]
 
 _ARRAY_LIKE = (jax.Array, np.ndarray, np.generic, float, int, complex)
-
-Values = dict[str, Float[Array, "batch ..."]]
-"""What the vertices hold, by name: arrays `[batch, ...]`."""
 
 
 def vertex(value: Float[Array, "..."], name: str) -> Float[Array, "..."]:
@@ -89,10 +87,10 @@ class Graph:
     reads_input: frozenset[str]
 
     def __init__(self, program: Program):
-        self._program = program
+        self.program = program
         self._found_synapses: dict[str | None, tuple[list[Synapse], Callable]] = {}
         self._spec: Spec = program.spec
-        self._output_structure = program.output_structure
+        self.output_structure = program.output_structure
         self.vertices = program.names
         self._local = {node: program.local(node) for node in (*self.vertices, OUTPUT)}
         self.parents = MappingProxyType({node: parents for node, (parents, _) in self._local.items()})
@@ -106,7 +104,6 @@ class Graph:
         self.reads_input = frozenset(node for node, (_, from_input) in reads.items() if from_input)
         self._feedforward = program.feedforward()
         self._predict = program.predict()
-        self._constant, self._varying = program.split()
 
     def __repr__(self) -> str:
         return f"Graph({', '.join(self.vertices)})"
@@ -126,7 +123,7 @@ class Graph:
         """
         leaves, inputs = self._spec.check(model, x)
         results = jax.vmap(self._feedforward, in_axes=(None, 0))(leaves, inputs)
-        return self._unpack(results)
+        return self.unpack(results)
 
     def predict(self, model: PyTree, values: Values, x: PyTree) -> tuple[PyTree, Values]:
         """Predicts every vertex, and the output, from the values that its parents hold.
@@ -143,9 +140,9 @@ class Graph:
             ValueError: If the model, the values or the input differ from what was captured.
         """
         leaves, inputs = self._spec.check(model, x)
-        held = self._ordered(values)
+        held = self.ordered(values)
         results = jax.vmap(self._predict, in_axes=(None, 0, 0))(leaves, inputs, held)
-        return self._unpack(results)
+        return self.unpack(results)
 
     def clamp(self, model: PyTree, x: PyTree) -> "Clamped":
         """Fixes the model and the input, and computes what depends on them alone once.
@@ -155,7 +152,7 @@ class Graph:
             vertex can change (the prediction of the first layer, say) is already in it.
         """
         leaves, inputs = self._spec.check(model, x)
-        return Clamped(self, leaves, inputs, jax.vmap(self._constant, in_axes=(None, 0))(leaves, inputs))
+        return Clamped(self, leaves, inputs, jax.vmap(self.program.constant, in_axes=(None, 0))(leaves, inputs))
 
     def prediction(self, node: str, model: PyTree, values: Values, x: PyTree) -> PyTree:
         """Predicts one vertex (or `"output"`) from what its parents hold, touching nothing else.
@@ -174,7 +171,7 @@ class Graph:
         leaves, inputs = self._spec.check(model, x)
         names, local = self._local[node]
         results = jax.vmap(local, in_axes=(None, 0, 0))(leaves, inputs, [values[name] for name in names])
-        return jax.tree.unflatten(self._output_structure, results) if node == OUTPUT else results[0]
+        return jax.tree.unflatten(self.output_structure, results) if node == OUTPUT else results[0]
 
     def adjoints(self, model: PyTree, values: Values, x: PyTree, output_error: PyTree) -> Values:
         """Carries the output's error back to every vertex, through the predictions' Jacobians at `values`.
@@ -191,14 +188,13 @@ class Graph:
         Returns:
             An error for each vertex, `[batch, ...]`.
         """
-        errors: dict[str, Any] = {OUTPUT: output_error}
-        for node in (OUTPUT, *reversed(self.vertices)):
-            error = errors.setdefault(node, jnp.zeros_like(values[node]) if node != OUTPUT else None)
-            below = {parent: values[parent] for parent in self.parents[node]}
-            if below:
-                _, back = jax.vjp(lambda held, node=node: self.prediction(node, model, held, x), below)
-                for parent, carried in back(error)[0].items():
-                    errors[parent] = errors[parent] + carried if parent in errors else carried
+        errors: Values = {}
+
+        def respond(name: str, carried: Array) -> Array:
+            errors[name] = carried
+            return carried
+
+        self.clamp(model, x).linearize(values).sweep(output_error, respond)
         return {name: errors[name] for name in self.vertices}
 
     def presynaptic(
@@ -222,7 +218,7 @@ class Graph:
         """
         leaves, inputs = self._spec.check(model, x)
         synapses, part = self._synapses(node)
-        activities = jax.vmap(part, in_axes=(None, 0, 0))(leaves, inputs, self._ordered(values))
+        activities = jax.vmap(part, in_axes=(None, 0, 0))(leaves, inputs, self.ordered(values))
         norms: dict[str, Array] = {}
         for synapse, activity in zip(synapses, activities, strict=True):
             square = jax.vmap(synapse.square)(activity)
@@ -253,10 +249,15 @@ class Graph:
 
     def _synapses(self, node: str | None) -> tuple[list[Synapse], Callable]:
         if node not in self._found_synapses:
-            self._found_synapses[node] = self._program.synapses(node)
+            self._found_synapses[node] = self.program.synapses(node)
         return self._found_synapses[node]
 
-    def _ordered(self, values: Values) -> list[Array]:
+    def ordered(self, values: Values) -> list[Array]:
+        """The arrays of all vertices, in the order of `vertices`.
+
+        Raises:
+            ValueError: If one is missing or unknown.
+        """
         if set(values) != set(self.vertices):
             missing, unknown = set(self.vertices) - set(values), set(values) - set(self.vertices)
             raise ValueError(
@@ -265,26 +266,11 @@ class Graph:
             )
         return [values[name] for name in self.vertices]
 
-    def _unpack(self, results: list[Array]) -> tuple[PyTree, Values]:
+    def unpack(self, results: list[Array]) -> tuple[PyTree, Values]:
+        """`(output, values)` from the flat list in which a part of the program returns them."""
         split = len(results) - len(self.vertices)
-        output = jax.tree.unflatten(self._output_structure, results[:split])
+        output = jax.tree.unflatten(self.output_structure, results[:split])
         return output, dict(zip(self.vertices, results[split:], strict=True))
-
-
-class Clamped(eqx.Module):
-    """`Graph.predict` with model and input fixed; made by `Graph.clamp`."""
-
-    graph: Graph
-    _leaves: list[Array]
-    _inputs: list[Array]
-    _constants: list[Array]
-
-    def __call__(self, values: Values) -> tuple[PyTree, Values]:
-        """Returns `(output, predictions)` for the values that the vertices hold."""
-        results = jax.vmap(self.graph._varying, in_axes=(None, 0, 0, 0))(
-            self._leaves, self._inputs, self._constants, self.graph._ordered(values)
-        )
-        return self.graph._unpack(results)
 
 
 def capture(model: Callable, x: PyTree) -> Graph:

@@ -145,7 +145,7 @@ def test_models_with_empty_fields(model, shape):
     rule = vc.rules.InferenceLearning()
     after, *_ = rule.step(graph, optimizer, model, optimizer.init(parameters), (), x, jnp.zeros(2, int))
     gradient, credit, _ = rule.assign(graph, model, (), x, jnp.zeros(2, int))
-    norms = presynaptic_norms(graph, model, credit, x)
+    norms = presynaptic_norms(graph, model, credit.values, x)
     for new, old, g, n in zip(*map(jax.tree.leaves, (after, model, gradient, norms)), strict=False):
         if eqx.is_inexact_array(new):
             np.testing.assert_allclose(new - old, -g / (n + 0.5), rtol=1e-4, atol=1e-6)

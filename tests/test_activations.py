@@ -1,0 +1,100 @@
+"""Errors that pass activations unchanged: whatever an activation is written with, and nothing but activations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vicinal as vc
+
+KEY = jax.random.key(0)
+
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "maximum": lambda x: jnp.maximum(x, 0),
+    "gelu": jax.nn.gelu,
+    "exact gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "swish by hand": lambda x: x * jax.nn.sigmoid(x),
+    "where": lambda x: jnp.where(x > 0, x, 0.1 * x),
+    "a mask": lambda x: x * (x > 0).astype(x.dtype),
+    "softplus by hand": lambda x: jnp.log(1 + jnp.exp(x)),
+    "sigmoid by hand": lambda x: 1 / (1 + jnp.exp(-x)),
+    "squared relu": lambda x: jnp.square(jax.nn.relu(x)),
+    "cube": lambda x: x**3,
+    "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
+    "elu": jax.nn.elu,
+    "hard tanh": jax.nn.hard_tanh,
+}
+
+
+def carried(function, parameters, shape, derivatives=False):
+    """An error of ones at the output, carried back to the vertex `h`; and how far the output is from the model's."""
+    model = jax.tree_util.Partial(function, parameters)
+    x = jax.random.normal(KEY, (4, *shape), jnp.float64)
+    graph = vc.capture(model, x[0])
+    output, values = graph.feedforward(model, x)
+    linear = graph.clamp(model, x).linearize(values, derivatives)
+    error = jax.random.normal(jax.random.key(1), output.shape, jnp.float64)
+    np.testing.assert_allclose(linear.output, output, rtol=1e-12)
+    return linear.back("output", error)["h"], error
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_passes_errors_unchanged(x64, name):
+    w = jax.random.normal(KEY, (3, 6), jnp.float64)
+    found, error = carried(lambda w, x: w @ ACTIVATIONS[name](vc.vertex(x + 0.03, "h")), w, (6,))
+    np.testing.assert_allclose(found, error @ w, rtol=1e-12)
+
+
+def test_a_scale_after_an_activation_stays(x64):
+    w = jax.random.normal(KEY, (3, 6), jnp.float64)
+    found, error = carried(lambda w, x: w @ (0.5 * jnp.tanh(vc.vertex(x + 0.0, "h")) + 0.1), w, (6,))
+    np.testing.assert_allclose(found, 0.5 * error @ w, rtol=1e-12)
+
+
+def test_a_residual_branch_keeps_its_scale_and_its_stream(x64):
+    w = jax.random.normal(KEY, (6, 6), jnp.float64)
+
+    def block(w, x):
+        h = vc.vertex(x + 0.0, "h")
+        return h + 0.3 * jax.nn.relu(w @ h)
+
+    found, error = carried(block, w, (6,))
+    np.testing.assert_allclose(found, error + 0.3 * error @ w, rtol=1e-12)
+
+
+def _shares(a):
+    return a / jnp.sum(a)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda w, h: w @ ((h - h.mean()) / jnp.sqrt(jnp.var(h) + 1e-5)),  # a normalisation
+        lambda w, h: jax.nn.softmax(w @ h),
+        lambda w, h: w @ _shares(jnp.exp(h - jnp.max(h))),  # a softmax by hand
+        lambda w, h: (w @ h) * (w @ jnp.flip(h)),  # a product of activities
+        lambda w, h: 2 * (w @ h) - 1,
+    ],
+    ids=["normalisation", "softmax", "softmax by hand", "product", "affine"],
+)
+def test_what_is_no_activation_keeps_its_derivative(x64, function):
+    w = jax.random.normal(KEY, (3, 6), jnp.float64)
+
+    def model(w, x):
+        return function(w, vc.vertex(x + 0.0, "h"))
+
+    (without, _), (with_, _) = (carried(model, w, (6,), derivatives) for derivatives in (False, True))
+    np.testing.assert_allclose(without, with_, rtol=1e-9, atol=1e-12)
+
+
+def test_two_activations_of_one_array_and_one_after_another(x64):
+    w = jax.random.normal(KEY, (6, 6), jnp.float64)
+
+    def model(w, x):
+        h = vc.vertex(x + 0.0, "h")
+        return w @ jnp.tanh(h) + w.T @ jax.nn.relu(jnp.sin(h))
+
+    found, error = carried(model, w, (6,))
+    np.testing.assert_allclose(found, error @ w + error @ w.T, rtol=1e-12)
