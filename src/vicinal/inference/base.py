@@ -1,10 +1,13 @@
 """What an inference strategy is: it lets the activities settle and says how that ended."""
 
+from typing import Any, ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from vicinal._numbers import check, check_count
 from vicinal.graph import Values
 from vicinal.inference.problem import Problem
 from vicinal.inference.result import Result
@@ -30,8 +33,51 @@ class Settled(eqx.Module):
     trace: Energies | None = None
 
 
+_UNROLLED = 4  # so few steps are written out: the first then shares the feedforward pass's products
+
+State = Any
+"""What a strategy carries from step to step: the values, or a tree that they are read from."""
+
+
 class Inference(eqx.Module):
-    """A way for activities to settle."""
+    """A way for activities to settle. A strategy says how they `step`; `settle` drives it.
+
+    Attributes:
+        steps: How many (with a tolerance: at most how many).
+        tolerance: An example stops when nothing in it would move faster than this; None takes all steps.
+        trace: Whether to record the energies along the way.
+    """
+
+    local: ClassVar[bool] = True
+    """Whether each step moves a vertex by what it and its children hold."""
+
+    steps: eqx.AbstractVar[int]
+    tolerance: eqx.AbstractVar[Float[Array, ""] | None]
+    trace: eqx.AbstractVar[bool]
+
+    def begin(self, problem: Problem, values: Values) -> State:
+        """The state before the first step; by default the values themselves. Its arrays are `[batch, ...]`."""
+        del problem
+        return values
+
+    def step(self, problem: Problem, state: State, t: Int[Array, ""]) -> tuple[State, Values]:
+        """One step.
+
+        Args:
+            problem: The energy, with input and target held.
+            state: From `begin` or the last step.
+            t: The number of steps before, from 0.
+
+        Returns:
+            `(state, slope)`: the state after the step, and how fast everything moves: the velocities per unit of
+            step size, zero at equilibrium.
+        """
+        raise NotImplementedError
+
+    def values(self, problem: Problem, state: State) -> Values:
+        """The values in a state."""
+        del problem
+        return state
 
     def settle(self, problem: Problem, values: Values) -> Settled:
         """Lets the activities settle.
@@ -43,7 +89,68 @@ class Inference(eqx.Module):
         Returns:
             Where it ended.
         """
-        raise NotImplementedError
+        if not values:
+            return conclude(problem, values, values, self.steps)
+        state = self.begin(problem, values)
+        if self.tolerance is not None:
+            return self._settle_until(problem, values, state, self.tolerance)
+
+        def body(state: State, t: Array) -> tuple[State, Energies | None]:
+            energies = problem.energies(self.values(problem, state)) if self.trace else None
+            return self.step(problem, state, t)[0], energies
+
+        state, trace = jax.lax.scan(body, state, jnp.arange(self.steps), unroll=self.steps <= _UNROLLED)
+        return conclude(problem, values, self.values(problem, state), self.steps, trace=trace)
+
+    def _settle_until(self, problem: Problem, values: Values, state: State, tolerance: Array) -> Settled:
+        batch = next(iter(values.values())).shape[0]
+        yes, no, none = jnp.ones(batch, bool), jnp.zeros(batch, bool), jnp.zeros(batch, jnp.int32)
+
+        def body(carry: Any, t: Array) -> tuple[Any, Energies | None]:
+            state, moving, stuck, steps = carry
+            new, slope = self.step(problem, state, t)
+            speed = largest(slope)
+            stuck = stuck | (moving & ~jnp.isfinite(speed))
+            moving = moving & ~stuck & (speed > tolerance.astype(speed.dtype))
+            energies = problem.energies(self.values(problem, state)) if self.trace else None
+            return (select(moving, new, state), moving, stuck, steps + moving.astype(steps.dtype)), energies
+
+        carry, trace = (state, yes, no, none), None
+        if self.trace:  # a record has a row for every step, so every step is taken
+            carry, trace = jax.lax.scan(body, carry, jnp.arange(self.steps))
+        else:
+            _, carry = jax.lax.while_loop(
+                lambda loop: (loop[0] < self.steps) & jnp.any(loop[1][1]),
+                lambda loop: (loop[0] + 1, body(loop[1], loop[0])[0]),
+                (jnp.int32(0), carry),
+            )
+        state, moving, stuck, steps = carry
+        ended = self.values(problem, state)
+        return conclude(problem, values, ended, steps, converged=~moving, stuck=stuck, trace=trace)
+
+    def _check(self) -> None:
+        """Raises ValueError unless the common settings are in range."""
+        check_count("steps", self.steps, 0)
+        if not isinstance(decay := getattr(self, "decay", False), bool):
+            raise ValueError(f"expected decay as True or False, got {decay!r}")
+        check("the tolerance", self.tolerance, lambda v: v > 0, "above 0")
+
+
+def gathered(velocity: Values | None, slope: Values, momentum: Array | None) -> Values:
+    """`momentum * velocity + slope`, or the slope itself without momentum."""
+    if velocity is None or momentum is None:
+        return slope
+    return jax.tree.map(lambda v, s: momentum.astype(v.dtype) * v + s, velocity, slope)
+
+
+def moved(value: PyTree, direction: PyTree, step_size: Array, decay: bool, t: Array) -> PyTree:
+    """`value + step_size * direction`; with `decay`, step `t` (from 0) is divided by `1 + t`."""
+
+    def move(value: Array, direction: Array) -> Array:
+        size = step_size.astype(value.dtype)
+        return value + (size / (1 + t).astype(value.dtype) if decay else size) * direction
+
+    return jax.tree.map(move, value, direction)
 
 
 def total(energies: Energies) -> Float[Array, " batch"]:
@@ -59,7 +166,7 @@ def largest(values: Values) -> Float[Array, " batch"]:
 
 def conclude(
     problem: Problem,
-    start: Values,
+    start: Values | Float[Array, " batch"],
     values: Values,
     steps: Int[Array, " batch"] | int,
     *,
@@ -71,7 +178,7 @@ def conclude(
 
     Args:
         problem: The energy.
-        start: Where inference began.
+        start: Where inference began; or the energy that it had there, if the problem has changed since.
         values: Where it ended.
         steps: Steps taken.
         converged: Whether the tolerance was met, if there was one.
@@ -82,7 +189,8 @@ def conclude(
         The end of inference, with its result codes and energies.
     """
     # With the weights of one energy at both ends: a proximal output changes its own along the way.
-    before, energies = total(problem.energies(start, gain_at=values)), problem.energies(values)
+    before = total(problem.energies(start, gain_at=values)) if isinstance(start, dict) else start
+    energies = problem.energies(values)
     after = total(energies)
     finite = jnp.isfinite(after) & (jnp.isfinite(largest(values)) if values else True)
     if stuck is not None:

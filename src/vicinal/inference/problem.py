@@ -14,11 +14,21 @@ from vicinal.losses import Loss, loss_and_error, scale_examples
 
 
 class Errors(eqx.Module):
-    """The errors at one point: of each vertex, `[batch, ...]`, and of the output; and the output's loss, `[batch]`."""
+    """The errors at one point, and what the energy is made of there.
+
+    Attributes:
+        vertices: Of each vertex, `[batch, ...]`.
+        output: Of the output.
+        energy: Of all vertices together, `[batch]`.
+        loss: Of the output, `[batch]`.
+        gain: How much of the loss counts, `[batch]`: the whole energy is `energy + gain * loss`.
+    """
 
     vertices: Values
     output: PyTree
+    energy: Float[Array, " batch"]
     loss: Float[Array, " batch"]
+    gain: Float[Array, " batch"]
 
 
 class Problem(eqx.Module):
@@ -102,8 +112,20 @@ class Problem(eqx.Module):
             return gain
         return gain * self.proximal.gain(self.graph, self.model, values, self.x).astype(like.dtype)
 
-    def _errors(self, values: Values, output: PyTree, predictions: Values) -> Errors:
-        vertices = weighted_errors(values, predictions, self.precision)
-        loss, output_error = loss_and_error(self.loss, output, self.y)
+    def output_error(self, output: PyTree, values: Values) -> PyTree:
+        """The error of an output, with what of the loss counts when the vertices hold `values`."""
+        return self._output_error(output, values)[0]
+
+    def _output_error(self, output: PyTree, values: Values) -> tuple[PyTree, Array, Array]:
+        loss, error = loss_and_error(self.loss, output, self.y)
         gain = self.gain(values, loss)
-        return Errors(vertices, jax.tree.map(lambda e: scale_examples(gain, e), output_error), loss)
+        return jax.tree.map(lambda e: scale_examples(gain, e), error), loss, gain
+
+    def _errors(self, values: Values, output: PyTree, predictions: Values) -> Errors:
+        error, loss, gain = self._output_error(output, values)
+        energies = [
+            gaussian(value, predictions[name], precision_of(self.precision, name, value)).astype(loss.dtype)
+            for name, value in values.items()
+        ]
+        energy = jnp.sum(jnp.stack([jnp.zeros_like(loss), *energies]), axis=0)
+        return Errors(weighted_errors(values, predictions, self.precision), error, energy, loss, gain)

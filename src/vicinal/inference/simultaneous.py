@@ -1,7 +1,5 @@
 """Simultaneous inference: all activities move at once, down the slope of the energy."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +7,7 @@ from jaxtyping import Array, Float
 
 from vicinal._numbers import check, number, optional_number
 from vicinal.graph import Values
-from vicinal.inference.base import Energies, Inference, Settled, conclude, largest, select
+from vicinal.inference.base import Inference, gathered, moved
 from vicinal.inference.problem import Problem
 
 _State = tuple[Values, Values | None]  # values, and their velocities with momentum
@@ -21,7 +19,8 @@ class Simultaneous(Inference):
         value_l += step_size * d_t * (sum over children c of J_c^T error_c  -  pull * error_l)
 
     with `d_t = 1/(1+t)` if `decay`, else 1. With `momentum = m` the bracket is replaced by its running sum
-    `velocity = m * velocity + bracket`.
+    `velocity = m * velocity + bracket`. Started from the feedforward values, an error goes down one vertex per step,
+    smaller each time by the step size: deep networks need many steps, or `ErrorBased`.
 
     Args:
         steps: How many (with a tolerance: at most how many).
@@ -53,64 +52,21 @@ class Simultaneous(Inference):
     trace: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise ValueError(f"expected steps as an integer of at least 0, got {self.steps!r}")
+        self._check()
         check("the step size", self.step_size, lambda v: v >= 0, "of at least 0")
         check("pull", self.pull, lambda v: v >= 0, "of at least 0")
         check("momentum", self.momentum, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
-        check("the tolerance", self.tolerance, lambda v: v > 0, "above 0")
 
-    def settle(self, problem: Problem, values: Values) -> Settled:
-        if not values:
-            return conclude(problem, values, values, self.steps)
-        velocity = None if self.momentum is None else jax.tree.map(jnp.zeros_like, values)
-        if self.tolerance is not None:
-            return self._settle_until(problem, values, velocity, self.tolerance)
+    def begin(self, problem: Problem, values: Values) -> _State:
+        return values, None if self.momentum is None else jax.tree.map(jnp.zeros_like, values)
 
-        def body(state: _State, t: Array) -> tuple[_State, Energies | None]:
-            new, _ = self._step(problem, state, t)
-            return new, problem.energies(state[0]) if self.trace else None
-
-        (ended, _), trace = jax.lax.scan(body, (values, velocity), jnp.arange(self.steps))
-        return conclude(problem, values, ended, self.steps, trace=trace)
-
-    def _settle_until(self, problem: Problem, values: Values, velocity: Values | None, tolerance: Array) -> Settled:
-        batch = next(iter(values.values())).shape[0]
-        yes, no, none = jnp.ones(batch, bool), jnp.zeros(batch, bool), jnp.zeros(batch, jnp.int32)
-
-        def body(carry: Any, t: Array) -> tuple[Any, Energies | None]:
-            state, moving, stuck, steps = carry
-            new, slope = self._step(problem, state, t)
-            speed = largest(slope)
-            stuck = stuck | (moving & ~jnp.isfinite(speed))
-            moving = moving & ~stuck & (speed > tolerance.astype(speed.dtype))
-            energies = problem.energies(state[0]) if self.trace else None
-            return (select(moving, new, state), moving, stuck, steps + moving.astype(steps.dtype)), energies
-
-        carry, trace = ((values, velocity), yes, no, none), None
-        if self.trace:  # a record has a row for every step, so every step is taken
-            carry, trace = jax.lax.scan(body, carry, jnp.arange(self.steps))
-        else:
-            _, carry = jax.lax.while_loop(
-                lambda loop: (loop[0] < self.steps) & jnp.any(loop[1][1]),
-                lambda loop: (loop[0] + 1, body(loop[1], loop[0])[0]),
-                (jnp.int32(0), carry),
-            )
-        (ended, _), moving, stuck, steps = carry
-        return conclude(problem, values, ended, steps, converged=~moving, stuck=stuck, trace=trace)
-
-    def _step(self, problem: Problem, state: _State, t: Array) -> tuple[_State, Values]:
-        """Moves all values once; returns the new state, and minus the slope of the energy (weighted by `pull`)."""
+    def step(self, problem: Problem, state: _State, t: Array) -> tuple[_State, Values]:
         values, velocity = state
         feedback, own, _ = problem.descent(values)
         slope = {name: feedback[name] - self.pull.astype(own[name].dtype) * own[name] for name in values}
-        direction = slope
-        if velocity is not None and self.momentum is not None:
-            momentum = self.momentum
-            direction = velocity = jax.tree.map(lambda v, s: momentum.astype(v.dtype) * v + s, velocity, slope)
+        direction = gathered(velocity, slope, self.momentum)
+        values = moved(values, direction, self.step_size, self.decay, t)
+        return (values, None if velocity is None else direction), slope
 
-        def move(value: Array, direction: Array) -> Array:
-            size = self.step_size.astype(value.dtype)
-            return value + (size / (1 + t).astype(value.dtype) if self.decay else size) * direction
-
-        return (jax.tree.map(move, values, direction), velocity), slope
+    def values(self, problem: Problem, state: _State) -> Values:
+        return state[0]

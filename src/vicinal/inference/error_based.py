@@ -1,0 +1,83 @@
+"""Error-based inference: the errors settle, and the activities follow from them."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vicinal._numbers import check, number, optional_number
+from vicinal.energy import precision_of, weighted_error
+from vicinal.graph import Values
+from vicinal.inference.base import Inference, gathered, moved
+from vicinal.inference.problem import Problem
+
+_State = tuple[Values, Values | None]  # deviations, and their velocities with momentum
+
+
+class ErrorBased(Inference):
+    """Descent on the same energy, written in the deviations of the vertices from their predictions.
+
+        value_l      = prediction_l(values below) + deviation_l          (one pass from the input up)
+        F            = nudge * loss(output, y) + sum over vertices of precision/2 ||deviation_l||^2
+        deviation_l += step_size * d_t * (adjoint_l - precision * deviation_l)
+
+    where `adjoint_l` is minus the slope of the loss in vertex `l` along the whole way to the output. The minima are
+    those of activity-based inference, since values and deviations determine each other. But where an activity's
+    error fades on its way down, layer by layer, an adjoint arrives whole: so a deep network settles in few steps. The
+    price is that each step runs through the network from end to end and back: it is no local computation.
+
+    Args:
+        steps: How many (with a tolerance: at most how many).
+        step_size: Of the deviations.
+        decay: Whether step `t` (from 0) is divided by `1 + t`.
+        momentum: In [0, 1); None for none.
+        tolerance: An example stops when none of its deviations would move faster than this, per unit of step size;
+            the others go on. None takes all steps.
+        trace: Whether to record the energies along the way.
+
+    Example:
+        >>> ErrorBased(steps=5, step_size=0.5).steps
+        5
+
+    References:
+        Goemaere, Oliviers, Bogacz and Demeester, Error optimization: overcoming exponential signal decay in deep
+        predictive coding networks, 2025, arXiv 2505.20137.
+    """
+
+    local: ClassVar[bool] = False
+
+    steps: int = eqx.field(static=True, default=5)
+    step_size: Float[Array, ""] = eqx.field(converter=number, default=0.1)
+    decay: bool = eqx.field(static=True, default=False)
+    momentum: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
+    tolerance: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
+    trace: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        self._check()
+        check("the step size", self.step_size, lambda v: v >= 0, "of at least 0")
+        check("momentum", self.momentum, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
+
+    def begin(self, problem: Problem, values: Values) -> _State:
+        _, predictions = problem.predict(values)
+        deviations = jax.tree.map(jnp.subtract, values, predictions)
+        return deviations, None if self.momentum is None else jax.tree.map(jnp.zeros_like, values)
+
+    def step(self, problem: Problem, state: _State, t: Array) -> tuple[_State, Values]:
+        deviations, velocity = state
+        (output, values), back = jax.vjp(problem.predict.propagate, deviations)
+        error = problem.output_error(output, values)
+        (adjoints,) = back((error, jax.tree.map(jnp.zeros_like, values)))
+        slope = {
+            name: adjoint
+            - weighted_error(deviations[name], jnp.zeros_like(adjoint), precision_of(problem.precision, name, adjoint))
+            for name, adjoint in adjoints.items()
+        }
+        direction = gathered(velocity, slope, self.momentum)
+        deviations = moved(deviations, direction, self.step_size, self.decay, t)
+        return (deviations, None if velocity is None else direction), slope
+
+    def values(self, problem: Problem, state: _State) -> Values:
+        return problem.predict.propagate(state[0])[1]

@@ -1,0 +1,73 @@
+"""Sequential inference: the activities move one after another, from the output down."""
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from vicinal._numbers import check, number, optional_number
+from vicinal.energy import precision_of, weighted_error
+from vicinal.graph import Values
+from vicinal.inference.base import Inference, moved
+from vicinal.inference.problem import Problem
+
+
+class Sequential(Inference):
+    """Top-down sweeps over the energy: each vertex moves by the errors of the vertices above, which moved already.
+
+        for l from the last vertex to the first (reverse topological order):
+            value_l += step_size * d_t * (sum over children c of J_c^T error_c  -  pull * error_l)
+            error_l  = value_l - prediction_l
+
+    with `d_t = 1/(1+t)` in sweep `t` (from 0) if `decay`, else 1. One sweep carries the output's error to every
+    vertex, where simultaneous inference needs a step for each layer on the way.
+
+    Predictions, and the derivatives in `J`, are computed once per sweep, from the values before it. In a chain that
+    changes nothing: a vertex's prediction reads the vertex below, which has not moved yet. So a sweep costs one
+    forward and one transposed product per layer. In a graph with branches, vertices that predict the same child move
+    without seeing each other's move until the next sweep.
+
+    In one sweep the error of a vertex is smaller than that above it by the step size. Many layers down it is smaller
+    than the rounding of the values that it moves, and is lost: see `ErrorBased` for deep networks.
+
+    Args:
+        steps: How many sweeps (with a tolerance: at most how many).
+        step_size: Of the activities.
+        decay: Whether sweep `t` (from 0) is divided by `1 + t`.
+        pull: Weight of a vertex's own error against the errors that come back; 1 descends the energy.
+        tolerance: An example stops when none of its activities would move faster than this, in units of activity
+            per unit of step size; the others go on. None takes all sweeps.
+        trace: Whether to record the energies along the way.
+
+    Example:
+        >>> Sequential(steps=5).steps
+        5
+
+    References:
+        Alonso, Krichmar and Neftci, Understanding and improving optimization in predictive coding networks, AAAI
+        2024, arXiv 2305.13562.
+    """
+
+    steps: int = eqx.field(static=True, default=3)
+    step_size: Float[Array, ""] = eqx.field(converter=number, default=0.05)
+    decay: bool = eqx.field(static=True, default=True)
+    pull: Float[Array, ""] = eqx.field(converter=number, default=1.0)
+    tolerance: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
+    trace: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        self._check()
+        check("the step size", self.step_size, lambda v: v >= 0, "of at least 0")
+        check("pull", self.pull, lambda v: v >= 0, "of at least 0")
+
+    def step(self, problem: Problem, state: Values, t: Array) -> tuple[Values, Values]:
+        linear = problem.predict.linearize(state)
+        values, slope = dict(state), {}
+
+        def respond(name: str, carried: Array) -> Array:
+            prediction, precision = linear.predictions[name], precision_of(problem.precision, name, carried)
+            own = weighted_error(values[name], prediction, precision)
+            slope[name] = carried - self.pull.astype(own.dtype) * own
+            values[name] = moved(values[name], slope[name], self.step_size, self.decay, t)
+            return weighted_error(values[name], prediction, precision)
+
+        linear.sweep(problem.output_error(linear.output, state), respond)
+        return values, slope
