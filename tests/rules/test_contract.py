@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vicinal as vc
-from vicinal.inference import Proximal, Simultaneous
+from vicinal.inference import Adaptive, ErrorBased, Proximal, Sequential, Simultaneous
 from vicinal.testing import CHECKS, cases, check_rule
 
 RULES = {
@@ -23,26 +23,56 @@ RULES = {
         precision=1.5,
         throw=True,
     ),
+    "sequential inference": vc.rules.InferenceLearning(inference=Sequential()),
+    "sequential inference, all options": vc.rules.InferenceLearning(
+        inference=Sequential(steps=6, step_size=0.3, decay=False, pull=0.8, tolerance=1e-2, trace=True),
+        nudge=0.9,
+        precision=1.5,
+        proximal=Proximal(5.0, eps=0.1),
+    ),
+    "error-based inference": vc.rules.InferenceLearning(inference=ErrorBased()),
+    "error-based inference, all options": vc.rules.InferenceLearning(
+        inference=ErrorBased(steps=8, step_size=0.2, decay=True, momentum=0.5, tolerance=1e-2, trace=True),
+        nudge=0.9,
+        precision=1.5,
+    ),
+    # Few steps: near equilibrium the next step size is a ratio of roundings.
+    "adaptive inference": vc.rules.InferenceLearning(inference=Adaptive(steps=8)),
+    "fixed prediction": vc.rules.FixedPrediction(),
+    "fixed prediction, simultaneous": vc.rules.FixedPrediction(steps=30, step_size=0.3, order="simultaneous"),
+    "Z-IL": vc.rules.ZIL(),
+    "activation relaxation": vc.rules.ActivationRelaxation(steps=60, step_size=0.4),
+    "activation relaxation, without derivatives": vc.rules.ActivationRelaxation(
+        steps=60, step_size=0.4, derivatives=False, frozen="product"
+    ),
+    "incremental": vc.rules.IncrementalPC(),
+    "incremental, squared error": vc.rules.IncrementalPC(
+        steps=3, step_size=0.2, loss=vc.losses.squared_error, nudge=0.9, precision=1.5
+    ),
 }
 
 
 CASES = cases()
-VARIANTS = {name for name in RULES if "," in name} - {"inference learning, all options"}
+VARIANTS = {name for name in RULES if "," in name or name.endswith(" inference")} - {"inference learning, all options"}
 
 
 def cases_of(rule):
-    """All kinds of model for each rule; two for a rule that differs from another in a setting alone."""
+    """All kinds of model for each rule; two for a rule that differs from another in a setting or strategy alone."""
     return CASES[1:3] if rule in VARIANTS else CASES
 
 
+def marks_of(rule, case):
+    """The checks of one rule on one case share what is compiled, so they run in one process."""
+    quick = case.name == "mlp" or rule in ("backpropagation", "inference learning")
+    return [pytest.mark.xdist_group(f"{rule} {case.name}"), *([] if quick else [pytest.mark.slow])]
+
+
 GRID = [
-    pytest.param(
-        rule, case, check, id=f"{rule}-{case.name}-{check}", marks=pytest.mark.xdist_group(f"{rule} {case.name}")
-    )
+    pytest.param(rule, case, check, id=f"{rule}-{case.name}-{check}", marks=marks_of(rule, case))
     for rule in RULES
     for case in cases_of(rule)
     for check in CHECKS
-]  # the checks of one rule on one case share what is compiled, so they run in one process
+]
 
 
 @pytest.mark.parametrize(("rule", "case", "check"), GRID)

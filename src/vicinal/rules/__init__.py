@@ -1,6 +1,10 @@
 """Learning rules, one file each."""
 
+from vicinal.rules.activation_relaxation import ActivationRelaxation as ActivationRelaxation
 from vicinal.rules.backprop import Backprop as Backprop
 from vicinal.rules.base import Rule as Rule, State as State
+from vicinal.rules.fixed_prediction import FixedPrediction as FixedPrediction
 from vicinal.rules.implicit_sgd import ImplicitSGD as ImplicitSGD
+from vicinal.rules.incremental_pc import IncrementalPC as IncrementalPC
 from vicinal.rules.inference_learning import InferenceLearning as InferenceLearning
+from vicinal.rules.zil import ZIL as ZIL

@@ -1,6 +1,6 @@
 """The contract of every learning rule."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -20,13 +20,16 @@ class Rule(eqx.Module):
     """A learning rule: what value does each vertex hold, and what error does it carry?
 
     A rule is a frozen pytree. Its numeric hyper-parameters are arrays, so that changing one does not recompile, and
-    a grid of them can be mapped with `jax.vmap`. To write a rule, give `credit` and `errors`; everything else
-    follows, and `vicinal.testing.check_rule` says whether it keeps the contract.
+    a grid of them can be mapped with `jax.vmap`. To write a rule, give `credit`, and `errors` unless vertices hold
+    theirs; everything else follows, and `vicinal.testing.check_rule` says whether it keeps the contract.
     """
 
     loss: eqx.AbstractVar[Loss]
     local: eqx.AbstractClassVar[bool]
     """Whether each update depends on its synapses' two ends alone; `vicinal.analysis.audit` checks it."""
+    phases: ClassVar[bool] = True
+    """Whether weights wait until credit is assigned. A rule without phases moves them along: it overrides `step`, and
+    its gradient is what a step does to first order in the learning rate."""
     holds_errors: ClassVar[bool] = False
     """Whether vertices hold errors beside values, as states of their own, which `errors` may read back."""
 
@@ -64,8 +67,10 @@ class Rule(eqx.Module):
         """The error each vertex carries, from what is held: the rule's reading of `credit`.
 
         What this function reads is what the synapses need; `vicinal.analysis.audit` differentiates it to see
-        whether that is local.
+        whether that is local. Errors that are held are read back.
         """
+        if self.holds_errors:
+            return credit.errors
         raise NotImplementedError
 
     def value_and_grad(
@@ -123,10 +128,25 @@ class Rule(eqx.Module):
             `(model, optimizer_state, state, loss, info)`.
         """
         gradient, credit, state = self.assign(graph, model, state, x, y, key=key)
+        presynaptic, loss = presynaptic_norms(graph, model, credit.values, x), jnp.mean(credit.loss)
+        model, optimizer_state = apply_gradient(
+            optimizer, gradient, optimizer_state, model, presynaptic=presynaptic, value=loss
+        )
+        return model, optimizer_state, state, loss, credit.info
+
+
+def apply_gradient(
+    optimizer: optax.GradientTransformation,
+    gradient: PyTree,
+    optimizer_state: optax.OptState,
+    model: PyTree,
+    **extra: Any,
+) -> tuple[PyTree, optax.OptState]:
+    """The model and the optimiser's state after one gradient; `extra` is for optimisers that take it."""
+    # Under strict promotion optax's own arithmetic (a float to the power of an integer count) would raise.
+    with jax.numpy_dtype_promotion("standard"):
+        takes_extra = optax.with_extra_args_support(optimizer)
         parameters = eqx.filter(model, eqx.is_inexact_array)
-        extra = {"presynaptic": presynaptic_norms(graph, model, credit, x), "value": jnp.mean(credit.loss)}
-        # Under strict promotion optax's own arithmetic (a float to the power of an integer count) would raise.
-        with jax.numpy_dtype_promotion("standard"):
-            takes_extra = optax.with_extra_args_support(optimizer)
-            update, optimizer_state = takes_extra.update(gradient, optimizer_state, parameters, **extra)
-        return eqx.apply_updates(model, update), optimizer_state, state, extra["value"], credit.info
+        update, optimizer_state = takes_extra.update(gradient, optimizer_state, parameters, **extra)
+    update = jax.tree.map(lambda u, p: u.astype(p.dtype), update, parameters)  # a rate of more digits widens it
+    return eqx.apply_updates(model, update), optimizer_state

@@ -9,19 +9,15 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, number
 from vicinal.credit import Credit, Info
-from vicinal.energy import Precision, weighted_errors
+from vicinal.energy import check_precision, converted, weighted_errors
 from vicinal.graph import Graph, Values
 from vicinal.inference import Inference, Problem, Proximal, Result, Simultaneous
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
 from vicinal.rules.base import Rule, State
 
 
-def _precision(precision: Precision) -> Precision:
-    return jax.tree.map(number, precision)
-
-
 class InferenceLearning(Rule):
-    """Inference learning (IL), the algorithm that trains predictive-coding circuits.
+    """Inference learning (IL), the algorithm that trains predictive-coding circuits ("strict" predictive coding).
 
         F        = nudge * loss(output, y) + sum over vertices of precision/2 ||value_l - prediction_l||^2
         values   = inference on F, from the feedforward values
@@ -31,7 +27,8 @@ class InferenceLearning(Rule):
     Args:
         inference: How activities settle.
         loss: Loss of one example, `loss(output, target) -> scalar`.
-        nudge: 1 clamps the output to the target; `n < 1` holds it at `n * target + (1 - n) * prediction`.
+        nudge: 1 clamps the output to the target; `n < 1` holds it at `n * target + (1 - n) * prediction`. The soft
+            target of weight `beta`, `(beta * target + prediction) / (1 + beta)`, is `n = beta / (1 + beta)`.
         start: `"feedforward"`, or `"random"`: independent standard normal activities (needs a key).
         precision: One number for all vertices, or one for each by name; 1 by default.
         proximal: Holds the output at its proximal optimum for a learning rate instead of at the target (IL-prox).
@@ -64,7 +61,7 @@ class InferenceLearning(Rule):
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
     nudge: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     start: str = eqx.field(static=True, default="feedforward")
-    precision: Any = eqx.field(converter=_precision, default=None)
+    precision: Any = eqx.field(converter=converted, default=None)
     throw: bool = eqx.field(static=True, default=False)
     proximal: Proximal | None = None
 
@@ -74,8 +71,6 @@ class InferenceLearning(Rule):
         if not isinstance(self.inference, Inference):
             raise TypeError(f"expected a vicinal.inference strategy, got {type(self.inference).__name__}")
         check("nudge", self.nudge, lambda v: (v > 0) & (v <= 1), "in (0, 1]")
-        for precision in jax.tree.leaves(self.precision):
-            check("precision", precision, lambda v: v >= 0, "of at least 0")
         check_loss(self.loss)
 
     def credit(
@@ -91,7 +86,7 @@ class InferenceLearning(Rule):
         problem = self.problem(graph, model, x, y)
         output, feedforward = graph.feedforward(model, x)
         loss, _ = loss_and_error(self.loss, output, y)
-        settled = self.inference.settle(problem, self._start(feedforward, key))
+        settled = self.inference.settle(problem, self.begin(feedforward, key))
         if self.throw:
             settled = _throw(settled)
         errors = problem.errors(settled.values)
@@ -113,14 +108,23 @@ class InferenceLearning(Rule):
         Raises:
             ValueError: If a precision names no vertex of the graph.
         """
-        self._check_precision(graph)
+        check_precision(self.precision, graph)
         return Problem(graph, model, x, y, self.loss, self.nudge, self.precision, self.proximal)
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
         _, predictions = graph.predict(model, credit.values, x)
         return weighted_errors(credit.values, predictions, self.precision)
 
-    def _start(self, feedforward: Values, key: PRNGKeyArray | None) -> Values:
+    def begin(self, feedforward: Values, key: PRNGKeyArray | None = None) -> Values:
+        """The activities that inference begins with.
+
+        Args:
+            feedforward: The feedforward values, `[batch, ...]`.
+            key: Needed for the random start.
+
+        Raises:
+            ValueError: If the start is random and there is no key.
+        """
         if self.start == "feedforward":
             return feedforward
         if key is None:
@@ -130,11 +134,6 @@ class InferenceLearning(Rule):
             name: jax.random.normal(k, value.shape, value.dtype)
             for k, (name, value) in zip(keys, feedforward.items(), strict=False)
         }
-
-    def _check_precision(self, graph: Graph) -> None:
-        unknown = set(self.precision) - set(graph.vertices) if isinstance(self.precision, dict) else set()
-        if unknown:
-            raise ValueError(f"expected precisions for vertices of {graph!r}, got one for {sorted(unknown)[0]!r}")
 
 
 def _throw(settled: Any) -> Any:

@@ -1,0 +1,153 @@
+"""Incremental predictive coding: weights and activities move together, at every inference step."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from vicinal._numbers import check, check_count, number
+from vicinal.credit import Credit, Info, batch_mean, presynaptic_norms
+from vicinal.energy import check_precision, converted, weighted_errors
+from vicinal.graph import Graph, Values
+from vicinal.inference import Problem
+from vicinal.inference.base import conclude, moved, total
+from vicinal.losses import Loss, check_loss, softmax_cross_entropy
+from vicinal.rules.base import Rule, State, apply_gradient
+
+
+class IncrementalPC(Rule):
+    """Incremental predictive coding (iPC): one gradient of the energy moves activities and weights, at every step.
+
+        F       = nudge * loss(output, y) + sum over vertices of precision/2 ||value_l - prediction_l||^2
+        repeat `steps` times, both from the same state:
+            value_l -= step_size * dF/dvalue_l
+            theta    = optimizer(theta, dF/dtheta)
+
+    There are no phases, and nothing has to say when inference is over and learning begins. The optimiser is called
+    `steps` times per batch: give it a learning rate that much smaller than inference learning's. `value_and_grad`,
+    where no optimiser is at hand, holds the weights and returns the sum of the `steps` gradients: what `step` applies,
+    to first order in the learning rate.
+
+    Args:
+        steps: Steps per batch.
+        step_size: Of the activities.
+        loss: Loss of one example, `loss(output, target) -> scalar`.
+        nudge: 1 clamps the output to the target; `n < 1` holds it at `n * target + (1 - n) * prediction`.
+        precision: One number for all vertices, or one for each by name; 1 by default.
+
+    Raises:
+        ValueError: If a setting is out of its range, or a precision names no vertex of the graph.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, vicinal as vc
+        >>> model, x, y = vc.nn.MLP((3, 4, 2), key=jax.random.key(0)), jnp.ones((5, 3)), jnp.zeros(5, int)
+        >>> graph, rule, optimizer = vc.capture(model, x[0]), vc.rules.IncrementalPC(steps=4), optax.sgd(0.1)
+        >>> model, *_, info = rule.step(graph, optimizer, model, optimizer.init(model.layers), (), x, y)
+        >>> int(info.steps[0])
+        4
+
+    References:
+        Salvatori, Song, Yordanov, Millidge, Xu, Sha, Emde, Bogacz and Lukasiewicz, A stable, fast, and fully automatic
+        learning algorithm for predictive coding networks, ICLR 2024, arXiv 2212.00720.
+    """
+
+    local: ClassVar[bool] = True
+    phases: ClassVar[bool] = False
+
+    steps: int = eqx.field(static=True, default=5)
+    step_size: Float[Array, ""] = eqx.field(converter=number, default=0.1)
+    loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
+    nudge: Float[Array, ""] = eqx.field(converter=number, default=1.0)
+    precision: Any = eqx.field(converter=converted, default=None)
+
+    def __check_init__(self):
+        check_count("steps", self.steps, 1)
+        check("the step size", self.step_size, lambda v: v >= 0, "of at least 0")
+        check("nudge", self.nudge, lambda v: (v > 0) & (v <= 1), "in (0, 1]")
+        check_loss(self.loss)
+
+    def credit(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Credit, State]:
+        """What vertices hold and carry after the last step, with the weights held."""
+        return self.assign(graph, model, state, x, y, key=key)[1:]
+
+    def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
+        _, predictions = graph.predict(model, credit.values, x)
+        return weighted_errors(credit.values, predictions, self.precision)
+
+    def assign(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Credit, State]:
+        output, begin = graph.feedforward(model, x)
+
+        def body(carry: Any, t: Array) -> tuple[Any, None]:
+            values, gradient = carry
+            values, added = self._move(graph, model, values, x, y, t)
+            return (values, jax.tree.map(jnp.add, gradient, added)), None
+
+        nothing = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
+        (values, gradient), _ = jax.lax.scan(body, (begin, nothing), jnp.arange(self.steps))
+        problem = self._problem(graph, model, x, y)
+        errors, loss = problem.errors(values), jax.vmap(self.loss)(output, y)
+        info = self._info(problem, output, total(problem.energies(begin)), values)
+        return gradient, Credit(loss, values, errors.vertices, errors.output, info), state
+
+    def step(
+        self,
+        graph: Graph,
+        optimizer: optax.GradientTransformation,
+        model: PyTree,
+        optimizer_state: optax.OptState,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
+        output, begin = graph.feedforward(model, x)
+        before, loss = total(self._problem(graph, model, x, y).energies(begin)), jax.vmap(self.loss)(output, y)
+        arrays, static = eqx.partition(model, eqx.is_array)
+        memory, fixed = eqx.partition(optimizer_state, eqx.is_array_like)
+
+        def body(carry: Any, t: Array) -> tuple[Any, None]:
+            arrays, memory, values = carry
+            model = eqx.combine(arrays, static)
+            new, gradient = self._move(graph, model, values, x, y, t)
+            presynaptic = presynaptic_norms(graph, model, values, x)
+            model, optimizer_state = apply_gradient(
+                optimizer, gradient, eqx.combine(memory, fixed), model, presynaptic=presynaptic, value=jnp.mean(loss)
+            )
+            return (eqx.filter(model, eqx.is_array), eqx.filter(optimizer_state, eqx.is_array_like), new), None
+
+        (arrays, memory, values), _ = jax.lax.scan(body, (arrays, memory, begin), jnp.arange(self.steps))
+        model = eqx.combine(arrays, static)
+        info = self._info(self._problem(graph, model, x, y), output, before, values)
+        return model, eqx.combine(memory, fixed), state, jnp.mean(loss), info
+
+    def _move(
+        self, graph: Graph, model: PyTree, values: Values, x: PyTree, y: PyTree, t: Array
+    ) -> tuple[Values, PyTree]:
+        """The activities after a step, and the gradient of the weights before it: both from one state."""
+        parameters, rest = eqx.partition(model, eqx.is_inexact_array)
+        problem = self._problem(graph, model, x, y)
+
+        def predict(parameters: PyTree, values: Values) -> tuple[PyTree, Values]:
+            return graph.predict(eqx.combine(parameters, rest), values, x)
+
+        (output, predictions), back = jax.vjp(predict, parameters, values)
+        own = weighted_errors(values, predictions, self.precision)
+        ascent, feedback = back((problem.output_error(output, values), own))
+        slope = jax.tree.map(jnp.subtract, feedback, own)
+        return moved(values, slope, self.step_size, False, t), batch_mean(ascent, jax.tree.leaves(x)[0].shape[0])
+
+    def _problem(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> Problem:
+        check_precision(self.precision, graph)
+        return Problem(graph, model, x, y, self.loss, self.nudge, self.precision)
+
+    def _info(self, problem: Problem, output: PyTree, before: Float[Array, " batch"], values: Values) -> Info:
+        ended = conclude(problem, before, values, self.steps)
+        return Info(output, ended.result, ended.steps, ended.energies)
