@@ -193,7 +193,7 @@ class ConvNet(eqx.Module):
     def _shape_after(self, layer: Conv2d, shape: tuple[int, ...]) -> tuple[int, ...]:
         pool = self.pool or (lambda x: x)
         try:
-            after = jax.eval_shape(lambda x: pool(layer(x)), jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+            after = jax.eval_shape(lambda x: pool(layer(x)), jax.ShapeDtypeStruct(shape, layer.weight.dtype)).shape
         except (TypeError, ValueError) as error:
             raise ValueError(f"expected an image that the convolutions fit, got {shape} left: {error}") from error
         if 0 in after:

@@ -1,0 +1,228 @@
+"""A small transformer whose vertices hold the residual stream.
+
+The normalisations have no gain and no bias of their own: a linear layer follows each of them, and its weights and
+bias can hold both. So every parameter multiplies an activity or is added to such a product, and rules and optimisers
+that go by what enters a weight (`Graph.synapses`, `vicinal.optim.nlms`) work on all of them.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vicinal.graph import vertex
+from vicinal.nn.layers import Linear, _check_sizes
+
+
+class SelfAttention(eqx.Module):
+    """Multi-head attention of a sequence to itself. It holds no vertex.
+
+        head = softmax(q k^T / sqrt(size)) v,   size = features / heads,   output = W [head_1, head_2, ...] + b
+
+    with `q`, `k` and `v` linear in the step's vector. The keys have no bias: it would shift all scores of a step by
+    the same number, which the softmax takes out again.
+
+    Args:
+        features: Length of each vector, in and out.
+        heads: Number of heads; divides `features`.
+        causal: Whether a step attends only to itself and earlier steps.
+        key: For the initial weights.
+
+    Attributes:
+        query_layer, key_layer, value_layer, output_layer: `Linear` layers, `[features, features]`.
+
+    Raises:
+        ValueError: If a size is below 1, or the heads do not divide the features.
+
+    Example:
+        >>> SelfAttention(8, 2, key=jax.random.key(0))(jnp.ones((5, 8))).shape
+        (5, 8)
+
+    References:
+        Vaswani et al., Attention is all you need, NeurIPS 2017, arXiv 1706.03762.
+    """
+
+    query_layer: Linear
+    key_layer: Linear
+    value_layer: Linear
+    output_layer: Linear
+    heads: int = eqx.field(static=True)
+    causal: bool = eqx.field(static=True)
+
+    def __init__(self, features: int, heads: int, causal: bool = False, *, key: PRNGKeyArray):
+        _check_sizes(features=features, heads=heads)
+        if features % heads:
+            raise ValueError(f"expected features that heads={heads} divides, got {features}; change one of them")
+        query_key, key_key, value_key, output_key = jax.random.split(key, 4)
+        self.query_layer = Linear(features, features, key=query_key)
+        self.key_layer = Linear(features, features, use_bias=False, key=key_key)
+        self.value_layer = Linear(features, features, key=value_key)
+        self.output_layer = Linear(features, features, key=output_key)
+        self.heads = heads
+        self.causal = causal
+
+    def __call__(self, x: Float[Array, "time features"]) -> Float[Array, "time features"]:
+        layers = (self.query_layer, self.key_layer, self.value_layer)
+        query, key, value = (jax.vmap(layer)(x).reshape(len(x), self.heads, -1) for layer in layers)
+        # Not jax.nn.dot_product_attention, which takes the softmax in float32 whatever the activities' dtype.
+        scores = jnp.einsum("qhs,khs->hqk", query, key) / query.shape[-1] ** 0.5
+        if self.causal:
+            scores = jnp.where(jnp.tril(jnp.ones(scores.shape, bool)), scores, -jnp.inf)
+        mixed = jnp.einsum("hqk,khs->qhs", jax.nn.softmax(scores), value)
+        return jax.vmap(self.output_layer)(mixed.reshape(x.shape))
+
+
+class TransformerBlock(eqx.Module):
+    """A pre-norm block; vertices `{prefix}attention` and `{prefix}mlp`, both `[time, features]`.
+
+        x = vertex(x + attention(norm(x)))
+        x = vertex(x + W_2 gelu(W_1 norm(x) + b_1) + b_2)
+
+    where `norm` takes each step's vector to mean 0 and variance 1.
+
+    Args:
+        features: Length of each vector, in and out.
+        heads: Heads of the attention; divides `features`.
+        hidden_features: Hidden units of the perceptron.
+        prefix: Of the vertices' names.
+        causal: Whether a step attends only to itself and earlier steps.
+        key: For the initial weights.
+
+    Attributes:
+        attention: The `SelfAttention`.
+        hidden_layer, output_layer: `Linear` layers of the perceptron.
+        norm: Without parameters.
+
+    Raises:
+        ValueError: If a size is below 1, or the heads do not divide the features.
+
+    Example:
+        >>> block = TransformerBlock(8, heads=2, hidden_features=16, prefix="block1_", key=jax.random.key(0))
+        >>> block(jnp.ones((5, 8))).shape
+        (5, 8)
+
+    References:
+        Xiong et al., On layer normalization in the transformer architecture, ICML 2020, arXiv 2002.04745 (pre-norm).
+    """
+
+    attention: SelfAttention
+    hidden_layer: Linear
+    output_layer: Linear
+    norm: eqx.nn.LayerNorm
+    prefix: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        hidden_features: int,
+        prefix: str = "",
+        causal: bool = False,
+        *,
+        key: PRNGKeyArray,
+    ):
+        _check_sizes(hidden_features=hidden_features)
+        attention_key, hidden_key, output_key = jax.random.split(key, 3)
+        self.attention = SelfAttention(features, heads, causal, key=attention_key)
+        self.hidden_layer = Linear(features, hidden_features, key=hidden_key)
+        self.output_layer = Linear(hidden_features, features, key=output_key)
+        self.norm = _norm(features)
+        self.prefix = prefix
+
+    def __call__(self, x: Float[Array, "time features"]) -> Float[Array, "time features"]:
+        x = vertex(x + self.attention(jax.vmap(self.norm)(x)), f"{self.prefix}attention")
+        return vertex(x + jax.vmap(self._perceptron)(x), f"{self.prefix}mlp")
+
+    def _perceptron(self, x: Float[Array, " features"]) -> Float[Array, " features"]:
+        return self.output_layer(jax.nn.gelu(self.hidden_layer(self.norm(x))))
+
+
+class Transformer(eqx.Module):
+    """A transformer on a sequence of vectors; vertices `embedding`, `block1_attention`, `block1_mlp`, `block2_...`
+
+        x_t = vertex(W input_t + positions_t),   then the blocks,   then  W' mean over t of norm(x_t) + b'
+
+    or `W' norm(x_t) + b'` at each step. Every vertex holds the residual stream at all steps, `[time, features]`.
+
+    Args:
+        in_features: Length of each input vector.
+        features: Length of each vector of the stream.
+        out_features: Length of each output vector.
+        depth: Number of blocks.
+        heads: Heads of each attention; divides `features`.
+        hidden_features: Hidden units of each block's perceptron; by default `4 * features`.
+        every_step: Whether to return an output at each time step, or one for the whole sequence.
+        causal: Whether a step attends only to itself and earlier steps.
+        length: Most time steps that an input may have: as many positions are learned.
+        key: For the initial weights.
+
+    Attributes:
+        embedding: `Linear` layer without bias; the positions take its place.
+        positions: `[length, features]`, initially as the biases of a `Linear` layer.
+        blocks: `TransformerBlock` layers.
+        norm: Without parameters.
+        output_layer: `Linear` layer.
+
+    Raises:
+        ValueError: If a size is below 1, the heads do not divide the features, or an input has another shape.
+
+    Example:
+        >>> model = Transformer(8, 32, 10, depth=2, length=8, key=jax.random.key(0))
+        >>> model(jnp.ones((8, 8))).shape
+        (10,)
+
+    References:
+        Vaswani et al., Attention is all you need, NeurIPS 2017, arXiv 1706.03762. Pinchetti et al., Predictive coding
+        beyond Gaussian distributions, NeurIPS 2022, arXiv 2211.03481 (transformers by predictive coding).
+    """
+
+    embedding: Linear
+    positions: Float[Array, "length features"]
+    blocks: tuple[TransformerBlock, ...]
+    norm: eqx.nn.LayerNorm
+    output_layer: Linear
+    every_step: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        out_features: int,
+        depth: int = 1,
+        heads: int = 2,
+        hidden_features: int | None = None,
+        every_step: bool = False,
+        causal: bool = False,
+        *,
+        length: int,
+        key: PRNGKeyArray,
+    ):
+        _check_sizes(in_features=in_features, features=features, depth=depth, length=length)
+        embedding_key, positions_key, output_key, *block_keys = jax.random.split(key, 3 + depth)
+        bound = in_features**-0.5
+        self.embedding = Linear(in_features, features, use_bias=False, key=embedding_key)
+        self.positions = jax.random.uniform(positions_key, (length, features), minval=-bound, maxval=bound)
+        hidden = 4 * features if hidden_features is None else hidden_features
+        self.blocks = tuple(
+            TransformerBlock(features, heads, hidden, f"block{i}_", causal, key=k) for i, k in enumerate(block_keys, 1)
+        )
+        self.norm = _norm(features)
+        self.output_layer = Linear(features, out_features, key=output_key)
+        self.every_step = every_step
+
+    def __call__(self, x: Float[Array, "time in"]) -> Float[Array, " out"] | Float[Array, "time out"]:
+        length, in_features = len(self.positions), self.embedding.weight.shape[1]
+        if x.ndim != 2 or not 1 <= len(x) <= length or x.shape[1] != in_features:
+            raise ValueError(
+                f"expected an input of shape [time, {in_features}] with 1 to {length} time steps, got {list(x.shape)}; "
+                "give one example, or make the model for this length"
+            )
+        x = vertex(jax.vmap(self.embedding)(x) + self.positions[: len(x)], "embedding")
+        for block in self.blocks:
+            x = block(x)
+        x = jax.vmap(self.norm)(x)
+        return jax.vmap(self.output_layer)(x) if self.every_step else self.output_layer(jnp.mean(x, axis=0))
+
+
+def _norm(features: int) -> eqx.nn.LayerNorm:
+    return eqx.nn.LayerNorm(features, use_weight=False, use_bias=False)
