@@ -113,3 +113,72 @@ def test_assignments_must_hold_numbers(word):
 def test_one_value_where_one_is_needed():
     with pytest.raises(ValueError, match="expected one value of eps, got 2; `vicinal sweep` varies numbers"):
         TaskSettings(set=("eps=1,2",)).make("il-prox")
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "expected"),
+    [
+        ({"steps": 7}, "ar", {"steps": 7}),
+        ({"steps": 7, "order": "simultaneous"}, "fixed-prediction", {"steps": 7, "order": "simultaneous"}),
+        ({"step_size": 0.25, "nudge": 0.5}, "ipc", {"step_size": 0.25, "nudge": 0.5, "steps": 5}),
+        ({"step_size": 0.5, "steps": 4}, "z-il", {"step_size": 0.5}),
+    ],
+)
+def test_inference_settings_reach_every_rule_that_reads_them(settings, name, expected):
+    rule = InferenceSettings(**settings).apply(recipe(name).make()[0])
+    assert {field: getattr(rule, field) for field in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [
+        ("sequential", vc.inference.Sequential),
+        ("error-based", vc.inference.ErrorBased),
+        ("adaptive", vc.inference.Adaptive),
+        ("simultaneous", vc.inference.Simultaneous),
+    ],
+)
+def test_a_strategy_takes_over_what_it_shares(strategy, kind):
+    rule = InferenceSettings(strategy=strategy, steps=9).apply(recipe("il-prox").make()[0])
+    assert isinstance(rule.inference, kind)
+    assert rule.inference.steps == 9
+    assert float(rule.inference.step_size) == pytest.approx(0.015)
+    assert rule.proximal is not None
+
+
+def test_a_strategy_for_a_rule_without_inference_is_refused():
+    with pytest.raises(ValueError, match=r"expected a rule that reads inference.strategy, got z-il"):
+        TaskSettings(inference=InferenceSettings(strategy="sequential")).make("z-il")
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings", "words"),
+    [
+        ("seqil", {"momentum": 0.9}, "expected a rule that reads inference.momentum, got seqil; leave it out"),
+        ("il", {"strategy": "sequential", "momentum": 0.9}, "reads inference.momentum, got il"),
+        ("ipc", {"strategy": "adaptive"}, "reads inference.strategy, got ipc"),
+        ("il-prox-fast", {"strategy": "adaptive"}, "expected a strategy that reads pull, which the recipe sets"),
+    ],
+)
+def test_settings_that_no_rule_reads_are_refused(rule, settings, words):
+    with pytest.raises(ValueError, match=words):
+        TaskSettings(inference=InferenceSettings(**settings)).make(rule)
+
+
+def test_a_setting_is_refused_only_if_no_rule_of_a_comparison_reads_it():
+    made = TaskSettings(inference=InferenceSettings(momentum=0.5)).make("bp", "seqil", "il")
+    assert float(made["il"][0].inference.momentum) == 0.5
+
+
+@pytest.mark.parametrize(("rule", "number"), [("il", "inference.step_size"), ("ipc", "step_size")])
+def test_a_number_in_two_places_is_refused(rule, number):
+    settings = TaskSettings(inference=InferenceSettings(step_size=0.1), set=(f"{number}=0.2",))
+    with pytest.raises(ValueError, match="expected step_size in one place, got it in 2"):
+        settings.make(rule)
+
+
+def test_sequential_recipes_hold_the_papers_soft_target():
+    rule, _ = recipe("seqil-mq").make()
+    assert (rule.inference.steps, rule.inference.decay) == (3, True)
+    assert float(rule.inference.step_size) == pytest.approx(0.05)
+    assert float(rule.nudge) == pytest.approx(100 / 101)

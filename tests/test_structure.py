@@ -12,9 +12,21 @@ SOURCE = Path(vc.__file__).resolve().parent
 
 # Each module may import from its own level and below; a folder is named by its first part.
 LEVELS = [
-    {"files", "_program", "_synapses", "_numbers", "graph", "losses", "energy", "credit"},
+    {
+        "files",
+        "_program",
+        "_synapses",
+        "_activations",
+        "_convolutions",
+        "_numbers",
+        "clamped",
+        "graph",
+        "losses",
+        "energy",
+        "credit",
+    },
     {"nn", "inference", "data", "references", "_minimise"},
-    {"rules", "optim"},
+    {"rules", "optim", "feedback"},
     {"analysis", "train", "testing"},
     {"report", "recipes", "settings", "environment", "task", "compare", "sweeping"},
     {"reproduce"},
@@ -53,7 +65,18 @@ def test_modules_stay_small(path):
 
 
 def public_things():
-    for module in (vc, vc.analysis, vc.data, vc.inference, vc.losses, vc.nn, vc.rules, vc.testing, vc.train):
+    for module in (
+        vc,
+        vc.analysis,
+        vc.data,
+        vc.feedback,
+        vc.inference,
+        vc.losses,
+        vc.nn,
+        vc.rules,
+        vc.testing,
+        vc.train,
+    ):
         for name, thing in vars(module).items():
             ours = getattr(thing, "__module__", "").startswith("vicinal")
             if not name.startswith("_") and ours and (inspect.isclass(thing) or inspect.isfunction(thing)):

@@ -19,12 +19,9 @@ from vicinal.graph import Graph
 from vicinal.recipes import recipe
 from vicinal.report import Comparison, Curve, RuleResult, write_page
 from vicinal.rules import Backprop, InferenceLearning, Rule
-from vicinal.settings import TaskSettings, kept_config
+from vicinal.settings import PAGE, RESULTS, TaskSettings, kept_config
 from vicinal.task import Task
 from vicinal.train import Run, fit, keys_of
-
-PAGE, RESULTS = "report.html", "results.json"
-"""What a comparison writes into its folder, beside `config.json` and a folder for each run."""
 
 _PROBE = 256  # examples on which angles and energies are measured
 

@@ -13,22 +13,26 @@ from jaxtyping import PRNGKeyArray, PyTree
 from vicinal import losses, nn
 from vicinal.data import Dataset, load
 from vicinal.files import write_atomically, write_text_atomically
-from vicinal.inference import Simultaneous
+from vicinal.inference import Adaptive, ErrorBased, Inference, Sequential, Simultaneous
 from vicinal.recipes import Made, recipe
-from vicinal.rules import InferenceLearning, Rule
+from vicinal.rules import Rule
 
 CONFIG = "config.json"
 """The file in a run's folder that holds its resolved settings."""
+PAGE, RESULTS = "report.html", "results.json"
+"""What a comparison, a sweep or an experiment writes into its folder beside them."""
 
 LossName = Literal["softmax_cross_entropy", "squared_error", "sigmoid_cross_entropy"]
 
 
 _READ_BY = {
-    "preset": (),
-    "mlp": ("sizes", "activation"),
-    "autoencoder": ("sizes", "activation"),
-    "recurrent": ("sizes", "activation"),
-    "convolutional": ("sizes", "activation", "channels", "kernel_size", "stride"),
+    "preset": ("vertex_at",),
+    "mlp": ("sizes", "activation", "vertex_at"),
+    "autoencoder": ("sizes", "activation", "vertex_at"),
+    "recurrent": ("sizes", "activation", "vertex_at"),
+    "convolutional": ("sizes", "activation", "vertex_at", "channels", "kernel_size", "stride"),
+    "residual": ("sizes", "activation", "vertex_at", "depth"),
+    "transformer": ("sizes", "depth"),
 }
 
 
@@ -36,14 +40,17 @@ _READ_BY = {
 class ModelSettings:
     """Which network."""
 
-    kind: Literal["mlp", "convolutional", "autoencoder", "recurrent"] = "mlp"
+    kind: Literal["mlp", "convolutional", "autoencoder", "recurrent", "residual", "transformer"] = "mlp"
     """Family of the network."""
     preset: str | None = None
     """An architecture of a paper instead (mnist-mlp, cifar-mlp, cifar-conv, cifar-autoencoder-100, ...)."""
     sizes: tuple[int, ...] = ()
     """Units of each layer, input and output included; by default the data's, with two hidden layers of 64. For a
-    convolutional net those of the layers after the convolutions, output included; for a recurrent one the hidden
-    units alone."""
+    convolutional net those of the layers after the convolutions, output included; for a recurrent or a residual one
+    the units of a hidden layer alone (64), for a transformer the features of its stream (32)."""
+    depth: int | None = None
+    """Weight layers in all, those of the input and of the output included (residual; by default 8); blocks
+    (transformer; by default 1)."""
     channels: tuple[int, ...] = (16, 32)
     """Output channels of each convolution (convolutional)."""
     kernel_size: int = 3
@@ -51,7 +58,7 @@ class ModelSettings:
     stride: int = 2
     """Of the convolutions, in pixels (convolutional)."""
     activation: str = "tanh"
-    """tanh, relu, sigmoid, gelu, silu, softplus, leaky_relu or identity."""
+    """tanh, relu, sigmoid, gelu, silu, softplus, leaky_relu or identity; a transformer has its own."""
     vertex_at: Literal["post", "pre"] = "post"
     """Whether a vertex holds the firing rate (post) or the potential (pre)."""
 
@@ -63,7 +70,7 @@ class ModelSettings:
     def check(self) -> None:
         """Raises ValueError if a setting is given that the kind of model does not read."""
         family = "preset" if self.preset else self.kind
-        read = {"preset", "kind", "vertex_at", *_READ_BY[family]}
+        read = {"preset", "kind", *_READ_BY[family]}
         for field in dataclasses.fields(self):
             if field.name not in read and getattr(self, field.name) != field.default:
                 raise ValueError(
@@ -79,7 +86,7 @@ class ModelSettings:
             data = data.channels_first() if self._preset().inputs == "images" else data.flattened()
         elif self.kind == "convolutional":
             data = data.channels_first()
-        elif self.kind != "recurrent":
+        elif self.kind not in ("recurrent", "transformer"):
             data = data.flattened()
         elif len(data.shape) == 3:  # a colour image is read row by row too
             rows = [x.reshape(*x.shape[:2], -1) for x in (data.x_train, data.x_test)]
@@ -100,11 +107,19 @@ class ModelSettings:
             channels, height, width = data.shape
             return nn.ConvNet((channels, height, width), layers, self.sizes or (data.classes,), **common)
         if self.kind == "recurrent":
-            if len(self.sizes) > 1:
-                raise ValueError(f"expected one size, the hidden units, for a recurrent network, got {self.sizes}")
-            (hidden,) = self.sizes or (64,)
-            return nn.RNN(data.shape[-1], hidden, data.classes, **common)
+            return nn.RNN(data.shape[-1], self._one_size("the hidden units", 64), data.classes, **common)
+        if self.kind == "residual":
+            sizes = (data.features, self._one_size("the width", 64), data.classes)
+            return nn.ResidualMLP(sizes, 8 if self.depth is None else self.depth, **common)
+        if self.kind == "transformer":
+            sizes = (data.shape[-1], self._one_size("the features", 32), data.classes)
+            return nn.Transformer(*sizes, depth=1 if self.depth is None else self.depth, length=data.shape[0], key=key)
         return nn.MLP(self.sizes or (data.features, 64, 64, data.classes), **common)
+
+    def _one_size(self, which: str, default: int) -> int:
+        if len(self.sizes) > 1:
+            raise ValueError(f"expected one size, {which}, for a {self.kind} network, got {self.sizes}")
+        return self.sizes[0] if self.sizes else default
 
     def _preset(self) -> nn.Preset:
         if self.preset not in nn.PRESETS:
@@ -116,6 +131,8 @@ class ModelSettings:
 class InferenceSettings:
     """How activities settle, for rules that settle; by default as the recipe says."""
 
+    strategy: Literal["simultaneous", "sequential", "error-based", "adaptive"] | None = None
+    """How they settle in inference learning; what is common to both carries over from the recipe's own strategy."""
     steps: int | None = None
     """Inference steps for each update."""
     step_size: float | None = None
@@ -126,6 +143,8 @@ class InferenceSettings:
     """Momentum of the activities, in [0, 1)."""
     tolerance: float | None = None
     """Stop an example when none of its activities moves faster than this."""
+    order: Literal["sequential", "simultaneous"] | None = None
+    """Whether errors relax from the output down or all at once (fixed prediction, activation relaxation)."""
     nudge: float | None = None
     """In (0, 1]: how far the output is pulled to the target; 1 clamps it."""
     start: Literal["feedforward", "random"] | None = None
@@ -140,15 +159,50 @@ class InferenceSettings:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     def apply(self, rule: Rule) -> Rule:
-        """The rule with what is set here in place of its own; what it does not read is left out."""
+        """The rule with what is set here in place of its own; what it does not read is left out.
+
+        Raises:
+            ValueError: If the strategy chosen does not read a setting that the recipe has.
+        """
         chosen = self.given()
-        norm = chosen.pop("output_norm", None)
-        if norm is not None and getattr(rule, "proximal", None) is not None:
-            rule = dataclasses.replace(rule, proximal=dataclasses.replace(rule.proximal, norm=norm))  # type: ignore
-        if not chosen or not isinstance(rule, InferenceLearning):
-            return rule
-        of_rule = {name: chosen.pop(name) for name in ("nudge", "start", "precision") if name in chosen}
-        return dataclasses.replace(rule, inference=dataclasses.replace(rule.inference, **chosen), **of_rule)
+        changed = _read(type(rule), chosen)
+        if (inference := getattr(rule, "inference", None)) is not None:
+            kind = self._strategy(inference)
+            settled = kind(**_read(kind, vars(inference) | chosen))
+            changed |= {"inference": settled} if self.strategy or _read(kind, chosen) else {}
+        if self.output_norm and (proximal := getattr(rule, "proximal", None)) is not None:
+            changed |= {"proximal": dataclasses.replace(proximal, norm=self.output_norm)}
+        return dataclasses.replace(rule, **changed) if changed else rule
+
+    def read_by(self, rule: Rule) -> set[str]:
+        """The names of what is set here and read by the rule."""
+        inference = getattr(rule, "inference", None)
+        names = {*_read(type(rule), self.given())}
+        names |= set() if inference is None else {"strategy", *_read(self._strategy(inference), self.given())}
+        names |= {"output_norm"} if getattr(rule, "proximal", None) is not None else set()
+        return names & set(self.given())
+
+    def _strategy(self, inference: Inference) -> type[Inference]:
+        kind = _STRATEGIES[self.strategy] if self.strategy else type(inference)
+        reads = {field.name for field in dataclasses.fields(kind)}
+        for name, neutral in (("pull", 1.0), ("momentum", None)):
+            own = getattr(inference, name, neutral)
+            if name not in reads and own is not None and own != neutral:
+                raise ValueError(f"expected a strategy that reads {name}, which the recipe sets, got {self.strategy}")
+        return kind
+
+
+_STRATEGIES = {
+    "simultaneous": Simultaneous,
+    "sequential": Sequential,
+    "error-based": ErrorBased,
+    "adaptive": Adaptive,
+}
+
+
+def _read(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of some values that are fields of a dataclass."""
+    return {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,8 +254,10 @@ class TaskSettings:
                 is set and no rule settles.
         """
         made = {name: self._make(name, varied) for name in names}
-        if self.inference != InferenceSettings() and all(self.inference.apply(r) is r for r, _ in made.values()):
-            raise ValueError(f"expected a rule that settles for inference settings, got {' '.join(names)}")
+        read = set().union(*(self.inference.read_by(rule) for rule, _ in made.values()))
+        for name in self.inference.given():
+            if name not in read:
+                raise ValueError(f"expected a rule that reads inference.{name}, got {' '.join(names)}; leave it out")
         return made
 
     def _make(self, name: str, varied: dict[str, float]) -> Made:
@@ -221,21 +277,18 @@ class TaskSettings:
         Raises:
             ValueError: If a number is given in two places, or as no single value.
         """
-        given = [*varied, *(f"inference.{n}" if n in _SETTLING else n for n in self.inference.given())]
+        given = [*(name.removeprefix("inference.") for name in varied), *self.inference.given()]
         given += ["learning_rate"] * (self.learning_rate is not None)
         numbers = {}
         for name, values in map(assignment, self.set):
             if len(values) != 1:
                 raise ValueError(f"expected one value of {name}, got {len(values)}; `vicinal sweep` varies numbers")
             numbers[name] = values[0]
-            given.append(name)
+            given.append(name.removeprefix("inference."))
         for name in given:
             if given.count(name) > 1:
                 raise ValueError(f"expected {name} in one place, got it in {given.count(name)}; leave the others out")
         return numbers
-
-
-_SETTLING = {field.name for field in dataclasses.fields(Simultaneous)}
 
 
 def assignment(word: str) -> tuple[str, list[float]]:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,9 @@ from vicinal.environment import environment, now
 from vicinal.files import write_text_atomically
 from vicinal.recipes import recipe
 from vicinal.report import Panel, Section, Series, Study, Table, mean_interval, write_study
-from vicinal.settings import TaskSettings, assignment, kept_config
+from vicinal.settings import PAGE, RESULTS, TaskSettings, assignment, kept_config
 from vicinal.task import Task
 from vicinal.train import Member, Sweep, sweep
-
-PAGE, RESULTS = "report.html", "results.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +87,6 @@ def sweep_task(
     def make(**numbers: float) -> Any:
         return settings.make(settings.rule, **numbers)[settings.rule]
 
-    for values in itertools.product(*grid.values()):
-        make(**dict(zip(grid, values, strict=True)))
     task = Task(settings)
     if settings.group_size is not None and settings.group_size < 1:
         raise ValueError(f"expected a group size of at least 1, got {settings.group_size}")
@@ -113,9 +110,14 @@ def sweep_task(
             progress=progress,
         )
     study = _study(settings, task, grid, done, command)
+    keep_study(folder, study)
+    return study
+
+
+def keep_study(folder: Path, study: Study) -> None:
+    """Writes the results and the page of a study into a folder."""
     write_text_atomically(folder / RESULTS, study.to_json())
     write_study(folder / PAGE, study)
-    return study
 
 
 def last(member: Member, quantity: str) -> float:
@@ -165,7 +167,7 @@ def _study(settings: SweepSettings, task: Task, grid: dict[str, list[float]], do
             ),
             Section("Along training", panels=_curves(grid, groups, accuracy)),
         ],
-        numbers={"members": [_plain(member) for member in done.members], "layout": done.layout._asdict()},
+        numbers={"members": plain(done.members), "layout": done.layout._asdict()},
         data_credit=task.data.credit,
         when=now(),
     )
@@ -175,9 +177,9 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _plain(member: Member) -> dict[str, Any]:
-    kept = {"numbers": member.numbers, "seed": member.seed, "stopped": member.stopped}
-    return kept | {"records": member.records}
+def plain(members: Sequence[Member]) -> list[dict[str, Any]]:
+    """Members as JSON data, without their models."""
+    return [{"numbers": m.numbers, "seed": m.seed, "stopped": m.stopped, "records": m.records} for m in members]
 
 
 def _short(value: float) -> str:

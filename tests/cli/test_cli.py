@@ -122,7 +122,7 @@ def test_a_diverging_run_is_a_result(capsys, somewhere):
         (["train", "--model.sizes", "64"], "at least two sizes"),
         (["train", "--batch-size", "5000"], "batch size from 1 to 1437"),
         (["train", "--epochs", "0"], "epochs of at least 1, got 0"),
-        (["train", "--rule", "bp", "--inference.steps", "3"], "expected a rule that settles"),
+        (["train", "--rule", "bp", "--inference.steps", "3"], "expected a rule that reads inference.steps"),
         (["train", "--resume", "nowhere"], "got no config.json there"),
         (["train", "--model.sizes", "64", "9"], "at least 10 outputs"),
         (["train", "--model.kind", "convolutional", "--model.stride", "0"], "stride as an integer of at least 1"),
@@ -137,7 +137,7 @@ def test_a_diverging_run_is_a_result(capsys, somewhere):
         (["train", "--set", "nudge=1", "--inference.nudge", "0.5"], "expected nudge in one place"),
         (
             ["sweep", "--vary", "inference.step-size=0.1,0.2", "--inference.step-size", "0.1"],
-            "expected inference.step_size in one place",
+            "expected step_size in one place",
         ),
         (["sweep", "--learning-rates", "0.1", "--set", "learning-rate=2"], "expected learning_rate in one place"),
         (["sweep", "--learning-rates", "0.1", "0.10000001"], "differ in six digits"),

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from vicinal.analysis._parts import matrices, whole
+
 CONCATENATED = "concatenated"
 """Name of the angle between whole updates, all parameters in one vector."""
 
@@ -42,18 +44,11 @@ def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
     Raises:
         ValueError: If the structures differ.
     """
-    ours, theirs = (
-        jax.tree_util.tree_flatten_with_path(eqx.filter(t, eqx.is_inexact_array)) for t in (update, reference)
-    )
-    if ours[1] != theirs[1]:
+    ours, theirs = (eqx.filter(tree, eqx.is_inexact_array) for tree in (update, reference))
+    if jax.tree.structure(ours) != jax.tree.structure(theirs):
         raise ValueError(
             "expected two updates of the same structure, got different ones; compare gradients of one model"
         )
-    pairs = [
-        (jax.tree_util.keystr(path).lstrip("."), a, b) for (path, a), (_, b) in zip(ours[0], theirs[0], strict=True)
-    ]
-    found = {name: angle(a, b) for name, a, b in pairs if a.ndim >= 2 and not name.endswith("bias")}
-    whole = (
-        jnp.concatenate([leaf.reshape(-1) for leaf in leaves]) for leaves in zip(*[p[1:] for p in pairs], strict=True)
-    )
-    return found | {CONCATENATED: angle(*whole)}
+    other = matrices(theirs)
+    found = {name: angle(matrix, other[name]) for name, matrix in matrices(ours).items()}
+    return found | {CONCATENATED: angle(whole(ours), whole(theirs))}

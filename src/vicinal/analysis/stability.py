@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from vicinal._numbers import is_finite
 from vicinal.analysis._parts import mean_loss
 from vicinal.graph import Graph
 from vicinal.rules import Rule
@@ -138,13 +139,9 @@ def _is_stable(
         return eqx.filter(after, eqx.is_inexact_array), eqx.filter(tuple(states), eqx.is_array_like), t + 1
 
     ended, _, _ = jax.lax.while_loop(
-        lambda carry: (carry[2] < steps) & _finite(carry[0]), step, (parameters, memory, jnp.int32(0))
+        lambda carry: (carry[2] < steps) & is_finite(carry[0]), step, (parameters, memory, jnp.int32(0))
     )
     before = mean_loss(graph, model, x, y, rule.loss)
     after = mean_loss(graph, eqx.combine(ended, rest), x, y, rule.loss)
     rounding = 16 * jnp.finfo(before.dtype).eps * jnp.abs(before)  # a tiny rate moves the loss by no more
-    return _finite(ended) & jnp.isfinite(after) & (after <= before + rounding)
-
-
-def _finite(tree: PyTree) -> Bool[Array, ""]:
-    return jax.tree.reduce(lambda yes, leaf: yes & jnp.all(jnp.isfinite(leaf)), tree, jnp.array(True))
+    return is_finite(ended) & jnp.isfinite(after) & (after <= before + rounding)

@@ -21,7 +21,7 @@ from vicinal.compare import CompareSettings, TrainSettings
 from vicinal.graph import capture
 from vicinal.recipes import RECIPES, recipe
 from vicinal.reproduce import EXPERIMENTS, catalogue as reproducing, experiment
-from vicinal.settings import CONFIG, read_config
+from vicinal.settings import CONFIG, PAGE, read_config
 from vicinal.sweeping import SweepSettings
 
 Unnamed = tyro.conf.arg(name="")  # `--model.sizes` rather than `--settings.model.sizes`
@@ -82,7 +82,7 @@ def sweep(
     settings, folder = _settings_and_folder(settings, folder, resume, "sweep")
     use_all_cores()
     report.print_study(sweeping.sweep_task(settings, folder, resume=resume is not None, command=_command()))
-    print(f"report: {folder / sweeping.PAGE}")
+    print(f"report: {folder / PAGE}")
 
 
 def reproduce(
@@ -115,7 +115,7 @@ def reproduce(
     use_all_cores()
     how: dict[str, Any] = {"resume": resume is not None, "command": _command(), "say": _say}
     report.print_study(reproducing.reproduce(folder=folder, **chosen, **how))
-    print(f"report: {folder / reproducing.PAGE}")
+    print(f"report: {folder / PAGE}")
 
 
 def use_all_cores() -> None:
@@ -140,7 +140,10 @@ def rules() -> None:
         rows = Table.grid(padding=(0, 2))
         rows.add_row("paper", chosen.paper)
         rows.add_row("settings", chosen.settings)
-        rows.add_row("local", "yes" if audited[kind].local else f"no: {audited[kind].violations[0]}")
+        inference = (
+            "" if getattr(getattr(rule, "inference", None), "local", True) else " (the update; inference is not)"
+        )
+        rows.add_row("local", f"yes{inference}" if audited[kind].local else f"no: {audited[kind].violations[0]}")
         rows.add_row("transport", f"errors travel by {chosen.transport}")
         rows.add_row("cost", f"{chosen.cost} product for each layer and update")
         rows.add_row("example", chosen.example)
@@ -191,4 +194,4 @@ def _report(comparison: report.Comparison, folder: Path) -> None:
     for rule in comparison.rules:
         if rule.stopped:
             print(f"{rule.name} {rule.stopped}")
-    print(f"report: {folder / comparing.PAGE}")
+    print(f"report: {folder / PAGE}")

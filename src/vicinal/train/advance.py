@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from vicinal._numbers import is_finite
 from vicinal.graph import Graph
 from vicinal.rules import Rule
 from vicinal.train.evaluate import SUMS, measured
@@ -98,7 +99,7 @@ def take_steps(
 
 def all_finite(state: TrainingState) -> Bool[Array, ""]:
     """Whether every number of a state that must stay finite is."""
-    return jnp.all(jnp.stack([_is_finite(leaf) for _, leaf in _checked(state)]))
+    return jnp.all(jnp.stack([is_finite(leaf) for _, leaf in _checked(state)]))
 
 
 @eqx.filter_jit
@@ -145,7 +146,7 @@ def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingSta
     rule, graph, _, batches = fixed
     x, y = batches.get(jnp.int32(index))
     for name, part in (("input", x), ("target", y)):
-        if not _is_finite(part):
+        if not is_finite(part):
             return f"the next batch holds an infinite or undefined {name}; check the data"
     key = jax.random.fold_in(state.key, state.step)
     credit, _ = rule.credit(graph, state.model, state.rule_state, x, y, key=key)
@@ -157,14 +158,9 @@ def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingSta
         ("error at the output", credit.output_error),
     ]
     places += [(f"error at vertex {name!r}", credit.errors[name]) for name in reversed(graph.vertices)]
-    found = next((f"meets a non-finite {place}" for place, held in places if not _is_finite(held)), None)
+    found = next((f"meets a non-finite {place}" for place, held in places if not is_finite(held)), None)
     found = found or f"makes {_first_not_finite(broken)} non-finite, though every vertex is finite"
     return f"the next update {found}; lower the learning rate or the step size of the activities"
-
-
-def _is_finite(tree: PyTree) -> Array:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.asarray(True)
 
 
 def _checked(state: TrainingState) -> list[tuple[str, Array]]:
@@ -175,7 +171,7 @@ def _checked(state: TrainingState) -> list[tuple[str, Array]]:
 
 
 def _first_not_finite(state: TrainingState) -> str | None:
-    return next((name for name, leaf in _checked(state) if not _is_finite(leaf)), None)
+    return next((name for name, leaf in _checked(state) if not is_finite(leaf)), None)
 
 
 def _strongly_typed(tree: PyTree) -> PyTree:

@@ -1,7 +1,6 @@
 """Training: many steps in one compiled call, stopped at the last good state, resumed bit for bit."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.data import Dataset
-from vicinal.files import write_text_atomically
 from vicinal.graph import Graph, capture
 from vicinal.rules import Rule
 from vicinal.train import checkpoint
@@ -21,7 +19,7 @@ from vicinal.train.advance import Parts, TrainingState as TrainingState, advance
 from vicinal.train.arguments import arrays_of, at_least_one, total_steps
 from vicinal.train.batches import ArraySource, IterableSource, source_of
 from vicinal.train.evaluate import evaluate, means
-from vicinal.train.log import JSONLog, read
+from vicinal.train.log import JSONLog, keep
 from vicinal.train.progress import Pace, TrainingProgress
 
 _CHUNK_SECONDS, _LONGEST_CHUNK = 0.5, 5000  # a compiled call takes about this long, and at most so many steps
@@ -266,11 +264,8 @@ class _Files:
         if self._folder is None:
             return JSONLog(None)
         path = self._folder / METRICS
-        if path.exists():
-            last, records = int(state.step), read(path)
-            kept = [record for record in records if record.get("step", 0) <= last and "stopped" not in record]
-            if kept != records:
-                write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+        last = int(state.step)
+        keep(path, lambda record: record.get("step", 0) <= last and "stopped" not in record)
         return JSONLog(path)
 
     def save(self, state: TrainingState, unless_within: float = 0.0) -> None:

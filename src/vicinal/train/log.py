@@ -5,13 +5,14 @@ import json
 import math
 import operator
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 import numpy as np
 
-from vicinal.files import write_atomically
+from vicinal.files import write_atomically, write_text_atomically
 
 
 class JSONLog:
@@ -161,3 +162,21 @@ def _to_json(value: Any, where: str) -> Any:
         f"Expected a value that JSON can express at {where}, got {type(value).__name__}; "
         "convert it to numbers, strings, lists or dictionaries."
     )
+
+
+def keep(path: str | os.PathLike[str], chosen: Callable[[dict[str, Any]], bool]) -> None:
+    """Leave in a log only the records that are chosen; the file is replaced in one step, and only if one goes.
+
+    Args:
+        path: The file; nothing happens if it is not there.
+        chosen: Says of a record whether it stays.
+
+    Raises:
+        ValueError: The file is damaged elsewhere than in its last line.
+    """
+    if not os.path.exists(path):
+        return
+    records = read(path)
+    kept = [record for record in records if chosen(record)]
+    if kept != records:
+        write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))

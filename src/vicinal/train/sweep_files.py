@@ -9,9 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from vicinal.files import write_text_atomically
 from vicinal.train import checkpoint
-from vicinal.train.log import JSONLog, read
+from vicinal.train.log import JSONLog, keep
 from vicinal.train.wave import Wave
 
 METRICS = "metrics.jsonl"
@@ -52,8 +51,8 @@ class SweepFiles:
             raise ValueError(
                 f"expected a folder without a run, got {str(folder)!r} with one; resume it, or choose another"
             )
-        for path in there:
-            found = checkpoint.read_metadata(path)
+        known = {int(path.stem.split("-")[1]): checkpoint.read_metadata(path) for path in there}
+        for found in known.values():
             for name, value in self._description.items():
                 if found.get(name) != value:
                     raise ValueError(
@@ -71,7 +70,7 @@ class SweepFiles:
         if there and not log.exists():
             raise ValueError(f"expected the log of the sweep to resume, {METRICS} in {str(folder)!r}, got none")
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._keep(log, {int(path.stem.split("-")[1]): checkpoint.read_metadata(path) for path in there})
+        self._keep(log, known)
 
     def __enter__(self) -> Self:
         self._log = JSONLog(None if self._folder is None else self._folder / METRICS)
@@ -117,19 +116,14 @@ class SweepFiles:
 
     def _keep(self, log: Path, found: dict[int, dict[str, Any]]) -> None:
         """Leaves in the log what the checkpoints know; the rest will be written again."""
-        if not log.exists():
-            return
         known = {
             member: (step, live)
             for i, metadata in found.items()
             for member, step, live in zip((self.waves or [])[i], metadata["steps"], metadata["live"], strict=True)
         }
-        records = read(log)
 
         def keeps(record: dict[str, Any]) -> bool:
             step, live = known.get(record.get("member", -1), (-1, True))
             return record.get("step", math.inf) <= step and not ("stopped" in record and live)
 
-        kept = [record for record in records if keeps(record)]
-        if kept != records:
-            write_text_atomically(log, "".join(json.dumps(record) + "\n" for record in kept))
+        keep(log, keeps)

@@ -1,0 +1,76 @@
+"""How the recipes are built: from a loss and a learning rate to a rule and an optimiser."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from vicinal.inference import Inference, Proximal, Sequential, Simultaneous
+from vicinal.losses import Loss
+from vicinal.optim import mq, nlms, scale_by_presynaptic_norm
+from vicinal.recipes.recipe import Made
+from vicinal.rules import Backprop, InferenceLearning, Rule
+
+BETA = 100.0
+"""How many times the target outweighs the prediction in the soft target of sequential inference learning."""
+
+
+def sgd(rule: Callable[[Loss], Rule]) -> Callable[..., Made]:
+    return lambda loss, learning_rate: (rule(loss), optax.sgd(learning_rate))
+
+
+def adam(rule: Callable[[Loss], Rule]) -> Callable[..., Made]:
+    def build(loss: Loss, learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999) -> Made:
+        return rule(loss), optax.adam(learning_rate, b1=b1, b2=b2)
+
+    return build
+
+
+def il(steps: int, step_size: float, pull: float = 1.0) -> Callable[..., Rule]:
+    """Inference learning with simultaneous inference, the output clamped or proximal."""
+
+    def rule(loss: Loss, proximal: Proximal | None = None) -> Rule:
+        settle = Simultaneous(steps=steps, step_size=step_size, pull=pull)
+        return InferenceLearning(inference=settle, loss=loss, proximal=proximal)
+
+    return rule
+
+
+def seqil(loss: Loss) -> Rule:
+    """Sequential inference learning with a soft target."""
+    return InferenceLearning(inference=Sequential(), loss=loss, nudge=BETA / (1 + BETA))
+
+
+def settled(inference: Callable[[], Inference]) -> Callable[[Loss], Rule]:
+    """Inference learning with another strategy."""
+    return lambda loss: InferenceLearning(inference=inference(), loss=loss)
+
+
+def bp(loss: Loss, proximal: Proximal | None = None) -> Rule:
+    return Backprop(loss=loss, proximal=proximal)
+
+
+def normalised(rule: Callable[..., Rule], eps: float) -> Callable[..., Made]:
+    """The learning rate enters through the output alone; the weights take the unit normalised step."""
+
+    def build(loss: Loss, learning_rate: Any, eps: Any = eps) -> Made:
+        return rule(loss, Proximal(learning_rate, eps, norm="mean")), nlms(1.0, eps)
+
+    return build
+
+
+def normalised_adam(rule: Callable[..., Rule], output_learning_rate: float, eps: float) -> Callable[..., Made]:
+    """The normalised gradient handed to Adam, which has a learning rate of its own."""
+
+    def build(loss: Loss, learning_rate: Any, output_learning_rate: Any = output_learning_rate, eps: Any = eps) -> Made:
+        step = optax.chain(scale_by_presynaptic_norm(eps), optax.adam(learning_rate))
+        return rule(loss, Proximal(output_learning_rate, eps, norm="mean")), step
+
+    return build
+
+
+def matrix_equalised(rule: Callable[[Loss], Rule]) -> Callable[..., Made]:
+    def build(loss: Loss, learning_rate: Any, floor: Any = 0.001, eps: Any = 1e-6, cap: Any = 0.9999) -> Made:
+        return rule(loss), mq(learning_rate, floor=floor, eps=eps, cap=cap)
+
+    return build

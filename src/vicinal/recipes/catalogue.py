@@ -1,0 +1,243 @@
+"""The recipes by name."""
+
+from vicinal.inference import ErrorBased
+from vicinal.recipes.builders import adam, bp, il, matrix_equalised, normalised, normalised_adam, seqil, settled, sgd
+from vicinal.recipes.recipe import Recipe
+from vicinal.rules import ZIL, ActivationRelaxation, FixedPrediction, IncrementalPC
+
+_BP = {
+    "transport": "the forward weights, transposed",
+    "cost": "1 forward, 1 transposed, 1 outer",
+}
+_IL = {"transport": "the forward weights, transposed", "cost": "T + 2 forward, T transposed, 1 outer"}
+_BP_PAPER = {"paper": "Rumelhart, Hinton and Williams 1986", "link": "https://doi.org/10.1038/323533a0"}
+_IL_PAPER = {"paper": "Alonso et al. 2022, arXiv 2206.00164", "link": "https://arxiv.org/abs/2206.00164"}
+_OURS = "of this library, for a first look"
+_MNIST = "of arXiv 2206.00164, MNIST at batch size 1"
+
+_MQ_PAPER = {"paper": "Alonso et al. 2024, arXiv 2305.13562", "link": "https://arxiv.org/abs/2305.13562"}
+_SEQUENTIAL = {"transport": "the forward weights, transposed", "cost": "T + 1 forward, T transposed, 1 outer"}
+_CIFAR = "of arXiv 2305.13562, CIFAR-10 MLP at batch size 64 (3 sweeps of .05/(1+t), beta 100)"
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="bp",
+            label="backpropagation, Adam",
+            build=adam(bp),
+            learning_rate=1e-3,
+            settings=_OURS,
+            references=("rumelhart1986", "kingma2015"),
+            **_BP,
+            **_BP_PAPER,
+        ),
+        Recipe(
+            name="il",
+            label="inference learning, Adam",
+            build=adam(il(steps=20, step_size=0.02)),
+            learning_rate=1e-3,
+            settings=_OURS,
+            references=("rao1999", "whittington2017", "alonso2022", "kingma2015"),
+            **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="bp-sgd",
+            label="backpropagation, gradient descent",
+            build=sgd(bp),
+            learning_rate=0.015,
+            settings=_MNIST,
+            references=("rumelhart1986",),
+            **_BP,
+            **_BP_PAPER,
+        ),
+        Recipe(
+            name="bp-adam",
+            label="backpropagation, Adam",
+            build=adam(bp),
+            learning_rate=1e-4,
+            settings=_MNIST,
+            references=("rumelhart1986", "kingma2015"),
+            **_BP,
+            **_BP_PAPER,
+        ),
+        Recipe(
+            name="il-sgd",
+            label="inference learning, gradient descent",
+            build=sgd(il(steps=25, step_size=0.02, pull=0.75)),
+            learning_rate=0.05,
+            settings=_MNIST + " (step sizes .02 bottom-up, .015 top-down)",
+            references=("whittington2017", "alonso2022"),
+            **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="il-adam",
+            label="inference learning, Adam",
+            build=adam(il(steps=20, step_size=0.02, pull=0.5)),
+            learning_rate=1e-5,
+            settings="of arXiv 2206.00164, CIFAR-10 at batch size 1, but fully clamped (the paper nudges by .95)",
+            references=("whittington2017", "alonso2022", "kingma2015"),
+            **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="il-prox",
+            label="inference learning, proximal",
+            build=normalised(il(steps=25, step_size=0.015), eps=0.25),
+            learning_rate=5.0,
+            settings=_MNIST + " (step size .015); the learning rate is the proximal one, of the output",
+            references=("alonso2022",),
+            **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="il-prox-fast",
+            label="inference learning, proximal, fast",
+            build=normalised(il(steps=12, step_size=0.025, pull=0.0), eps=0.25),
+            learning_rate=3.0,
+            settings=_MNIST + " (step size .025 bottom-up, 0 top-down); the learning rate is the proximal one",
+            references=("alonso2022",),
+            **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="il-prox-adam",
+            label="inference learning, proximal, Adam",
+            build=normalised_adam(il(steps=20, step_size=0.02, pull=0.75), output_learning_rate=100.0, eps=5.0),
+            learning_rate=3e-5,
+            settings="of arXiv 2206.00164, CIFAR-10 at batch size 64; Adam's learning rate is its code's default",
+            references=("alonso2022", "kingma2015"),
+            **_IL,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="bp-prox",
+            label="backpropagation, proximal",
+            build=normalised(bp, eps=0.0),
+            learning_rate=1.0,
+            settings="of arXiv 2206.00164's study of stability (eps 0), at one of its learning rates, .01 to 100",
+            references=("rumelhart1986", "alonso2022"),
+            **_BP,
+            **_IL_PAPER,
+        ),
+        Recipe(
+            name="bp-mq",
+            label="backpropagation, matrix update equalisation",
+            build=matrix_equalised(bp),
+            learning_rate=3e-5,
+            settings="the step of arXiv 2305.13562, at its learning rate for sequential inference learning",
+            references=("rumelhart1986", "alonso2024"),
+            **_BP,
+            **_MQ_PAPER,
+        ),
+        Recipe(
+            name="seqil",
+            label="sequential inference learning, gradient descent",
+            build=sgd(seqil),
+            learning_rate=0.75,
+            settings=_CIFAR,
+            references=("alonso2024",),
+            **_SEQUENTIAL,
+            **_MQ_PAPER,
+        ),
+        Recipe(
+            name="seqil-mq",
+            label="sequential inference learning, matrix update equalisation",
+            build=matrix_equalised(seqil),
+            learning_rate=3e-5,
+            settings=_CIFAR,
+            references=("alonso2024",),
+            **_SEQUENTIAL,
+            **_MQ_PAPER,
+        ),
+        Recipe(
+            name="seqil-adam",
+            label="sequential inference learning, Adam",
+            build=adam(seqil),
+            learning_rate=3e-5,
+            settings=_CIFAR,
+            references=("alonso2024", "kingma2015"),
+            **_SEQUENTIAL,
+            **_MQ_PAPER,
+        ),
+        Recipe(
+            name="epc",
+            label="inference learning by errors, Adam",
+            build=adam(settled(lambda: ErrorBased(steps=5, step_size=0.1))),
+            learning_rate=1e-3,
+            settings=_OURS,
+            references=("goemaere2025", "kingma2015"),
+            transport="the forward weights, transposed, from the output to every layer at once",
+            cost="T + 2 forward, T transposed, 1 outer",
+            paper="Goemaere et al. 2025, arXiv 2505.20137",
+            link="https://arxiv.org/abs/2505.20137",
+        ),
+        Recipe(
+            name="ipc",
+            label="incremental predictive coding, Adam",
+            build=adam(lambda loss: IncrementalPC(steps=5, step_size=0.1, loss=loss)),
+            learning_rate=2e-4,
+            settings=_OURS + "; the optimiser is called at every inference step",
+            references=("salvatori2024", "kingma2015"),
+            transport="the forward weights, transposed",
+            cost="T + 2 forward, T transposed, T outer",
+            paper="Salvatori et al. 2024, arXiv 2212.00720",
+            link="https://arxiv.org/abs/2212.00720",
+        ),
+        Recipe(
+            name="z-il",
+            label="zero-divergence inference learning, Adam",
+            build=adam(lambda loss: ZIL(loss=loss)),
+            learning_rate=1e-3,
+            settings=_OURS,
+            references=("song2020", "salvatori2021", "kingma2015"),
+            transport="the forward weights, transposed",
+            cost="1 forward, 1 transposed, 1 outer",
+            paper="Song et al. 2020; Salvatori et al. 2021, arXiv 2103.03725",
+            link="https://arxiv.org/abs/2103.03725",
+        ),
+        Recipe(
+            name="fixed-prediction",
+            label="fixed prediction, Adam",
+            build=adam(lambda loss: FixedPrediction(loss=loss)),
+            learning_rate=1e-3,
+            settings=_OURS + ": one sweep with a unit step (the paper takes 100 steps of .1, to the same end)",
+            references=("millidge2022", "rosenbaum2022", "kingma2015"),
+            transport="the forward weights, transposed",
+            cost="1 forward, T transposed, 1 outer",
+            paper="Millidge et al. 2022, arXiv 2006.04182",
+            link="https://arxiv.org/abs/2006.04182",
+        ),
+        Recipe(
+            name="ar",
+            label="activation relaxation, gradient descent",
+            build=sgd(lambda loss: ActivationRelaxation(loss=loss)),
+            learning_rate=0.032,
+            settings="of arXiv 2009.05359, MNIST: 100 steps of .1, 5e-4 for the sum over a batch of 64",
+            references=("millidge2020relaxation", "millidge2020scalability"),
+            transport="the forward weights, transposed (or a model's own feedback weights)",
+            cost="1 forward, T transposed, 1 outer",
+            paper="Millidge et al. 2020, arXiv 2009.05359",
+            link="https://arxiv.org/abs/2009.05359",
+        ),
+    )
+}
+"""All recipes by name."""
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> rule, optimizer = recipe("il").make()
+        >>> int(rule.inference.steps)
+        20
+    """
+    if name not in RECIPES:
+        raise ValueError(f"expected a recipe of {', '.join(RECIPES)}, got {name!r}; `vicinal rules` lists them")
+    return RECIPES[name]

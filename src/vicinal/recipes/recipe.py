@@ -1,0 +1,116 @@
+"""What a recipe is: a rule, an optimiser, and their settings."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import optax
+from jaxtyping import ArrayLike
+
+from vicinal.inference import Proximal
+from vicinal.losses import Loss, softmax_cross_entropy
+from vicinal.references import bibtex
+from vicinal.rules import Rule
+
+Made = tuple[Rule, optax.GradientTransformation]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A rule and a step with their settings.
+
+    Attributes:
+        name: What the command line calls it.
+        label: Name for people.
+        build: `(loss, learning_rate, **numbers) -> (rule, optimizer)`; the numbers are further hyper-parameters.
+        learning_rate: Of the weights, by default.
+        settings: Where the settings come from.
+        paper: The paper in words.
+        link: Its address, or None.
+        references: Keys of its BibTeX entries.
+        transport: What carries errors back, in words.
+        cost: Products per layer for one update, in words; `T` is the number of inference steps.
+    """
+
+    name: str
+    label: str
+    build: Callable[..., Made]
+    learning_rate: float
+    settings: str
+    paper: str
+    link: str | None
+    references: tuple[str, ...]
+    transport: str
+    cost: str
+
+    def make(
+        self, loss: Loss = softmax_cross_entropy, /, learning_rate: ArrayLike | None = None, **numbers: ArrayLike
+    ) -> Made:
+        """The rule and the optimiser.
+
+        Args:
+            loss: Loss of one example.
+            learning_rate: Of the weights; the recipe's own if None.
+            **numbers: Other numeric hyper-parameters: those of the recipe (`eps`, `b1`, ...: see `numbers`), and those
+                of the rule by their path (`**{"inference.step_size": 0.1}`). They may be traced, so that a grid of
+                them can be mapped.
+
+        Returns:
+            `(rule, optimizer)`.
+
+        Raises:
+            ValueError: If there is no such number, or it is out of its range.
+
+        Example:
+            >>> import vicinal as vc
+            >>> rule, _ = vc.recipes.recipe("il-prox").make(learning_rate=2.0, eps=0.5, **{"inference.step_size": 0.01})
+            >>> float(rule.proximal.learning_rate), float(rule.proximal.eps), round(float(rule.inference.step_size), 3)
+            (2.0, 0.5, 0.01)
+        """
+        own = {name: numbers.pop(name) for name in self.numbers if name in numbers}
+        rule, optimizer = self.build(loss, self.learning_rate if learning_rate is None else learning_rate, **own)
+        return self.with_numbers(rule, **numbers), optimizer
+
+    def with_numbers(self, rule: Rule, **numbers: ArrayLike) -> Rule:
+        """The rule with numbers replaced, by their paths."""
+        for path, value in numbers.items():
+            rule = _replaced(self, rule, path, path.split("."), value)
+        return rule
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the hyper-parameters of its own, beside the learning rate."""
+        return tuple(inspect.signature(self.build).parameters)[2:]
+
+    @property
+    def example(self) -> str:
+        """A command that uses it."""
+        return f"vicinal train --rule {self.name}"
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of its papers, and of this library."""
+        return bibtex(*self.references, "vicinal")
+
+
+def _replaced(chosen: Recipe, part: Any, path: str, names: list[str], value: ArrayLike) -> Any:
+    """The rule, or a part of it, with the number at a path replaced."""
+    fields = {field.name: field for field in dataclasses.fields(part)} if dataclasses.is_dataclass(part) else {}
+    name, *rest = names
+    if rest and name in fields and not isinstance(getattr(part, name), Proximal):
+        return dataclasses.replace(part, **{name: _replaced(chosen, getattr(part, name), path, rest, value)})
+    # A field with a converter is a number, or None in the place of one; what is static is part of the program.
+    if rest or name not in fields or "converter" not in fields[name].metadata:
+        known = ", ".join(("learning_rate", *chosen.numbers, *_paths(chosen.make()[0])))
+        raise ValueError(f"expected a number of {chosen.name} among {known}, got {path!r}")
+    return dataclasses.replace(part, **{name: value})
+
+
+def _paths(part: Any) -> list[str]:
+    """The paths of the numbers in a rule; those of its proximal output are numbers of the recipe."""
+    found = []
+    for field in dataclasses.fields(part) if dataclasses.is_dataclass(part) and not isinstance(part, Proximal) else ():
+        inner = [f"{field.name}.{path}" for path in _paths(getattr(part, field.name))]
+        found += [field.name] if "converter" in field.metadata else inner
+    return found
