@@ -1,8 +1,10 @@
 """Strict mode for every test: dtype and rank promotion are errors, and there are two (fake) devices."""
 
+import gc
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
@@ -30,6 +32,18 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if hasattr(config, "compiled"):
         shutil.rmtree(config.compiled, ignore_errors=True)
+
+
+MAPPED = Path("/proc/self/maps")
+MAPPED_LIMIT = 20_000  # Linux allows a process 65 530; beyond that, compiling ends in a segmentation fault
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    """Lets go of compiled programs when there are many: each takes mapped memory, and a process may have so much."""
+    if MAPPED.exists() and MAPPED.read_bytes().count(b"\n") > MAPPED_LIMIT:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
