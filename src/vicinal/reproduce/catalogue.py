@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vicinal.environment import environment, now
-from vicinal.files import write_text_atomically
-from vicinal.report import Study, write_study
-from vicinal.reproduce import il_theory
+from vicinal.report import Study
+from vicinal.reproduce import ar, exact, il_theory, ipc, mq
 from vicinal.reproduce.runs import Scale
 from vicinal.settings import CONFIG, kept_config
-
-PAGE, RESULTS = "report.html", "results.json"
-"""What an experiment writes into its folder, beside `config.json`."""
+from vicinal.sweeping import keep_study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +34,7 @@ class Experiment:
 
 
 _IL_THEORY = "Alonso et al. 2022, arXiv 2206.00164"
+_MQ = "Alonso, Krichmar and Neftci 2024, arXiv 2305.13562"
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
@@ -70,6 +68,64 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         Experiment(
             "il-theory/autoencoder", "reconstruction at batch size 1", _IL_THEORY, il_theory.autoencoder, "an hour"
+        ),
+        Experiment(
+            "mq/classification",
+            "sequential inference and matrix update equalisation, fully connected",
+            _MQ,
+            mq.classification,
+            "ten minutes",
+        ),
+        Experiment(
+            "mq/convolution",
+            "sequential inference and matrix update equalisation, convolutional",
+            _MQ,
+            mq.convolution,
+            "ten minutes",
+        ),
+        Experiment(
+            "mq/autoencoder",
+            "sequential inference and matrix update equalisation, reconstruction",
+            _MQ,
+            mq.autoencoder,
+            "ten minutes",
+        ),
+        Experiment(
+            "mq/inference",
+            "sequential against simultaneous inference, and the size of each matrix's update",
+            _MQ,
+            mq.inference,
+            "five minutes",
+        ),
+        Experiment(
+            "mq/proximal",
+            "the proximal objective along sequential and simultaneous inference",
+            _MQ,
+            mq.proximal,
+            "three minutes",
+        ),
+        Experiment("mq/time", "what a training step costs against backpropagation", _MQ, mq.timing, "two minutes"),
+        Experiment(
+            "ipc/classification",
+            "incremental predictive coding across learning rates",
+            "Salvatori et al. 2024, arXiv 2212.00720",
+            ipc.classification,
+            "ten minutes",
+        ),
+        Experiment(
+            "exact/backprop",
+            "Z-IL and fixed prediction against backpropagation: gradients, training, time",
+            "Millidge et al. 2022, arXiv 2006.04182; Salvatori et al. 2021, arXiv 2103.03725; Rosenbaum 2022, arXiv "
+            "2106.13082",
+            exact.backprop,
+            "six minutes",
+        ),
+        Experiment(
+            "ar/mnist",
+            "activation relaxation and its simplifications against backpropagation",
+            "Millidge et al. 2020, arXiv 2009.05359 and 2010.06219",
+            ar.mnist,
+            "eight minutes",
         ),
     )
 }
@@ -129,8 +185,7 @@ def reproduce(
         study = chosen.run(scale)
         settings = config | {"seeds": scale.seeds} | study.settings
         study = dataclasses.replace(study, command=command, settings=settings, environment=environment(), when=now())
-        write_text_atomically(folder / RESULTS, study.to_json())
-        write_study(folder / PAGE, study)
+        keep_study(folder, study)
     return study
 
 

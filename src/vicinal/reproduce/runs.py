@@ -10,12 +10,14 @@ import numpy as np
 import optax
 
 from vicinal.analysis import displacement, measure_path, path_of
-from vicinal.recipes import recipe
 from vicinal.report import mean_interval
 from vicinal.rules import Rule
-from vicinal.settings import ModelSettings, TaskSettings
+from vicinal.settings import InferenceSettings, ModelSettings, TaskSettings
 from vicinal.task import Task
-from vicinal.train import Member, Sweep, keys_of, sweep
+from vicinal.train import Member, Sweep, TrainingState, keys_of, sweep
+
+Measure = Callable[[dict[str, Any], TrainingState], None]
+"""Adds to a record what it measures in the state."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Scale:
         """How many seeds to run."""
         return self.asked or (2 if self.quick else 5)
 
+    def by_default(self, seeds: int) -> "Scale":
+        """The same, with so many seeds in full unless others were asked for."""
+        return self if self.quick or self.asked else dataclasses.replace(self, asked=seeds)
+
     def pick(self, quick: Any, full: Any) -> Any:
         """One of two settings."""
         return quick if self.quick else full
@@ -55,24 +61,22 @@ class Variant:
         recipe: Its name.
         learning_rate: Of this task.
         numbers: Of the recipe and its rule, beside the learning rate.
+        inference: What is set of its inference, or None.
     """
 
     label: str
     recipe: str
     learning_rate: float = math.nan
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    inference: InferenceSettings | None = None
 
     def make(self, task: Task, learning_rate: Any = None) -> tuple[Rule, optax.GradientTransformation]:
         """The rule and the optimiser, which measures the path of the weights."""
-        settings = dataclasses.replace(task.settings, learning_rate=None)
+        inference = self.inference or task.settings.inference
+        settings = dataclasses.replace(task.settings, learning_rate=None, inference=inference)
         rate = self.learning_rate if learning_rate is None else learning_rate
         rule, optimizer = settings.make(self.recipe, learning_rate=rate, **self.numbers)[self.recipe]
         return rule, optax.chain(optimizer, measure_path())
-
-    @property
-    def name(self) -> str:
-        """The recipe in words."""
-        return recipe(self.recipe).label
 
 
 def task_of(data: str, preset: str | None = None, **model: Any) -> Task:
@@ -99,16 +103,19 @@ def train(
     batch_size: int,
     evaluate_every: int,
     learning_rates: Sequence[float] | None = None,
+    measure: Measure | None = None,
 ) -> Sweep:
-    """Trains a variant with every seed (and every learning rate), measuring the path of its weights."""
+    """Trains a variant with every seed (and every learning rate), measuring the path of its weights, and more."""
 
-    def measure(record: dict[str, Any], state: Any) -> None:
+    def note(record: dict[str, Any], state: TrainingState) -> None:
         path = path_of(state.optimizer_state)
         record |= {
             "path_length": float(path.length),
             "update_norm": float(path.mean),
             "update_norm_variance": float(path.variance),
         }
+        if measure is not None:
+            measure(record, state)
 
     scale.say(f"{variant.label} on {task.data.name}, {steps} updates, {scale.seeds} seeds")
     name = f"{task.data.name}-{variant.label}-{steps}-{scale.seeds}".replace(" ", "-").lower()
@@ -128,7 +135,7 @@ def train(
         folder=folder,
         resume=folder is not None,
         progress=scale.progress,
-        on_record=measure,
+        on_record=note,
     )
     for member in done.members:
         if member.records and member.stopped is None:
@@ -174,8 +181,3 @@ def verdict(comparisons: Sequence[int]) -> str:
     if any(found > 0 for found in comparisons):
         return "holds in part"
     return "does not hold" if any(found < 0 for found in comparisons) else "open"
-
-
-def plain(members: Sequence[Member]) -> list[dict[str, Any]]:
-    """Members as JSON data."""
-    return [{"numbers": m.numbers, "seed": m.seed, "stopped": m.stopped, "records": m.records} for m in members]

@@ -60,7 +60,7 @@ def trained(task: Task, steps: int) -> PyTree:
     return run.model
 
 
-def _examples(task: Task, count: int) -> tuple[Array, Array]:
+def examples_of(task: Task, count: int) -> tuple[Array, Array]:
     """The first training examples in an order of their own."""
     rows = jax.random.permutation(jax.random.key(7), len(task.data.x_train))[:count]
     return jnp.asarray(task.data.x_train)[rows], jnp.asarray(task.data.y_train)[rows]
@@ -68,13 +68,13 @@ def _examples(task: Task, count: int) -> tuple[Array, Array]:
 
 def measure(task: Task, model: PyTree, rate: float, sizes: list[float], examples: int) -> dict[str, Any]:
     """Means over the examples of what `_along` measures, for each start and clamp, and of the references."""
-    x, y = _examples(task, examples)
+    x, y = examples_of(task, examples)
     along, references = _along(task, model, x, y, jnp.float32(rate), jnp.asarray(sizes))
     time = [0.0, *np.cumsum(EVERY * np.array(sizes)).tolist()]
-    return {"time": time, "along": _means(along), "references": _means(references)}
+    return {"time": time, "along": means(along), "references": means(references)}
 
 
-def _means(tree: Any) -> Any:
+def means(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: np.mean(np.asarray(leaf, float), axis=0).tolist(), tree)
 
 
@@ -95,7 +95,7 @@ def _along(task: Any, model: PyTree, x: Array, y: Array, rate: Array, sizes: Arr
 
         def at(values: Values, problem: Any) -> dict[str, Array]:
             """What the normalised step from these values would do."""
-            update, output = _normalised_step(task, model, problem, values, x)
+            update, output = normalised_step(task, model, problem, values, x)
             reached, vertices = graph.feedforward(eqx.apply_updates(model, update), x)
             gap = [vertices[name] - values[name] for name in graph.vertices] + [reached - output]
             to_best, to_descent = angles(update, best), angles(update, descent)
@@ -113,7 +113,7 @@ def _along(task: Any, model: PyTree, x: Array, y: Array, rate: Array, sizes: Arr
         found = {}
         for name, (start, clamped, weighted) in _KINDS.items():
             pull = Proximal(jnp.full_like(rate, _CLAMPED) if clamped else rate)
-            rule = InferenceLearning(loss=loss, proximal=pull)
+            rule = InferenceLearning(loss=loss, proximal=pull, start=start)
             problem = rule.problem(graph, model, x, y)
             settling = dataclasses.replace(rule, precision=weights).problem(graph, model, x, y) if weighted else problem
 
@@ -122,7 +122,7 @@ def _along(task: Any, model: PyTree, x: Array, y: Array, rate: Array, sizes: Arr
                 left = equilibrium_residual(settling, values)[0]
                 return values, at(values, problem) | {"slope left": left}
 
-            begin = _start(start, feedforward, key)
+            begin = rule.begin(feedforward, key)
             before = at(begin, problem) | {"slope left": equilibrium_residual(settling, begin)[0]}
             after_ = jax.lax.scan(body, begin, sizes)[1]
             found[name] = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), before, after_)
@@ -141,30 +141,21 @@ def _along(task: Any, model: PyTree, x: Array, y: Array, rate: Array, sizes: Arr
     return jax.lax.map(one, (x, y, keys))
 
 
-def _start(start: str, feedforward: Values, key: Array) -> Values:
-    if start == "feedforward":
-        return feedforward
-    keys = jax.random.split(key, len(feedforward))
-    return {
-        name: jax.random.normal(k, v.shape, v.dtype) for k, (name, v) in zip(keys, feedforward.items(), strict=True)
-    }
-
-
-def _normalised_step(task: Any, model: PyTree, problem: Any, values: Values, x: Array) -> tuple[PyTree, Array]:
+def normalised_step(task: Any, model: PyTree, problem: Any, values: Values, x: Array) -> tuple[PyTree, Array]:
     """The unit normalised update at these values, and the output that it aims at."""
     errors = problem.errors(values)
     output, _ = problem.predict(values)
     credit = Credit(errors.loss, values, errors.vertices, errors.output, Info(output))
     gradient = local_gradient(task.graph, model, credit, x)
     step = nlms(1.0)
-    extra = {"presynaptic": presynaptic_norms(task.graph, model, credit, x)}
+    extra = {"presynaptic": presynaptic_norms(task.graph, model, credit.values, x)}
     update, _ = step.update(gradient, step.init(gradient), None, **extra)
     return update, output + errors.output
 
 
 def shares_explained(task: Task, model: PyTree, examples: int) -> dict[str, Any]:
     """What gradient and curvature explain of inference learning's update, against the activities' step size."""
-    x, y = _examples(task, examples)
+    x, y = examples_of(task, examples)
     sizes = [0.001, 0.003, 0.01, 0.03, 0.1, 0.2]
 
     @eqx.filter_jit
@@ -179,5 +170,5 @@ def shares_explained(task: Task, model: PyTree, examples: int) -> dict[str, Any]
 
         return jax.lax.map(one, (x, y))
 
-    rows = [_means(measure(jnp.float32(size))) for size in sizes]
+    rows = [means(measure(jnp.float32(size))) for size in sizes]
     return {"step sizes": sizes, "shares": {name: [row[name] for row in rows] for name in rows[0]}}

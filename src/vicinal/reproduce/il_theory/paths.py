@@ -13,9 +13,9 @@ from jaxtyping import Array, PyTree
 from vicinal.analysis import CONCATENATED, descent_alignment, function_change, norms, update
 from vicinal.losses import softmax_cross_entropy
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
-from vicinal.reproduce.runs import Scale, Variant, ahead, classification, first_step, plain, train, verdict
+from vicinal.reproduce.runs import Scale, Variant, ahead, classification, first_step, train, verdict
 from vicinal.rules import ImplicitSGD
-from vicinal.sweeping import curve, interval_text, last
+from vicinal.sweeping import curve, interval_text, last, plain
 from vicinal.task import Task
 from vicinal.train import Sweep, keys_of
 

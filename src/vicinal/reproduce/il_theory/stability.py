@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
-from vicinal.reproduce.runs import Scale, Variant, classification, plain, train
-from vicinal.sweeping import combinations, interval_text, last, words_of
+from vicinal.reproduce.runs import Scale, Variant, classification, train
+from vicinal.sweeping import combinations, interval_text, last, plain, words_of
 from vicinal.task import Task
 from vicinal.train import Sweep, fit, keys_of
 
