@@ -1,5 +1,6 @@
 """Errors that pass activations unchanged: whatever an activation is written with, and nothing but activations."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,7 @@ ACTIVATIONS = {
     "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
     "elu": jax.nn.elu,
     "hard tanh": jax.nn.hard_tanh,
+    "tanh under a checkpoint": jax.checkpoint(jnp.tanh),
 }
 
 
@@ -53,6 +55,31 @@ def test_a_scale_after_an_activation_stays(x64):
     np.testing.assert_allclose(found, 0.5 * error @ w, rtol=1e-12)
 
 
+def test_a_weight_before_an_activation_stays(x64):
+    w, p = jax.random.normal(KEY, (3, 6), jnp.float64), jnp.linspace(0.5, 2.0, 6)
+    found, error = carried(lambda m, x: m[0] @ jnp.tanh(m[1] * vc.vertex(x + 0.0, "h")), (w, p), (6,))
+    np.testing.assert_allclose(found, error @ w * p[None], rtol=1e-12)
+
+
+def test_activations_whose_outputs_are_pooled(x64):
+    w = jax.random.normal(KEY, (3, 2), jnp.float64)
+    for f in (jax.nn.softplus, jax.nn.gelu, jax.nn.elu, jax.nn.relu):
+        found, error = carried(lambda w, x, f=f: w @ f(vc.vertex(x + 0.0, "h")).mean(0), w, (5, 2))
+        np.testing.assert_allclose(found, jnp.broadcast_to((error @ w / 5)[:, None], found.shape), rtol=1e-12)
+
+
+def test_a_relaxed_transformer_keeps_its_normalisation(x64):
+    """Above the last vertex there is a normalisation and no activation: the derivatives left out are none."""
+    model = vc.nn.Transformer(3, 8, 2, length=5, key=KEY)
+    model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, model)
+    x, y = jax.random.normal(KEY, (4, 5, 3), jnp.float64), jnp.arange(4) % 2
+    graph = vc.capture(model, x[0])
+    rule = vc.rules.ActivationRelaxation(steps=1, step_size=1.0, derivatives=False)
+    found, exact = (r.credit(graph, model, (), x, y)[0].errors for r in (rule, vc.rules.Backprop()))
+    last = graph.vertices[-1]
+    np.testing.assert_allclose(found[last], exact[last], rtol=1e-9, atol=1e-12)
+
+
 def test_a_residual_branch_keeps_its_scale_and_its_stream(x64):
     w = jax.random.normal(KEY, (6, 6), jnp.float64)
 
@@ -76,8 +103,26 @@ def _shares(a):
         lambda w, h: w @ _shares(jnp.exp(h - jnp.max(h))),  # a softmax by hand
         lambda w, h: (w @ h) * (w @ jnp.flip(h)),  # a product of activities
         lambda w, h: 2 * (w @ h) - 1,
+        lambda w, h: w @ jnp.where(jnp.arange(6) < 4, h, 0.0),  # a mask
+        lambda w, h: w @ eqx.nn.LayerNorm(6, use_weight=False, use_bias=False)(h),
+        lambda w, h: w @ eqx.nn.GroupNorm(2, 6, channelwise_affine=False)(h[:, None])[:, 0],
+        lambda w, h: (w @ h) * jax.lax.rsqrt(jnp.clip(jnp.var(h), 1e-5)),
+        lambda w, h: jax.nn.logsumexp(w @ h)[None],
+        lambda w, h: jax.nn.log_softmax(w @ h),
     ],
-    ids=["normalisation", "softmax", "softmax by hand", "product", "affine"],
+    ids=[
+        "normalisation",
+        "softmax",
+        "softmax by hand",
+        "product",
+        "affine",
+        "mask",
+        "layer norm",
+        "group norm",
+        "guarded normalisation",
+        "log of a sum of exponentials",
+        "log of softmax",
+    ],
 )
 def test_what_is_no_activation_keeps_its_derivative(x64, function):
     w = jax.random.normal(KEY, (3, 6), jnp.float64)

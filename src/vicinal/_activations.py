@@ -1,9 +1,10 @@
 """Under `graph`: the activation functions in a traced program, and how to leave out their derivatives.
 
 An activation is a non-linear function of one array, element by element, whatever it is written with: one equation
-(`tanh`), several (`jax.nn.gelu`, `x * sigmoid(x)`) or a call (`jax.nn.relu`). A scale after it is no part of it.
-Exponentials and powers are none where a sum is taken of them or they are taken of a sum: that is a softmax or a
-normalisation. A jitted function that holds a product as well is not looked into.
+(`tanh`), several (`jax.nn.gelu`, `x * sigmoid(x)`) or a call (`jax.nn.relu`). A scale after it is no part of it, nor is
+a weight that multiplies the array before it, nor a mask. Exponentials and powers are none where a sum is taken of them
+or they are taken of a sum: that is a softmax or a normalisation. A jitted function that holds a product as well is not
+looked into, nor is a choice among more than two cases.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,27 +15,14 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import Array
 
-_BENDING = {
-    "tanh",
-    "logistic",
-    "erf",
-    "erfc",
-    "sin",
-    "cos",
-    "tan",
-    "asinh",
-    "atan",
-    "max",
-    "min",
-    "clamp",
-    "abs",
-    "sign",
-}
-_CHOOSING = {"select_n", "lt", "le", "gt", "ge", "eq", "ne"}
+_SQUASHING = {"tanh", "logistic", "erf", "erfc", "sin", "cos", "tan", "asinh", "atan"}
+_CHOOSING = {"select_n", "lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp", "abs", "sign"}
 _POWERS = {"exp", "exp2", "log", "log1p", "expm1", "pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt", "logaddexp"}
+_OF_SUMS = {"log", "sqrt", "rsqrt"}
+_REARRANGE = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims"}
 _AFFINE = {"add", "sub", "mul", "div", "neg", "copy", "convert_element_type"}
 _ELEMENTWISE = (
-    _BENDING
+    _SQUASHING
     | _CHOOSING
     | _POWERS
     | _AFFINE
@@ -68,15 +56,19 @@ def without_derivatives(
     eqns = {i: program.eqns[i] for i in indices}
     root: dict[core.Var, core.Var] = {}  # of what is a function, element by element, of one array: that array
     bent: dict[core.Var, core.Var] = {}  # of what is an activation, or affine in one: the activation
-    moving, maker, reduced = set(held), {}, set()
+    moving, maker = set(held), {}
+    summed, sums = set(), set()  # what a sum is taken of, and what is one
     for i, eqn in eqns.items():
         operands = [v for v in dict.fromkeys(_variables(eqn.invars)) if v in moving]
-        if not operands:
+        if not operands or eqn.primitive.name == "stop_gradient":
             continue
         moving.update(eqn.outvars)
         maker.update(dict.fromkeys(eqn.outvars, i))
         if _reduces(eqn):
-            reduced.update([*operands, *eqn.outvars])
+            summed.update(operands)
+            sums.update(eqn.outvars)
+        elif eqn.primitive.name in _REARRANGE and operands[0] in sums:
+            sums.update(eqn.outvars)
         roots = {root.get(v, v) for v in operands}
         if len(roots) != 1 or not _elementwise(eqn, operands):
             continue
@@ -92,12 +84,39 @@ def without_derivatives(
         leaving += [v for v in _variables(eqn.invars) if v in root and root[v] is not inside]
     changed = {}
     for out in dict.fromkeys(bent[v] for v in leaving if v in bent):
-        parts = _between(eqns, maker, root[out], out)
+        start, parts = _after_weights(root[out], _between(eqns, maker, root[out], out), moving)
         names = {name for part in parts for name in _names(part)}
         region = {root[out], *(part.outvars[0] for part in parts)}
-        if names & (_BENDING | _CHOOSING) or not region & reduced:
-            changed[maker[out]] = _straight_through(program, parts, root[out], out)
+        normalises = root[out] in sums and bool(names & _OF_SUMS or _spread(eqns.values(), bent, out))
+        guarded = bool(names & _CHOOSING) and not normalises
+        if names & _SQUASHING or guarded or not names & _POWERS or not region & (summed | sums):
+            changed[maker[out]] = _straight_through(program, parts, start, out)
     return changed
+
+
+def _after_weights(
+    start: core.Var, parts: list[core.JaxprEqn], moving: set[core.Var]
+) -> tuple[core.Var, list[core.JaxprEqn]]:
+    """Where an activation begins: after the weights that scale its array element by element, if any do."""
+    while True:
+        readers = [part for part in parts if start in _variables(part.invars)]
+        others = [v for v in _variables(readers[0].invars) if v is not start]
+        scales = readers[0].primitive.name == "mul" or (
+            readers[0].primitive.name == "div" and readers[0].invars[0] is start
+        )
+        if len(readers) > 1 or len(parts) == 1 or not scales or len(others) != 1 or others[0] in moving:
+            return start, parts
+        start, parts = readers[0].outvars[0], [part for part in parts if part is not readers[0]]
+
+
+def _spread(eqns: Iterable[core.JaxprEqn], bent: dict[core.Var, core.Var], out: core.Var) -> bool:
+    """Whether a result is written to several elements, as the scale of a normalisation is."""
+    return any(
+        bent.get(v) is out and shape_and_type(eqn.outvars[0]).size > shape_and_type(v).size
+        for eqn in eqns
+        if eqn.primitive.name in _AFFINE | _REARRANGE
+        for v in _variables(eqn.invars)
+    )
 
 
 def _between(eqns: dict[int, core.JaxprEqn], maker: dict[core.Var, int], start: core.Var, end: core.Var) -> list:
@@ -164,10 +183,25 @@ def _elementwise(eqn: core.JaxprEqn, operands: Sequence[core.Var]) -> bool:
 
 
 def _is_affine(eqn: core.JaxprEqn, operands: Sequence[core.Var]) -> bool:
-    """Of an elementwise equation: whether it scales or shifts one operand."""
+    """Of an elementwise equation: whether it scales, shifts or masks one operand."""
     name, moving = eqn.primitive.name, [v for v in _variables(eqn.invars) if v in operands]
-    inexact = jnp.issubdtype(shape_and_type(eqn.outvars[0]).dtype, jnp.inexact)
-    return inexact and name in _AFFINE and len(moving) == 1 and not (name == "div" and eqn.invars[0] is not moving[0])
+    if not jnp.issubdtype(shape_and_type(eqn.outvars[0]).dtype, jnp.inexact):
+        return False
+    inner = _inner(eqn)
+    if inner is None:
+        if len(moving) != 1 or name not in _AFFINE | {"select_n"}:
+            return False
+        first = eqn.invars[0] is moving[0]
+        return first if name == "div" else not first if name == "select_n" else True
+    if len(inner.invars) != len(eqn.invars):
+        return False
+    inside = {own for own, v in zip(inner.invars, eqn.invars, strict=True) if v in moving}
+    for part in inner.eqns:
+        reads = [v for v in _variables(part.invars) if v in inside]
+        if reads and not _is_affine(part, reads):
+            return False
+        inside.update(part.outvars if reads else ())
+    return True
 
 
 def _reduces(eqn: core.JaxprEqn) -> bool:
@@ -190,8 +224,8 @@ def _flat(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
 
 def _inner(eqn: core.JaxprEqn) -> core.Jaxpr | None:
     for value in eqn.params.values():
-        if isinstance(value, core.ClosedJaxpr):
-            return value.jaxpr
+        if isinstance(value, core.ClosedJaxpr | core.Jaxpr):
+            return value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
     return None
 
 
