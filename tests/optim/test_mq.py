@@ -308,3 +308,18 @@ def test_a_gradient_of_other_parameters():
     state = optimizer.init({"a": {"weight": jnp.ones((2, 3))}})
     with pytest.raises(ValueError, match=r"parameters that the state was made for.*'a'.*got.*'b'.*call init"):
         optimizer.update({"b": {"weight": jnp.ones((2, 3))}}, state)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "groups"),
+    [
+        (((16, 1), (1, 16)), 2),
+        (((16, 1), (16,), (1, 16), (1,)), 4),  # of a 1-16-1 network in one list: each its own
+        (((16, 1), (16,)), 1),
+        (((1, 3, 5, 5), (1, 1, 1)), 1),
+        (((8, 3, 5), (8, 1)), 1),
+    ],
+)
+def test_what_counts_as_a_matrix(shapes, groups):
+    """A column, a row and a kernel are weights; a bias with axes of length 1 behind is none."""
+    assert len(vc.optim.mq(0.1).init([jnp.ones(shape) for shape in shapes]).scale) == groups

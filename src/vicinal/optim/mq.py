@@ -120,9 +120,16 @@ def _groups(params: PyTree, labels: Any) -> dict[str, list[int]]:
         return together
     groups = {}
     for name, members in together.items():
-        several = sum(sum(length > 1 for length in shapes[i]) > 1 for i in members) > 1
+        together_shapes = [shapes[i] for i in members]
+        several = sum(_is_matrix(shape, together_shapes) for shape in together_shapes) > 1
         groups |= {jax.tree_util.keystr(paths[i]): [i] for i in members} if several else {name: members}
     return groups
+
+
+def _is_matrix(shape: tuple[int, ...], beside: list[tuple[int, ...]]) -> bool:
+    """Whether a parameter is a weight; a bias may have axes of length 1 behind that of its units."""
+    bias = any(len(other) > len(shape) and other[:1] == shape[:1] for other in beside) and set(shape[1:]) <= {1}
+    return len(shape) > 1 and not bias
 
 
 def _names(params: PyTree, labels: Any) -> list[str]:
