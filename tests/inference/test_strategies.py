@@ -230,3 +230,10 @@ def test_a_correct_prediction_moves_nothing(x64):
 def test_settings_out_of_range_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_adaptive_inference_does_not_take_a_point_of_infinite_energy():
+    model, x, y = vc.nn.MLP((4, 5, 3), key=jax.random.key(0)), jnp.ones((6, 4)), jnp.arange(6) % 3
+    rule = vc.rules.InferenceLearning(inference=Adaptive(steps=200, step_size=1e20), loss=vc.losses.squared_error)
+    info = rule.value_and_grad(vc.capture(model, x[0]), model, (), x, y)[-1]
+    assert set(info.result.tolist()) == {int(vc.inference.Result.CONVERGED)}

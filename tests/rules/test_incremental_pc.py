@@ -156,3 +156,17 @@ def test_a_precision_for_no_vertex_is_refused():
     x, y = jnp.ones((4, 5)), jnp.zeros(4, int)
     with pytest.raises(ValueError, match="got one for 'hidden9'"):
         IncrementalPC(precision={"hidden9": 1.0}).value_and_grad(vc.capture(model, x[0]), model, (), x, y)
+
+
+def test_an_example_that_the_batch_outvotes_has_not_diverged():
+    model, x, y = vc.nn.MLP((4, 5, 3), key=KEY), jnp.ones((6, 4)), jnp.array([0, 0, 0, 0, 0, 1])
+    rule, graph = IncrementalPC(), vc.capture(model, x[0])
+    for optimizer in (optax.sgd(0.2), optax.adam(2e-2)):
+        *_, info = step(rule, graph, optimizer, model, x, y)
+        assert set(info.result.tolist()) == {int(Result.STEP_LIMIT)}
+
+
+def test_a_batch_of_targets_of_another_length_is_refused():
+    model, x = vc.nn.MLP((4, 5, 3), key=KEY), jnp.ones((6, 4))
+    with pytest.raises(ValueError, match=r"expected .* got"):
+        step(IncrementalPC(), vc.capture(model, x[0]), optax.sgd(0.1), model, x, jnp.zeros(3, int))

@@ -74,8 +74,9 @@ class Adaptive(Inference):
         slope, errors = _slope(problem, tried)
         # All with the weight of the loss at this point: a proximal output changes it along the way.
         energy, last = errors.energy + errors.gain * errors.loss, state.energy + errors.gain[:, None] * state.loss
-        rounding = 64 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)
-        good = energy <= jnp.max(last, axis=1) + rounding
+        highest = jnp.max(last, axis=1)
+        rounding = 64 * jnp.finfo(energy.dtype).eps * jnp.abs(highest)
+        good = energy <= highest + rounding
         difference = jax.tree.map(jnp.subtract, state.slope, slope)
         curvature, change = _dot(state.slope, difference), _dot(difference, difference)
         ratio = jnp.clip(curvature / jnp.where(change > 0, change, 1), 1 / _GROWTH, _GROWTH)

@@ -79,6 +79,8 @@ class ActivationRelaxation(Rule):
         check_relaxation(self.steps, self.step_size, self.order)
         if self.frozen not in _FROZEN:
             raise ValueError(f"expected frozen as one of {', '.join(_FROZEN)}, got {self.frozen!r}")
+        if not isinstance(self.derivatives, bool):
+            raise ValueError(f"expected derivatives as True or False, got {self.derivatives!r}")
         check_loss(self.loss)
 
     def credit(

@@ -14,7 +14,7 @@ from vicinal.energy import check_precision, converted, weighted_errors
 from vicinal.graph import Graph, Values
 from vicinal.inference import Problem
 from vicinal.inference.base import conclude, moved, total
-from vicinal.losses import Loss, check_loss, softmax_cross_entropy
+from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
 from vicinal.rules.base import Rule, State, apply_gradient
 
 
@@ -30,6 +30,9 @@ class IncrementalPC(Rule):
     `steps` times per batch: give it a learning rate that much smaller than inference learning's. `value_and_grad`,
     where no optimiser is at hand, holds the weights and returns the sum of the `steps` gradients: what `step` applies,
     to first order in the learning rate.
+
+    The result of a step that has moved the weights does not say whether energies rose: an example's energy may rise
+    while the batch's falls, when the weights go another way than it asks for. `credit`, which holds them, does.
 
     Args:
         steps: Steps per batch.
@@ -92,7 +95,7 @@ class IncrementalPC(Rule):
         nothing = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
         (values, gradient), _ = jax.lax.scan(body, (begin, nothing), jnp.arange(self.steps))
         problem = self._problem(graph, model, x, y)
-        errors, loss = problem.errors(values), jax.vmap(self.loss)(output, y)
+        errors, (loss, _) = problem.errors(values), loss_and_error(self.loss, output, y)
         info = self._info(problem, output, total(problem.energies(begin)), values)
         return gradient, Credit(loss, values, errors.vertices, errors.output, info), state
 
@@ -109,7 +112,7 @@ class IncrementalPC(Rule):
         key: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
         output, begin = graph.feedforward(model, x)
-        before, loss = total(self._problem(graph, model, x, y).energies(begin)), jax.vmap(self.loss)(output, y)
+        loss, _ = loss_and_error(self.loss, output, y)
         arrays, static = eqx.partition(model, eqx.is_array)
         memory, fixed = eqx.partition(optimizer_state, eqx.is_array_like)
 
@@ -125,7 +128,7 @@ class IncrementalPC(Rule):
 
         (arrays, memory, values), _ = jax.lax.scan(body, (arrays, memory, begin), jnp.arange(self.steps))
         model = eqx.combine(arrays, static)
-        info = self._info(self._problem(graph, model, x, y), output, before, values)
+        info = self._info(self._problem(graph, model, x, y), output, jnp.full_like(loss, jnp.inf), values)
         return model, eqx.combine(memory, fixed), state, jnp.mean(loss), info
 
     def _move(
