@@ -8,8 +8,11 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
-if "xla_force_host_platform_device_count" not in flags:
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=2".strip()
+# Most of the time goes into compiling, and most of that into optimising loops that run a few times.
+for flag in ("xla_force_host_platform_device_count=2", "xla_backend_optimization_level=0"):
+    if flag.split("=")[0] not in flags:
+        flags = f"{flags} --{flag}".strip()
+os.environ["XLA_FLAGS"] = flags
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
