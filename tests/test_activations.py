@@ -143,3 +143,63 @@ def test_two_activations_of_one_array_and_one_after_another(x64):
 
     found, error = carried(model, w, (6,))
     np.testing.assert_allclose(found, error @ w + error @ w.T, rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------- the activation that a vertex goes into
+
+
+def slopes(function, parameters, shape):
+    """The slopes, the values they are taken at, and the graph's vertices."""
+    model = jax.tree_util.Partial(function, parameters)
+    x = jax.random.normal(KEY, (4, *shape), jnp.float64)
+    graph = vc.capture(model, x[0])
+    values = graph.feedforward(model, x)[1]
+    return graph.slopes(model, values, x), values
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_slope_of_an_activation_is_its_derivative(x64, name):
+    f = ACTIVATIONS[name]
+    w = jax.random.normal(KEY, (3, 6), jnp.float64)
+    found, values = slopes(lambda w, x: w @ (0.5 * f(vc.vertex(x + 0.03, "h"))), w, (6,))
+    expected = jax.vmap(jax.vmap(jax.grad(lambda z: 0.5 * f(z))))(values["h"])
+    np.testing.assert_allclose(found["h"], expected, rtol=1e-12)
+
+
+def test_the_slope_of_an_activation_that_is_read_in_several_places(x64):
+    def recurrent(w, x):
+        rate = jnp.tanh(vc.vertex(w @ x, "a"))
+        potential = vc.vertex(w @ rate, "b")
+        return jnp.tanh(potential) + rate
+
+    found, values = slopes(recurrent, jax.random.normal(KEY, (6, 6), jnp.float64), (6,))
+    for name in ("a", "b"):
+        np.testing.assert_allclose(found[name], 1 - jnp.tanh(values[name]) ** 2, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda w, h: w @ h,  # a rate
+        lambda w, h: w @ (2 * h - 1),
+        lambda w, h: h + jnp.tanh(w @ h),  # a residual stream
+        lambda w, h: h + w @ jnp.tanh(h),
+        lambda w, h: w @ jnp.tanh(h) + w @ jax.nn.relu(h),  # two activations
+        lambda w, h: jnp.tanh(h) * jnp.tanh(vc.vertex(h[::-1], "g")) + jnp.tanh(h),
+        lambda w, h: w @ ((h - h.mean()) / jnp.sqrt(jnp.var(h) + 1e-5)),  # a normalisation
+        lambda w, h: w @ _shares(jnp.exp(h)),  # a softmax by hand
+        lambda w, h: jnp.tanh(jnp.concatenate([h, w @ h])),
+    ],
+    ids=["rate", "affine", "post", "pre", "two", "gate", "normalisation", "softmax", "concatenated"],
+)
+def test_what_is_read_by_more_than_an_activation_has_no_slope(x64, function):
+    found, _ = slopes(
+        lambda w, x: function(w, vc.vertex(x + 0.0, "h")), jax.random.normal(KEY, (6, 6), jnp.float64), (6,)
+    )
+    assert "h" not in found
+
+
+def test_shapes_of_nodes():
+    graph = vc.capture(vc.nn.RNN(3, 5, 2, every_step=True, key=KEY), jnp.ones((4, 3)))
+    assert graph.shapes["hidden[1]"] == jax.ShapeDtypeStruct((5,), jnp.float32)
+    assert graph.shapes["output"] == jax.ShapeDtypeStruct((4, 2), jnp.float32)

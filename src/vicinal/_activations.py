@@ -54,44 +54,114 @@ def without_derivatives(
         outputs: Its results.
     """
     eqns = {i: program.eqns[i] for i in indices}
-    root: dict[core.Var, core.Var] = {}  # of what is a function, element by element, of one array: that array
-    bent: dict[core.Var, core.Var] = {}  # of what is an activation, or affine in one: the activation
-    moving, maker = set(held), {}
-    summed, sums = set(), set()  # what a sum is taken of, and what is one
-    for i, eqn in eqns.items():
-        operands = [v for v in dict.fromkeys(_variables(eqn.invars)) if v in moving]
-        if not operands or eqn.primitive.name == "stop_gradient":
-            continue
-        moving.update(eqn.outvars)
-        maker.update(dict.fromkeys(eqn.outvars, i))
-        if _reduces(eqn):
-            summed.update(operands)
-            sums.update(eqn.outvars)
-        elif eqn.primitive.name in _REARRANGE and operands[0] in sums:
-            sums.update(eqn.outvars)
-        roots = {root.get(v, v) for v in operands}
-        if len(roots) != 1 or not _elementwise(eqn, operands):
-            continue
-        (out,) = eqn.outvars
-        root[out] = roots.pop()
-        if not _is_affine(eqn, operands):
-            bent[out] = out
-        elif operands[0] in bent:
-            bent[out] = bent[operands[0]]
+    found = _Functions(eqns, held)
     leaving = _variables(outputs)
     for eqn in eqns.values():
-        inside = root.get(eqn.outvars[0])
-        leaving += [v for v in _variables(eqn.invars) if v in root and root[v] is not inside]
+        inside = found.root.get(eqn.outvars[0])
+        leaving += [v for v in _variables(eqn.invars) if v in found.root and found.root[v] is not inside]
     changed = {}
-    for out in dict.fromkeys(bent[v] for v in leaving if v in bent):
-        start, parts = _after_weights(root[out], _between(eqns, maker, root[out], out), moving)
-        names = {name for part in parts for name in _names(part)}
-        region = {root[out], *(part.outvars[0] for part in parts)}
-        normalises = root[out] in sums and bool(names & _OF_SUMS or _spread(eqns.values(), bent, out))
-        guarded = bool(names & _CHOOSING) and not normalises
-        if names & _SQUASHING or guarded or not names & _POWERS or not region & (summed | sums):
-            changed[maker[out]] = _straight_through(program, parts, start, out)
+    for out in dict.fromkeys(found.bent[v] for v in leaving if v in found.bent):
+        if found.is_activation(out):
+            start, parts = _after_weights(found.root[out], found.parts(out), found.moving)
+            changed[found.maker[out]] = _straight_through(program, parts, start, out)
     return changed
+
+
+def entered(
+    program: core.Jaxpr, indices: Iterable[int], held: Iterable[core.Var], outputs: Iterable[Any]
+) -> dict[core.Var, core.Var]:
+    """The activation that a variable goes into, of those variables that are read through one activation alone.
+
+    Args:
+        program: The program.
+        indices: Of the equations of all predictions, in order.
+        held: The variables, which the predictions are taken from.
+        outputs: The predictions.
+    """
+    eqns = {i: program.eqns[i] for i in indices}
+    found = _Functions(eqns, held)
+    leaving: dict[core.Var, set[core.Var]] = {v: set() for v in held}
+    for v in _variables(outputs):
+        leaving.get(found.root.get(v, v), set()).add(v)
+    for eqn in eqns.values():
+        inside = found.root.get(eqn.outvars[0])
+        for v in _variables(eqn.invars):
+            if (start := found.root.get(v, v)) in leaving and start is not inside:
+                leaving[start].add(v)
+    ends = {start: next(iter(ends)) for start, ends in leaving.items() if len(ends) == 1}
+    return {v: end for v, end in ends.items() if end in found.bent and found.is_activation(found.bent[end])}
+
+
+class _Functions:
+    """What is a function, element by element, of what.
+
+    Attributes:
+        root: Of what is a function of one array: that array.
+        bent: Of what is non-linear in it, or affine in what is: the last place where it bends.
+        maker: The index of the equation that makes each variable.
+        moving: What depends on the variables that are held.
+        summed: What a sum is taken of.
+        sums: What is one.
+    """
+
+    def __init__(self, eqns: dict[int, core.JaxprEqn], held: Iterable[core.Var]):
+        self.eqns = eqns
+        self.root: dict[core.Var, core.Var] = {}
+        self.bent: dict[core.Var, core.Var] = {}
+        self.maker: dict[core.Var, int] = {}
+        self.moving: set[core.Var] = set(held)
+        self.summed: set[core.Var] = set()
+        self.sums: set[core.Var] = set()
+        for i, eqn in eqns.items():
+            operands = [v for v in dict.fromkeys(_variables(eqn.invars)) if v in self.moving]
+            if operands and eqn.primitive.name != "stop_gradient":
+                self._follow(i, eqn, operands)
+
+    def _follow(self, i: int, eqn: core.JaxprEqn, operands: list[core.Var]) -> None:
+        self.moving.update(eqn.outvars)
+        self.maker.update(dict.fromkeys(eqn.outvars, i))
+        if _reduces(eqn):
+            self.summed.update(operands)
+            self.sums.update(eqn.outvars)
+        elif eqn.primitive.name in _REARRANGE and operands[0] in self.sums:
+            self.sums.update(eqn.outvars)
+        roots = {self.root.get(v, v) for v in operands}
+        if len(roots) != 1 or not _elementwise(eqn, operands):
+            return
+        (out,) = eqn.outvars
+        self.root[out] = roots.pop()
+        if not _is_affine(eqn, operands):
+            self.bent[out] = out
+        elif operands[0] in self.bent:
+            self.bent[out] = self.bent[operands[0]]
+
+    def parts(self, out: core.Var) -> list[core.JaxprEqn]:
+        """The equations that lead to a variable from its root."""
+        found, pending = set(), [out]
+        while pending:
+            v = pending.pop()
+            if v is not self.root[out] and v in self.maker and self.maker[v] not in found:
+                found.add(self.maker[v])
+                pending += _variables(self.eqns[self.maker[v]].invars)
+        return [self.eqns[i] for i in sorted(found)]
+
+    def is_activation(self, out: core.Var) -> bool:
+        """Whether what leads to a place where something bends is an activation, not a part of a softmax or the like."""
+        root, parts = self.root[out], self.parts(out)
+        names = {name for part in parts for name in _names(part)}
+        normalises = root in self.sums and bool(names & _OF_SUMS or self._is_spread(out))
+        guarded = bool(names & _CHOOSING) and not normalises
+        near_sums = not {root, *(part.outvars[0] for part in parts)}.isdisjoint(self.summed | self.sums)
+        return bool(names & _SQUASHING) or guarded or not names & _POWERS or not near_sums
+
+    def _is_spread(self, out: core.Var) -> bool:
+        """Whether a result is written to several elements, as the scale of a normalisation is."""
+        return any(
+            self.bent.get(v) is out and shape_and_type(eqn.outvars[0]).size > shape_and_type(v).size
+            for eqn in self.eqns.values()
+            if eqn.primitive.name in _AFFINE | _REARRANGE
+            for v in _variables(eqn.invars)
+        )
 
 
 def _after_weights(
@@ -107,27 +177,6 @@ def _after_weights(
         if len(readers) > 1 or len(parts) == 1 or not scales or len(others) != 1 or others[0] in moving:
             return start, parts
         start, parts = readers[0].outvars[0], [part for part in parts if part is not readers[0]]
-
-
-def _spread(eqns: Iterable[core.JaxprEqn], bent: dict[core.Var, core.Var], out: core.Var) -> bool:
-    """Whether a result is written to several elements, as the scale of a normalisation is."""
-    return any(
-        bent.get(v) is out and shape_and_type(eqn.outvars[0]).size > shape_and_type(v).size
-        for eqn in eqns
-        if eqn.primitive.name in _AFFINE | _REARRANGE
-        for v in _variables(eqn.invars)
-    )
-
-
-def _between(eqns: dict[int, core.JaxprEqn], maker: dict[core.Var, int], start: core.Var, end: core.Var) -> list:
-    """The equations that lead from one variable to another."""
-    found, pending = set(), [end]
-    while pending:
-        v = pending.pop()
-        if v is not start and v in maker and maker[v] not in found:
-            found.add(maker[v])
-            pending += _variables(eqns[maker[v]].invars)
-    return [eqns[i] for i in sorted(found)]
 
 
 def _straight_through(

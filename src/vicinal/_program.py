@@ -14,7 +14,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, PyTree
 
-from vicinal._activations import without_derivatives
+from vicinal._activations import entered, shape_and_type, without_derivatives
 from vicinal._convolutions import canonical
 from vicinal._synapses import Synapse, find_synapses
 
@@ -251,6 +251,20 @@ class Program:
             own = set(self._prediction(node)[1])
             found = [synapse for synapse in found if synapse.equation in own]
         return found, self._part(self._given + self._held, [synapse.presynaptic for synapse in found])
+
+    def shapes(self) -> dict[str, PyTree]:
+        """What one example of each vertex, and of the output, looks like."""
+        found = {name: shape_and_type(v) for name, v in self._vertex_out.items()}
+        outputs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in self._outputs]
+        return found | {OUTPUT: jax.tree.unflatten(self.output_structure, outputs)}
+
+    @functools.cached_property
+    def activations(self) -> tuple[tuple[str, ...], Callable]:
+        """The vertices that are read through one activation alone; `(model, x, their values) -> activations`."""
+        found = entered(self.jaxpr, self._needed(self._predicted(), self._held), self._held, self._predicted())
+        names = tuple(name for name in self.names if self._vertex_out[name] in found)
+        held = [self._vertex_out[name] for name in names]
+        return names, self._part(self._given + held, [found[v] for v in held])
 
     @functools.cached_property
     def constant(self) -> Callable:

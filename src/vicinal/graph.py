@@ -78,6 +78,7 @@ class Graph:
         children: For each vertex the nodes whose predictions read it, `"output"` among them.
         parameters: For each node the paths (`.layers[0].weight`) of the parameters that its prediction reads.
         reads_input: The nodes whose predictions read the input directly.
+        shapes: Shape and dtype of one example of each vertex, as `jax.ShapeDtypeStruct`; of `"output"` a tree of them.
     """
 
     vertices: tuple[str, ...]
@@ -85,6 +86,7 @@ class Graph:
     children: Mapping[str, tuple[str, ...]]
     parameters: Mapping[str, tuple[str, ...]]
     reads_input: frozenset[str]
+    shapes: Mapping[str, PyTree]
 
     def __init__(self, program: Program):
         self.program = program
@@ -102,6 +104,7 @@ class Graph:
         reads = {node: program.reads(node) for node in self.parents}
         self.parameters = MappingProxyType({node: paths for node, (paths, _) in reads.items()})
         self.reads_input = frozenset(node for node, (_, from_input) in reads.items() if from_input)
+        self.shapes = MappingProxyType(program.shapes())
         self._feedforward = program.feedforward()
         self._predict = program.predict()
 
@@ -196,6 +199,22 @@ class Graph:
 
         self.clamp(model, x).linearize(values).sweep(output_error, respond)
         return {name: errors[name] for name in self.vertices}
+
+    def slopes(self, model: PyTree, values: Values, x: PyTree) -> Values:
+        """The derivatives of the activation functions that vertices go into, at what the vertices hold.
+
+        A vertex goes into an activation if all that reads it reads one non-linear function of it, element by element:
+        a potential does, a rate or a residual stream does not. Arguments are those of `predict`.
+
+        Returns:
+            The derivatives, `[batch, ...]`, for those vertices that go into an activation.
+        """
+        leaves, inputs = self._spec.check(model, x)
+        names, part = self.program.activations
+        run = jax.vmap(part, in_axes=(None, 0, 0))
+        rates, back = jax.vjp(lambda held: run(leaves, inputs, held), [values[name] for name in names])
+        (slopes,) = back([jnp.ones_like(rate) for rate in rates])
+        return dict(zip(names, slopes, strict=True))
 
     def presynaptic(
         self, model: PyTree, values: Values, x: PyTree, node: str | None = None
