@@ -74,6 +74,7 @@ def public_things():
         vc.losses,
         vc.nn,
         vc.rules,
+        vc.rules.projectors,
         vc.testing,
         vc.train,
     ):

@@ -125,6 +125,23 @@ BIBTEX: dict[str, str] = {
   year   = {2020},
   note   = {arXiv:2010.06219},
 }""",
+    "nokland2016": """\
+@inproceedings{nokland2016,
+  title     = {Direct Feedback Alignment Provides Learning in Deep Neural Networks},
+  author    = {N{\\o}kland, Arild},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {29},
+  year      = {2016},
+  note      = {arXiv:1609.01596},
+}""",
+    "han2020": """\
+@misc{han2020,
+  title  = {Extension of Direct Feedback Alignment to Convolutional and Recurrent Neural Network for Bio-plausible
+            Deep Learning},
+  author = {Han, Donghyeon and Park, Gwangtae and Ryu, Junha and Yoo, Hoi-jun},
+  year   = {2020},
+  note   = {arXiv:2006.12830},
+}""",
     "kingma2015": """\
 @inproceedings{kingma2015,
   title     = {Adam: A Method for Stochastic Optimization},

@@ -7,6 +7,7 @@ import pytest
 
 import vicinal as vc
 from vicinal.inference import Adaptive, ErrorBased, Proximal, Sequential, Simultaneous
+from vicinal.rules import projectors
 from vicinal.testing import CHECKS, cases, check_rule
 
 RULES = {
@@ -48,6 +49,10 @@ RULES = {
     "incremental": vc.rules.IncrementalPC(),
     "incremental, squared error": vc.rules.IncrementalPC(
         steps=3, step_size=0.2, loss=vc.losses.squared_error, nudge=0.9, precision=1.5
+    ),
+    "direct feedback": vc.rules.DirectFeedback(),
+    "direct feedback, all options": vc.rules.DirectFeedback(
+        projector=projectors.Sparse(density=0.7, scale=1.5), hybrid=0.6, shared=False, loss=vc.losses.squared_error
     ),
 }
 

@@ -31,6 +31,7 @@ GRAPH = vc.capture(MODEL, X[0])
 SETTLING = vc.inference.Simultaneous(steps=3, step_size=0.2)
 
 BACKPROP = vc.rules.Backprop()
+DIRECT = vc.rules.DirectFeedback()
 LEARNING = vc.rules.InferenceLearning(SETTLING, start="random")  # random, so that the keys matter
 ADAM, MOMENTUM, SGD = optax.adam(1e-2), optax.sgd(0.05, momentum=0.9), optax.sgd(0.1)
 
@@ -147,6 +148,7 @@ RUNS = {
     "backpropagation, adam, arrays": (BACKPROP, ADAM, (X, Y)),
     "inference learning, momentum, arrays": (LEARNING, MOMENTUM, (X, Y)),
     "inference learning, adam, batches": (LEARNING, ADAM, batch_list([8, 8, 8, 8])),
+    "direct feedback, adam, arrays": (DIRECT, ADAM, (X, Y)),  # a state that never changes
     "backpropagation, momentum, ragged batches": (BACKPROP, MOMENTUM, batch_list([8, 8, 8, 3])),
 }
 

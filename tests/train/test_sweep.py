@@ -55,10 +55,11 @@ GRIDS = {
     "bp-sgd": {"learning_rate": [0.01, 0.1, 0.3]},
     "il-adam": {"learning_rate": [1e-3, 1e-2], "inference.step_size": [0.02, 0.1], "b1": [0.9]},
     "il-prox": {"learning_rate": [1.0, 10.0], "eps": [0.0, 0.5]},
+    "dfa": {"learning_rate": [1e-3, 1e-2], "projector.scale": [0.5, 2.0]},
 }
 
 
-@pytest.mark.parametrize(("name", "size"), [("bp-sgd", 1), ("bp-sgd", 3), ("il-adam", 1), ("il-prox", 3)])
+@pytest.mark.parametrize(("name", "size"), [("bp-sgd", 1), ("bp-sgd", 3), ("il-adam", 1), ("il-prox", 3), ("dfa", 2)])
 def test_members_equal_the_same_runs_one_by_one(x64, name, size):
     def make(**numbers):
         return recipe(name).make(**numbers)

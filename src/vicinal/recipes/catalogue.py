@@ -3,7 +3,7 @@
 from vicinal.inference import ErrorBased
 from vicinal.recipes.builders import adam, bp, il, matrix_equalised, normalised, normalised_adam, seqil, settled, sgd
 from vicinal.recipes.recipe import Recipe
-from vicinal.rules import ZIL, ActivationRelaxation, FixedPrediction, IncrementalPC
+from vicinal.rules import ZIL, ActivationRelaxation, DirectFeedback, FixedPrediction, IncrementalPC
 
 _BP = {
     "transport": "the forward weights, transposed",
@@ -221,6 +221,18 @@ RECIPES: dict[str, Recipe] = {
             cost="1 forward, T transposed, 1 outer",
             paper="Millidge et al. 2020, arXiv 2009.05359",
             link="https://arxiv.org/abs/2009.05359",
+        ),
+        Recipe(
+            name="dfa",
+            label="direct feedback alignment, Adam",
+            build=adam(lambda loss: DirectFeedback(loss=loss)),
+            learning_rate=1e-3,
+            settings=_OURS,
+            references=("nokland2016", "han2020", "kingma2015"),
+            transport="fixed random projections of the output's error",
+            cost="1 forward, 1 projection, 1 outer",
+            paper="Nøkland 2016, arXiv 1609.01596",
+            link="https://arxiv.org/abs/1609.01596",
         ),
     )
 }

@@ -1,8 +1,10 @@
 """Learning rules, one file each."""
 
+from vicinal.rules import projectors as projectors
 from vicinal.rules.activation_relaxation import ActivationRelaxation as ActivationRelaxation
 from vicinal.rules.backprop import Backprop as Backprop
 from vicinal.rules.base import Rule as Rule, State as State
+from vicinal.rules.direct_feedback import DirectFeedback as DirectFeedback
 from vicinal.rules.fixed_prediction import FixedPrediction as FixedPrediction
 from vicinal.rules.implicit_sgd import ImplicitSGD as ImplicitSGD
 from vicinal.rules.incremental_pc import IncrementalPC as IncrementalPC
