@@ -50,7 +50,8 @@ class DirectFeedback(Rule):
 
             with the mixed errors of the children; boundaries under `"bp"` are left exact. 0 is backpropagation. None
             means 1, without the way back.
-        shared: Whether a layer at several times has one projection.
+        shared: Whether a layer at several times has one projection. With one for each time (False) they differ with the
+            distance from the output, as the Jacobians do; where only the last step has an output, that learns better.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
