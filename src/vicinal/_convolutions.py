@@ -6,7 +6,7 @@ times slower. So the programs of a graph hold their convolutions in that layout,
 why this is a primitive: the derivative that JAX takes of a convolution changes its layout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -46,6 +46,15 @@ def canonical(eqn: core.JaxprEqn) -> list[core.JaxprEqn] | None:
 
     inputs: list[Any] = list(eqn.invars)
     return spliced(run, inputs, list(eqn.outvars))
+
+
+def laid_out(function: Callable[[Array], Array], x: Array) -> Callable[[Array], Array]:
+    """A function of one array, traced at `x`, with its convolutions in the canonical layout."""
+    closed = jax.make_jaxpr(function)(x)
+    eqns = [part for eqn in closed.jaxpr.eqns for part in canonical(eqn) or [eqn]]
+    unnamed = closed.jaxpr.debug_info.with_unknown_names()
+    run = core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr.replace(eqns=eqns, debug_info=unnamed), closed.consts))
+    return lambda x: run(x)[0]
 
 
 def _differ(inputs: Sequence[Any]) -> bool:

@@ -50,7 +50,7 @@ def test_the_transpose_as_feedback_changes_nothing(x64, name):
     np.testing.assert_allclose(carried, through, rtol=1e-12)
     for a, b in zip(jax.tree.leaves(own.layer), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
-    np.testing.assert_array_equal(own.feedback, 0)
+    np.testing.assert_array_equal(own.path.feedback, 0)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -65,7 +65,7 @@ def test_the_error_goes_back_through_the_feedback_alone(x64, name, learned):
     np.testing.assert_allclose(carried, backwards(replaced, x, error)[1], rtol=1e-12)
     expected = backwards(plain, x, error)[0]
     np.testing.assert_allclose(weight_of(own.layer), weight_of(expected), rtol=1e-12)
-    np.testing.assert_allclose(own.feedback, weight_of(expected) if learned else 0, rtol=1e-12)
+    np.testing.assert_allclose(own.path.feedback, weight_of(expected) if learned else 0, rtol=1e-12)
 
 
 def attached_in_place(layer, weight):
@@ -102,7 +102,7 @@ def test_every_rule_runs_on_feedback_weights_and_heeds_them(rule):
         losses.append(loss)
         gradients.append(gradient)
     assert losses[0] == pytest.approx(float(losses[1]))
-    np.testing.assert_array_equal(gradients[1].layers[1].feedback, 0)
+    np.testing.assert_array_equal(gradients[1].layers[1].path.feedback, 0)
     plain, separate = gradients[0].convolutions[0].weight, gradients[1].convolutions[0].weight
     assert float(jnp.max(jnp.abs(plain - separate))) > 1e-3 * float(jnp.max(jnp.abs(plain)))
 
@@ -146,8 +146,8 @@ def test_feedback_twice_for_none_or_for_a_shared_weight_is_refused():
     with pytest.raises(ValueError, match=r"layers\[1\].weight, which has feedback already"):
         attach(attach(model, route), route)
     with pytest.raises(ValueError, match="expected feedback for a weight of layers"):
-        attach(model, lambda name, weight: None)
+        attach(model, lambda name, weight, key: None)
     shared = eqx.nn.Shared([eqx.nn.Linear(3, 3, key=KEY), eqx.nn.Linear(3, 3, key=KEY)],
                            lambda pair: pair[1].weight, lambda pair: pair[0].weight)  # fmt: skip
     with pytest.raises(ValueError, match="which shares its weight with another"):
-        attach(shared, lambda name, weight: (jnp.ones((3, 3)), False))
+        attach(shared, lambda name, weight, key: vc.feedback.Separate(jnp.ones((3, 3))))

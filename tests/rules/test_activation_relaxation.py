@@ -85,13 +85,13 @@ def test_feedback_that_learns_as_the_weights_do_keeps_its_difference(x64):
              for i, k in ((1, jax.random.key(5)), (2, jax.random.key(6)))}  # fmt: skip
     model = vc.feedback.attach(model, vc.feedback.given(given, learned=True))
     graph, optimizer = vc.capture(model, x[0]), optax.sgd(0.1)
-    before = [layer.layer.weight - layer.feedback for layer in model.layers[1:]]
+    before = [layer.layer.weight - layer.path.feedback for layer in model.layers[1:]]
     first, rule, state = model, ActivationRelaxation(loss=SQUARED), optimizer.init(model.layers)
     for _ in range(20):
         model, state, *_ = rule.step(graph, optimizer, model, state, (), x, y)
     for layer, old, difference in zip(model.layers[1:], first.layers[1:], before, strict=True):
         assert float(jnp.max(jnp.abs(layer.layer.weight - old.layer.weight))) > 1e-2
-        np.testing.assert_allclose(layer.layer.weight - layer.feedback, difference, atol=1e-13)
+        np.testing.assert_allclose(layer.layer.weight - layer.path.feedback, difference, atol=1e-13)
 
 
 def test_given_feedback_carries_the_activities(x64):

@@ -2,6 +2,12 @@
 
 from vicinal.analysis.alignment import descent_alignment as descent_alignment, target_alignment as target_alignment
 from vicinal.analysis.angles import CONCATENATED as CONCATENATED, angle as angle, angles as angles
+from vicinal.analysis.feedback import (
+    Likeness as Likeness,
+    error_angles as error_angles,
+    feedback_invariant as feedback_invariant,
+    feedback_likeness as feedback_likeness,
+)
 from vicinal.analysis.locality import Audit as Audit, audit as audit
 from vicinal.analysis.paths import (
     Path as Path,

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from vicinal.analysis import angle, angles
-from vicinal.feedback import Fed, attach, given
+from vicinal.feedback import Fed, attach, detach, given
 from vicinal.graph import Graph, capture
 from vicinal.report import Study
 from vicinal.reproduce.ar_words import (
@@ -160,21 +160,12 @@ def _fed(task: Task, learned: bool) -> Callable[[PRNGKeyArray], PyTree]:
     return build
 
 
-def without_feedback(tree: PyTree) -> PyTree:
-    """A model (or its gradient) with the layers that `attach` wrapped as they were."""
-
-    def is_fed(node: Any) -> bool:
-        return isinstance(node, Fed)
-
-    return jax.tree.map(lambda node: node.layer if is_fed(node) else node, tree, is_leaf=is_fed)
-
-
 @eqx.filter_jit
 def _angles(rule: Rule, graph: Graph, plain_graph: Graph, model: PyTree, x: Array, y: Array) -> dict[str, Array]:
-    ours = without_feedback(rule.value_and_grad(graph, model, (), x, y)[1])
-    exact = Backprop(loss=rule.loss).value_and_grad(plain_graph, without_feedback(model), (), x, y)[1]
+    ours = detach(rule.value_and_grad(graph, model, (), x, y)[1])
+    exact = Backprop(loss=rule.loss).value_and_grad(plain_graph, detach(model), (), x, y)[1]
     layers: dict[str, Any] = {name: layer for name, layer in _layers(model).items() if isinstance(layer, Fed)}
-    fed = {f"feedback {name}": angle(found.feedback, found.layer.weight) for name, found in layers.items()}
+    fed = {f"feedback {name}": angle(found.path.feedback, found.layer.weight) for name, found in layers.items()}
     return {**{f"angle {name}": value for name, value in angles(ours, exact).items()}, **fed}
 
 
@@ -214,8 +205,8 @@ def _drift(task: Task, done: dict[str, Sweep]) -> dict[str, float]:
         for member in done[label].members if label in done else ():
             first = _layers(_fed(task, learned)(keys_of(member.seed)[0]))
             for name, fed in _layers(member.model).items():
-                before = np.asarray(first[name].layer.weight - first[name].feedback)
-                after = np.asarray(fed.layer.weight) - np.asarray(fed.feedback)
+                before = np.asarray(first[name].layer.weight - first[name].path.feedback)
+                after = np.asarray(fed.layer.weight) - np.asarray(fed.path.feedback)
                 moved = float(np.linalg.norm(after - before) / np.linalg.norm(before))
                 found[label] = max(found.get(label, 0.0), moved)
     return found

@@ -1,0 +1,269 @@
+"""What a layer's error goes back through, in place of its own weight, and how that learns."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+
+from vicinal._numbers import check
+
+Layer = Callable[[Array], Array]
+"""A layer with a `weight`."""
+
+
+class Path(eqx.Module):
+    """What carries a layer's error back. A path says which weight does; `attach` gives it to a layer.
+
+    Its arrays are arrays of the model, in the shape and dtype of the layer's weight.
+    """
+
+    role: ClassVar[Literal["fixed", "forward", "feedback"]] = "fixed"
+    """Which optimiser its arrays belong to (`vicinal.feedback.optimizers`): none, for they have no gradient; that of
+    the forward weights; or one of their own."""
+
+    def weight(self, forward: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The weight whose transpose carries the error, for a layer whose own weight is `forward`."""
+        raise NotImplementedError
+
+    def taught(self, layer: Layer, x: Array, out: Array) -> Array:
+        """The layer's output `out` unchanged, with what the path's arrays shall learn from hung on its way back."""
+        del layer, x
+        return out
+
+
+Route = Callable[[str, Array, PRNGKeyArray | None], Path | None]
+"""Gives a layer its path: `route(name of the weight, weight, key)`; None leaves the layer as it is."""
+
+
+class Tied(Path):
+    """The forward weight itself: backpropagation's path, as a control."""
+
+    def weight(self, forward: Array) -> Array:
+        return forward
+
+
+class Separate(Path):
+    """A weight of its own that stays as it is (feedback alignment).
+
+    Attributes:
+        feedback: In the shape of the layer's weight.
+    """
+
+    feedback: Float[Array, "..."]
+
+    def weight(self, forward: Array) -> Array:
+        return self.feedback
+
+
+class KolenPollack(Separate):
+    """A weight of its own that has the gradient of the forward weight: both learn alike, and decay makes them equal."""
+
+    role: ClassVar[Any] = "forward"
+
+    def taught(self, layer: Layer, x: Array, out: Array) -> Array:
+        return _alike(out, with_weight(jax.lax.stop_gradient(layer), self.feedback)(x))
+
+
+class SignSymmetric(Path):
+    """The signs of the forward weight, with other magnitudes.
+
+    Attributes:
+        magnitude: Fixed magnitudes, in the shape of the weight; None for one magnitude, or random ones.
+        seed: Data of a key, for magnitudes that are drawn anew whenever the weight changes; None for none.
+        scale: Standard deviation of the feedback.
+    """
+
+    magnitude: Float[Array, "..."] | None
+    seed: UInt32[Array, "..."] | None
+    scale: float = eqx.field(static=True)
+
+    def weight(self, forward: Array) -> Array:
+        magnitude = jnp.ones((), forward.dtype)
+        if self.magnitude is not None:
+            magnitude = self.magnitude
+        elif self.seed is not None:
+            magnitude = jnp.abs(jax.random.normal(folded(self.seed, forward), forward.shape, forward.dtype))
+        return jnp.asarray(self.scale, forward.dtype) * magnitude * jnp.sign(forward)
+
+
+def tied() -> Route:
+    """Feedback through the forward weights: what is there without `attach`, for comparison."""
+    return lambda name, weight, key: Tied()
+
+
+def given(weights: Mapping[str, Float[Array, "..."]], learned: bool = False) -> Route:
+    """Feedback through given matrices or kernels.
+
+    Args:
+        weights: By the name of the weight that each stands in for (`"layers[1].weight"`), in its shape. Layers that
+            are not named stay as they are.
+        learned: Whether each gets the gradient of its weight (Kolen and Pollack).
+
+    Returns:
+        A route for `attach`.
+    """
+    kind = KolenPollack if learned else Separate
+
+    def route(name: str, weight: Array, key: PRNGKeyArray | None) -> Path | None:
+        return kind(jnp.asarray(weights[name])) if name in weights else None
+
+    route.names = tuple(weights)  # type: ignore[attr-defined]
+    return route
+
+
+def random(scale: float = 1.0, distribution: Literal["uniform", "normal"] = "uniform") -> Route:
+    """Fixed random feedback (feedback alignment, FA).
+
+    Args:
+        scale: Standard deviation in units of that of first weights, `1/sqrt(3 fan_in)`. It acts as a learning rate of
+            the layers below.
+        distribution: `"uniform"` (as first weights are) or `"normal"`.
+
+    Returns:
+        A route for `attach`, which needs a key.
+
+    References:
+        Lillicrap, Cownden, Tweed and Akerman, Random synaptic feedback weights support error backpropagation for deep
+        learning, Nature Communications 7, 2016, arXiv 1411.0247.
+    """
+    return _drawn(Separate, scale, distribution)
+
+
+def kolen_pollack(scale: float = 1.0, distribution: Literal["uniform", "normal"] = "uniform") -> Route:
+    """Random feedback that gets the same updates as the forward weights (Kolen and Pollack).
+
+    The difference of the two stays what it was under plain gradient descent, and falls by a factor `1 - decay` in each
+    step under an optimiser with weight decay (`optax.add_decayed_weights`, `optax.adamw`): without decay they align
+    only as far as what they learn in common outgrows where they began.
+
+    Args:
+        scale: Standard deviation in units of that of first weights.
+        distribution: `"uniform"` or `"normal"`.
+
+    Returns:
+        A route for `attach`, which needs a key.
+
+    References:
+        Kolen and Pollack, Backpropagation without weight transport, ICNN 1994. Akrout, Wilson, Humphreys, Lillicrap and
+        Tweed, Deep learning without weight transport, NeurIPS 2019, arXiv 1904.05391.
+    """
+    return _drawn(KolenPollack, scale, distribution)
+
+
+def sign_symmetric(
+    magnitude: Literal["uniform", "batch-random", "fixed-random"] = "uniform", scale: float = 1.0
+) -> Route:
+    """The transposed forward weights' signs, with other magnitudes. The signs are transported at every use.
+
+        B = scale * s * M * sign(W),      s = 1/sqrt(3 fan_in), the standard deviation of first weights
+
+    Args:
+        magnitude: `"uniform"`, `M = 1` (uSF); `"batch-random"`, `M = |normal|`, drawn anew whenever the weight changes
+            (brSF); `"fixed-random"`, `M = |normal|`, drawn once (frSF).
+        scale: Of the magnitudes.
+
+    Returns:
+        A route for `attach`, which needs a key for random magnitudes.
+
+    Raises:
+        ValueError: If the magnitude is unknown, or the scale not above 0.
+
+    References:
+        Liao, Leibo and Poggio, How important is weight symmetry in backpropagation?, AAAI 2016, arXiv 1510.05067. Xiao,
+        Chen, Liao and Poggio, Biologically-plausible learning algorithms can scale to large datasets, ICLR 2019, arXiv
+        1811.03567.
+    """
+    if magnitude not in ("uniform", "batch-random", "fixed-random"):
+        raise ValueError(f"expected magnitude as 'uniform', 'batch-random' or 'fixed-random', got {magnitude!r}")
+    check("the scale of the feedback", scale, lambda v: v > 0, "above 0")
+
+    def route(name: str, weight: Array, key: PRNGKeyArray | None) -> Path:
+        size = scale * deviation(weight)
+        if magnitude == "uniform":
+            return SignSymmetric(None, None, size)
+        if magnitude == "batch-random":
+            return SignSymmetric(None, jax.random.key_data(needed(key, name)), size)
+        drawn = jnp.abs(jax.random.normal(needed(key, name), weight.shape, weight.dtype))
+        return SignSymmetric(drawn, None, size)
+
+    return route
+
+
+# ------------------------------------------------------------------------------------------------ what paths share
+
+
+def with_weight(layer: Any, weight: Array) -> Any:
+    """The layer with another weight."""
+    return eqx.tree_at(lambda layer: layer.weight, layer, weight)
+
+
+def deviation(weight: Array) -> float:
+    """The standard deviation of a layer's first weights, `1/sqrt(3 fan_in)`: they are uniform in `±1/sqrt(fan_in)`."""
+    return 1 / math.sqrt(3 * max(1, math.prod(weight.shape[1:])))
+
+
+def needed(key: PRNGKeyArray | None, name: str) -> PRNGKeyArray:
+    """The key.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if key is None:
+        raise ValueError(f"expected a key to draw the feedback of {name} with, got none; give attach a key")
+    return key
+
+
+def drawn_like(
+    weight: Array, key: PRNGKeyArray, scale: float, distribution: Literal["uniform", "normal"]
+) -> Float[Array, "..."]:
+    """A random weight with `scale` times the standard deviation of first weights."""
+    size = jnp.asarray(scale * deviation(weight), weight.dtype)
+    if distribution == "normal":
+        return size * jax.random.normal(key, weight.shape, weight.dtype)
+    root = math.sqrt(3)
+    return size * jax.random.uniform(key, weight.shape, weight.dtype, -root, root)
+
+
+def check_drawing(scale: float, distribution: str) -> None:
+    """Raises ValueError unless random feedback can be drawn so."""
+    check("the scale of the feedback", scale, lambda v: v >= 0, "of at least 0")
+    if distribution not in ("uniform", "normal"):
+        raise ValueError(f"expected distribution as 'uniform' or 'normal', got {distribution!r}")
+
+
+def folded(seed: UInt32[Array, "..."], *held: Array) -> PRNGKeyArray:
+    """A key that changes with the bits of some arrays: a draw for each state, with no counter to carry along."""
+    key = jax.random.wrap_key_data(seed)
+    for array in held:
+        bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(array).astype(jnp.float32), jnp.uint32)
+        key = jax.random.fold_in(key, jnp.sum(bits, dtype=jnp.uint32))
+    return key
+
+
+def _drawn(kind: Callable[[Array], Path], scale: float, distribution: Literal["uniform", "normal"]) -> Route:
+    check_drawing(scale, distribution)
+    return lambda name, weight, key: kind(drawn_like(weight, needed(key, name), scale, distribution))
+
+
+@jax.custom_vjp
+def _alike(out: Array, other: Array) -> Array:
+    """The first of two outputs; the error of the first is the error of both."""
+    del other
+    return out
+
+
+_alike.defvjp(lambda out, other: (out, None), lambda _, error: (error, error))
+
+
+@jax.custom_vjp
+def pulled(out: Array, penalty: Float[Array, ""]) -> Array:
+    """The output; a penalty of one example is descended beside the loss, whatever the output's error is."""
+    del penalty
+    return out
+
+
+pulled.defvjp(lambda out, penalty: (out, penalty), lambda penalty, error: (error, -jnp.ones_like(penalty)))
