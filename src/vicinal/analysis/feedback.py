@@ -28,7 +28,9 @@ class Likeness(eqx.Module):
 
 
 def feedback_likeness(model: PyTree) -> dict[str, Likeness]:
-    """How like its forward weight the feedback of each layer is. The input's layer is there too: its feedback carries none.
+    """How like its forward weight the feedback of each layer is.
+
+    The layer that reads the input is there too, though its feedback carries no error.
 
     Args:
         model: A model with feedback (`vicinal.feedback.attach`).

@@ -1,7 +1,6 @@
 """Weights of their own for the error: a layer's input gets its error through them, its own weight learns as ever."""
 
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from vicinal._convolutions import laid_out
-from vicinal.feedback.paths import Path, Route, with_weight
+from vicinal.feedback.paths import Layer, Path, Route, with_weight
 from vicinal.nn.layers import Conv2d, Linear
 
 _LAYERS = (Linear, Conv2d, eqx.nn.Linear, eqx.nn.Conv, eqx.nn.ConvTranspose)
@@ -27,7 +26,7 @@ class Fed(eqx.Module):
         path: What the error goes back through.
     """
 
-    layer: Callable
+    layer: Layer
     path: Path
 
     def __call__(self, x: Array, **kwargs: Any) -> Array:

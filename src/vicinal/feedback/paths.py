@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import equinox as eqx
 import jax
@@ -11,8 +11,17 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from vicinal._numbers import check
 
-Layer = Callable[[Array], Array]
-"""A layer with a `weight`."""
+
+class Layer(Protocol):
+    """A linear or convolutional layer."""
+
+    @property
+    def weight(self) -> Array: ...
+
+    @property
+    def bias(self) -> Array | None: ...
+
+    def __call__(self, x: Array) -> Array: ...
 
 
 class Path(eqx.Module):
@@ -266,4 +275,10 @@ def pulled(out: Array, penalty: Float[Array, ""]) -> Array:
     return out
 
 
-pulled.defvjp(lambda out, penalty: (out, penalty), lambda penalty, error: (error, -jnp.ones_like(penalty)))
+def _pull(penalty: Float[Array, ""], error: Array) -> tuple[Array, Array]:
+    # One from each example, also where the penalty is the same for all: so it is made of the example's error.
+    first = error.reshape(-1)[0]
+    return error, -((first == first) | (first != first)).astype(penalty.dtype)
+
+
+pulled.defvjp(lambda out, penalty: (out, penalty), _pull)
