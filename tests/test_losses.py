@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vicinal import losses
-from vicinal.energy import gaussian, weighted_error
+from vicinal.energy import Divisive, Weighted
 
 LINKS = {
     losses.squared_error: lambda z: z,
@@ -63,9 +63,51 @@ def test_gaussian_energy(x64):
     a, p = (jax.random.normal(jax.random.key(k), (3, 2, 5), jnp.float64) for k in (0, 1))
     precision = jnp.arange(1.0, 6.0)
     expected = 0.5 * np.sum(np.asarray(precision) * (np.asarray(a) - np.asarray(p)) ** 2, axis=(1, 2))
-    np.testing.assert_allclose(gaussian(a, p, precision), expected, rtol=1e-13)
-    np.testing.assert_allclose(weighted_error(a, p, precision), -jax.grad(lambda p: gaussian(a, p, precision).sum())(p))
-    np.testing.assert_allclose(gaussian(a, p), 0.5 * np.sum((np.asarray(a) - np.asarray(p)) ** 2, axis=(1, 2)))
+    weighted, plain = Weighted(precision), Weighted({"other": 3.0})
+    np.testing.assert_allclose(weighted.energy("h", a, p), expected, rtol=1e-13)
+    np.testing.assert_allclose(weighted.error("h", a, p), precision[None, None] * (a - p), rtol=1e-13)
+    np.testing.assert_allclose(weighted.pull("h", a, p), precision[None, None] * (a - p), rtol=1e-13)
+    half = 0.5 * np.sum((np.asarray(a) - np.asarray(p)) ** 2, axis=(1, 2))
+    np.testing.assert_allclose(plain.energy("h", a, p), half, rtol=1e-13)
+
+
+def test_c1_divisive_errors_descend_their_energy(x64):
+    """T-c1: error and pull are the slopes of a quarter of the squared difference of logarithms."""
+    value, prediction = (jax.random.uniform(jax.random.key(k), (3, 5), jnp.float64) for k in (0, 1))
+    encoding, k = Weighted(2.0, Divisive(offset=0.01)), 0.01
+    energy = 2 * 0.25 * jnp.sum(jnp.square(jnp.log(value + k) - jnp.log(prediction + k)), axis=1)
+    np.testing.assert_allclose(encoding.energy("h", value, prediction), energy, rtol=1e-12)
+
+    def whole(value, prediction):
+        return jnp.sum(0.5 * jnp.square(jnp.log(value + k) - jnp.log(prediction + k)))
+
+    pull, error = jax.grad(whole, argnums=(0, 1))(value, prediction)
+    np.testing.assert_allclose(encoding.pull("h", value, prediction), pull, rtol=1e-10)
+    np.testing.assert_allclose(encoding.error("h", value, prediction), -error, rtol=1e-10)
+    softer = Weighted(2.0, Divisive(offset=0.01, pull_offset=0.1))
+    np.testing.assert_allclose(softer.pull("h", value, prediction), pull * (value + k) / (value + 0.1), rtol=1e-10)
+
+
+def test_rates_below_zero_count_as_zero_in_a_ratio():
+    encoding = Divisive()
+    below, zero = jnp.array([[-0.5]]), jnp.array([[0.0]])
+    np.testing.assert_array_equal(encoding.energy(below, below + 1), encoding.energy(zero, below + 1))
+    np.testing.assert_array_equal(encoding.error(zero, zero), 0)
+    for name in ("offset", "pull_offset"):
+        with pytest.raises(ValueError, match=r"expected the offset .*above 0, got 0.0"):
+            Divisive(**{name: 0.0})
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_losses_of_sigmoid_outputs(x64, shift):
+    output, target = jnp.array([0.3, -1.2, 2.0]), jnp.array([1.0, 0.0, 0.25])
+    rate = 1 / (1 + np.exp(-np.asarray(output)))
+    squared = 0.5 * np.sum((np.asarray(target) - rate) ** 2)
+    np.testing.assert_allclose(losses.sigmoid_squared_error(output, target), squared, rtol=1e-12)
+    loss = losses.sigmoid_divisive_error(shift, offset=0.01)
+    ratio = np.log(np.asarray(target) + shift + 0.01) - np.log(rate + shift + 0.01)
+    np.testing.assert_allclose(loss(output, target), 0.25 * np.sum(ratio**2), rtol=1e-12)
+    assert losses.sigmoid_divisive_error(shift, offset=0.01) is loss
 
 
 def test_class_indices_that_name_no_class_are_not_a_loss_of_zero():

@@ -1,8 +1,9 @@
-"""The prediction-error energy of a vertex: a Gaussian around its prediction, with a precision.
+"""The prediction-error energy of a vertex: how it encodes the difference from its prediction, with a precision.
 
 Energies are summed over units and given per example, so that inference never depends on the batch size.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -11,8 +12,84 @@ from vicinal._numbers import check, number
 from vicinal.graph import Graph, Values
 
 Precision = ArrayLike | dict[str, ArrayLike] | None
-"""One over the variance: one number for all vertices, or one (a number, or an array per unit) for each by name.
-A vertex that is not named, and `None`, mean 1."""
+"""How much the energy of a vertex counts (one over the variance of a Gaussian): one number for all vertices, or one (a
+number, or an array per unit) for each by name. A vertex that is not named, and `None`, mean 1."""
+
+
+class Encoding(eqx.Module):
+    """How a vertex encodes the difference of its value from its prediction, unit by unit."""
+
+    def energy(self, value: Array, prediction: Array) -> Array:
+        """The energy of each unit, in the shape of the value; 0 where value and prediction agree."""
+        raise NotImplementedError
+
+    def error(self, value: Array, prediction: Array) -> Array:
+        """Minus the slope of the energy in the prediction: what the vertex sends down, and its synapses learn from."""
+        raise NotImplementedError
+
+    def pull(self, value: Array, prediction: Array) -> Array:
+        """The slope of the energy in the value: what pulls the vertex to its prediction."""
+        raise NotImplementedError
+
+
+class Subtractive(Encoding):
+    """Errors are differences, `value - prediction`; the energy `1/2 (value - prediction)^2` is that of a Gaussian."""
+
+    def energy(self, value: Array, prediction: Array) -> Array:
+        return 0.5 * jnp.square(value - prediction)
+
+    def error(self, value: Array, prediction: Array) -> Array:
+        return value - prediction
+
+    def pull(self, value: Array, prediction: Array) -> Array:
+        return value - prediction
+
+
+class Divisive(Encoding):
+    """Errors are ratios of positive rates: above 1 where there is more than predicted, below where there is less.
+
+        ratio  = sqrt((value + k) / (prediction + k)),    energy = (log ratio)^2
+        error  = log ratio / (prediction + k)
+        pull   = log ratio / (value + pull_offset)        the energy's slope where pull_offset = k
+
+    Rates below 0 count as 0. The energy is half the squared difference of logarithms, so that it takes relative errors.
+
+    Args:
+        offset: `k`, above 0: what keeps the ratio finite at rates of 0.
+        pull_offset: In place of `k` in the pull, above 0; None for `k`. The published code has 0.1, which keeps small
+            rates from being pulled hard.
+
+    References:
+        Alonso and Neftci, Tightening the biological constraints on gradient-based predictive coding, ICONS 2021, arXiv
+        2104.15137 (the published code, which also clips the ratio at 100).
+    """
+
+    offset: Float[Array, ""] = eqx.field(converter=number, default=1e-3)
+    pull_offset: Float[Array, ""] | None = eqx.field(converter=lambda v: None if v is None else number(v), default=None)
+
+    def __check_init__(self):
+        check("the offset", self.offset, lambda v: v > 0, "above 0")
+        check("the offset of the pull", self.pull_offset, lambda v: v > 0, "above 0")
+
+    def energy(self, value: Array, prediction: Array) -> Array:
+        return jnp.square(self._log_ratio(value, prediction))
+
+    def error(self, value: Array, prediction: Array) -> Array:
+        return self._log_ratio(value, prediction) / self._above(prediction, self.offset)
+
+    def pull(self, value: Array, prediction: Array) -> Array:
+        offset = self.offset if self.pull_offset is None else self.pull_offset
+        return self._log_ratio(value, prediction) / self._above(value, offset)
+
+    def _log_ratio(self, value: Array, prediction: Array) -> Array:
+        return 0.5 * jnp.log(self._above(value, self.offset) / self._above(prediction, self.offset))
+
+    @staticmethod
+    def _above(rate: Array, offset: Array) -> Array:
+        return jnp.maximum(rate, 0) + offset.astype(rate.dtype)
+
+
+SUBTRACTIVE = Subtractive()
 
 
 def converted(precision: Precision) -> Precision:
@@ -34,46 +111,40 @@ def check_precision(precision: Precision, graph: Graph) -> None:
         raise ValueError(f"expected precisions for vertices of {graph!r}, got one for {sorted(unknown)[0]!r}")
 
 
-def precision_of(precision: Precision, name: str, like: Array) -> Array | None:
-    """The precision of one vertex in the dtype of `like`, or None if it is 1 by omission."""
-    chosen = precision.get(name) if isinstance(precision, dict) else precision
-    return None if chosen is None else jnp.asarray(chosen).astype(like.dtype)
+class Weighted(eqx.Module):
+    """The energy of every vertex: how errors are encoded, and how much each counts.
 
-
-def weighted_error(
-    value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."], precision: Array | None = None
-) -> Float[Array, "batch ..."]:
-    """The error a vertex carries: `precision * (value - prediction)`, minus the energy's slope in the prediction."""
-    error = value - prediction
-    if precision is None:
-        return error
-    return error * jnp.broadcast_to(precision, error.shape)
-
-
-def weighted_errors(values: Values, predictions: Values, precision: Precision) -> Values:
-    """`weighted_error` of every vertex, by name."""
-    return {
-        name: weighted_error(value, predictions[name], precision_of(precision, name, value))
-        for name, value in values.items()
-    }
-
-
-def gaussian(
-    value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."], precision: Array | None = None
-) -> Float[Array, " batch"]:
-    """The energy `1/2 * precision * (value - prediction)^2`, summed over units.
-
-    Args:
-        value: What the vertex holds, `[batch, ...]`.
-        prediction: What is predicted for it, the same shape.
-        precision: A scalar, or one per unit (the shape of one example's value); 1 if None.
-
-    Returns:
-        One energy per example, `[batch]`.
-
-    Example:
-        >>> gaussian(jnp.array([[3.0, 0.0]]), jnp.array([[1.0, 1.0]]), jnp.array([2.0, 4.0])).tolist()
-        [6.0]
+    Attributes:
+        precision: Of each vertex.
+        encoding: Of all.
     """
-    product = 0.5 * (value - prediction) * weighted_error(value, prediction, precision)
-    return jnp.sum(product.reshape(product.shape[0], -1), axis=1)
+
+    precision: Precision = None
+    encoding: Encoding = SUBTRACTIVE
+
+    def energy(self, name: str, value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."]) -> Array:
+        """The energy of one vertex, summed over units, `[batch]`."""
+        units = self._times(name, self.encoding.energy(value, prediction))
+        return jnp.sum(units.reshape(units.shape[0], -1), axis=1)
+
+    def error(self, name: str, value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."]) -> Array:
+        """The error that one vertex carries: minus the energy's slope in its prediction."""
+        return self._times(name, self.encoding.error(value, prediction))
+
+    def pull(self, name: str, value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."]) -> Array:
+        """What pulls one vertex to its prediction: the energy's slope in its value."""
+        return self._times(name, self.encoding.pull(value, prediction))
+
+    def errors(self, values: Values, predictions: Values) -> Values:
+        """The error of every vertex, by name."""
+        return {name: self.error(name, value, predictions[name]) for name, value in values.items()}
+
+    def pulls(self, values: Values, predictions: Values) -> Values:
+        """The pull of every vertex, by name."""
+        return {name: self.pull(name, value, predictions[name]) for name, value in values.items()}
+
+    def _times(self, name: str, units: Array) -> Array:
+        precision = self.precision.get(name) if isinstance(self.precision, dict) else self.precision
+        if precision is None:
+            return units
+        return units * jnp.broadcast_to(jnp.asarray(precision).astype(units.dtype), units.shape)

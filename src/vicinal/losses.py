@@ -1,14 +1,17 @@
 """Losses of one example, `loss(output, target) -> scalar`; the library maps them over the batch.
 
-A target may be a class index where the output is a vector. Every loss here is minus a log-likelihood whose gradient
-with respect to the output is `prediction - target`, so that the output's error is always `target - prediction`.
+A target may be a class index where the output is a vector. The first three are minus a log-likelihood whose gradient
+with respect to the output is `prediction - target`, so that the output's error is `target - prediction`.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
+
+from vicinal._numbers import check
 
 Loss = Callable[..., Float[Array, ""]]
 """`loss(output, target) -> scalar` for one example."""
@@ -95,6 +98,60 @@ def sigmoid_cross_entropy(
     """
     target = _as_distribution(output, target)
     return -jnp.sum(target * jax.nn.log_sigmoid(output) + (1 - target) * jax.nn.log_sigmoid(-output))
+
+
+def sigmoid_squared_error(
+    output: Float[Array, "*shape"], target: Float[Array, "*shape"] | Int[Array, "..."]
+) -> Float[Array, ""]:
+    """Half the squared distance of `sigmoid(output)` from the target, summed over all units.
+
+    Args:
+        output: Any shape.
+        target: Rates in [0, 1] of the same shape; or class indices (one-hot along the last axis).
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If the shapes do not match.
+
+    Example:
+        >>> float(sigmoid_squared_error(jnp.zeros(2), jnp.array([1.0, 0.5])))
+        0.125
+    """
+    return 0.5 * jnp.sum(jnp.square(_as_distribution(output, target) - jax.nn.sigmoid(output)))
+
+
+@functools.cache
+def sigmoid_divisive_error(shift: float = 0.0, offset: float = 1e-3) -> Loss:
+    """A loss that takes the ratio of target and rate: a quarter of the squared difference of logarithms, summed.
+
+        loss = 1/4 sum (log(target + shift + offset) - log(sigmoid(output) + shift + offset))^2
+
+    the energy of `vicinal.energy.Divisive` at an output of sigmoid units whose rates, and targets, are shifted.
+
+    Args:
+        shift: Added to rates and targets, at least 0: targets of 0 have a logarithm then.
+        offset: Above 0; as in `Divisive`.
+
+    Returns:
+        `loss(output, target) -> scalar`, the same function for the same numbers.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Example:
+        >>> float(sigmoid_divisive_error(1.0)(jnp.zeros(1), jnp.array([0.5])))
+        0.0
+    """
+    check("the shift", shift, lambda v: v >= 0, "of at least 0")
+    check("the offset", offset, lambda v: v > 0, "above 0")
+
+    def loss(output: Float[Array, "*shape"], target: Array) -> Float[Array, ""]:
+        rate, wanted = jax.nn.sigmoid(output), _as_distribution(output, target)
+        return 0.25 * jnp.sum(jnp.square(jnp.log(wanted + (shift + offset)) - jnp.log(rate + (shift + offset))))
+
+    return loss
 
 
 def scale_examples(factors: Float[Array, " batch"], leaf: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import vicinal as vc
+from vicinal.energy import Divisive
 from vicinal.inference import Adaptive, ErrorBased, Proximal, Sequential, Simultaneous
 from vicinal.rules import projectors
 from vicinal.testing import CHECKS, cases, check_rule
@@ -45,6 +46,13 @@ RULES = {
     "activation relaxation": vc.rules.ActivationRelaxation(steps=60, step_size=0.4),
     "activation relaxation, without derivatives": vc.rules.ActivationRelaxation(
         steps=60, step_size=0.4, derivatives=False, frozen="product"
+    ),
+    "relaxed": vc.rules.RelaxedPC(steps=60, step_size=0.4),
+    "relaxed, all options": vc.rules.RelaxedPC(
+        steps=20, step_size=0.4, order="sequential", derivatives=False, connections="learned"
+    ),
+    "inference learning, positive and divisive": vc.rules.InferenceLearning(
+        inference=Simultaneous(steps=5, step_size=0.02, positive=True), encoding=Divisive(offset=0.2)
     ),
     "incremental": vc.rules.IncrementalPC(),
     "incremental, squared error": vc.rules.IncrementalPC(

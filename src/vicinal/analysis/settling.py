@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from vicinal.graph import Values
 from vicinal.inference import Problem
@@ -125,7 +125,7 @@ def _check_vertices(problem: Problem) -> None:
 def _with_gain_held(problem: Problem, values: Values) -> Problem:
     loss = jax.vmap(problem.loss)(problem.predict(values)[0], problem.y)
     gain = problem.gain(values, loss)
-    return Problem(problem.graph, problem.model, problem.x, problem.y, problem.loss, gain, problem.precision)
+    return _with(problem, problem.x, problem.y, gain)
 
 
 def _rows(problem: Problem, values: Values) -> Float[Array, "batch n"]:
@@ -160,8 +160,15 @@ def _product_of_one(problem: Problem, values: Values, i: Array, vector: Float[Ar
     """The Hessian of example `i` times a vector; compiled once for all examples."""
     held = (problem.x, problem.y, problem.nudge, values)
     x, y, gain, values = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i, 1), held)
-    one = Problem(problem.graph, problem.model, x, y, problem.loss, gain, problem.precision)
-    return _product(one, values, vector[None])[0]
+    return _product(_with(problem, x, y, gain), values, vector[None])[0]
+
+
+def _with(problem: Problem, x: PyTree, y: PyTree, gain: Array) -> Problem:
+    """The problem of other examples, with the weight of their losses."""
+    vertices = problem.vertices
+    return Problem(
+        problem.graph, problem.model, x, y, problem.loss, gain, vertices.precision, encoding=vertices.encoding
+    )
 
 
 @dataclasses.dataclass(frozen=True)

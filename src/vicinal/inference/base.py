@@ -55,6 +55,10 @@ class Inference(eqx.Module):
     tolerance: eqx.AbstractVar[Float[Array, ""] | None]
     trace: eqx.AbstractVar[bool]
 
+    def allowed(self, values: Values) -> Values:
+        """Where inference may start, for values that were given; by default there."""
+        return values
+
     def begin(self, problem: Problem, values: Values) -> State:
         """The state before the first step; by default the values themselves. Its arrays are `[batch, ...]`."""
         del problem
@@ -91,6 +95,7 @@ class Inference(eqx.Module):
         """
         if not values:
             return conclude(problem, values, values, self.steps)
+        values = self.allowed(values)
         state = self.begin(problem, values)
         if self.tolerance is not None:
             return self._settle_until(problem, values, state, self.tolerance)
@@ -131,8 +136,9 @@ class Inference(eqx.Module):
     def _check(self) -> None:
         """Raises ValueError unless the common settings are in range."""
         check_count("steps", self.steps, 0)
-        if not isinstance(decay := getattr(self, "decay", False), bool):
-            raise ValueError(f"expected decay as True or False, got {decay!r}")
+        for name in ("decay", "positive"):
+            if not isinstance(value := getattr(self, name, False), bool):
+                raise ValueError(f"expected {name} as True or False, got {value!r}")
         check("the tolerance", self.tolerance, lambda v: v > 0, "above 0")
 
 
@@ -151,6 +157,16 @@ def moved(value: PyTree, direction: PyTree, step_size: Array, decay: bool, t: Ar
         return value + (size / (1 + t).astype(value.dtype) if decay else size) * direction
 
     return jax.tree.map(move, value, direction)
+
+
+def positive_part(values: Values) -> Values:
+    """The values, with 0 in place of what is below it."""
+    return jax.tree.map(lambda value: jnp.maximum(value, 0), values)
+
+
+def stopped_at_zero(slope: Array, value: Array) -> Array:
+    """How fast a firing rate moves: a rate of 0 that is pulled down does not."""
+    return jnp.where((value <= 0) & (slope < 0), jnp.zeros_like(slope), slope)
 
 
 def total(energies: Energies) -> Float[Array, " batch"]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vicinal._numbers import check, number, optional_number
-from vicinal.energy import precision_of, weighted_error
+from vicinal.energy import Subtractive
 from vicinal.graph import Values
 from vicinal.inference.base import Inference, gathered, moved
 from vicinal.inference.problem import Problem
@@ -61,6 +61,9 @@ class ErrorBased(Inference):
         check("momentum", self.momentum, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
 
     def begin(self, problem: Problem, values: Values) -> _State:
+        if not isinstance(problem.vertices.encoding, Subtractive):
+            kind = type(problem.vertices.encoding).__name__
+            raise ValueError(f"expected errors that are differences for error-based inference, got {kind}")
         _, predictions = problem.predict(values)
         deviations = jax.tree.map(jnp.subtract, values, predictions)
         return deviations, None if self.momentum is None else jax.tree.map(jnp.zeros_like, values)
@@ -71,8 +74,7 @@ class ErrorBased(Inference):
         error = problem.output_error(output, values)
         (adjoints,) = back((error, jax.tree.map(jnp.zeros_like, values)))
         slope = {
-            name: adjoint
-            - weighted_error(deviations[name], jnp.zeros_like(adjoint), precision_of(problem.precision, name, adjoint))
+            name: adjoint - problem.vertices.pull(name, deviations[name], jnp.zeros_like(adjoint))
             for name, adjoint in adjoints.items()
         }
         direction = gathered(velocity, slope, self.momentum)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from vicinal.energy import Precision, gaussian, precision_of, weighted_errors
+from vicinal.energy import SUBTRACTIVE, Encoding, Precision, Weighted
 from vicinal.graph import OUTPUT, Clamped, Graph, Values
 from vicinal.inference.proximal import Proximal
 from vicinal.losses import Loss, loss_and_error, scale_examples
@@ -34,6 +34,8 @@ class Errors(eqx.Module):
 class Problem(eqx.Module):
     """The energy `F = nudge * loss(output, y) + sum over vertices of precision/2 ||value - prediction||^2`.
 
+    With another encoding of errors the square is replaced by that encoding's energy.
+
     With `nudge = 1` the output is clamped to the target. With `nudge = n < 1` it is held at
     `n * target + (1 - n) * prediction`, anew at every step, which is the same as `n` times the loss.
 
@@ -44,7 +46,7 @@ class Problem(eqx.Module):
         y: Targets, `[batch, ...]`.
         loss: Loss of one example.
         nudge: In (0, 1].
-        precision: Of each vertex.
+        vertices: The energy of the vertices.
         proximal: If given, `nudge` is multiplied by its gain, at every step anew.
         predict: The predictions with model and input fixed.
     """
@@ -55,7 +57,7 @@ class Problem(eqx.Module):
     y: PyTree
     loss: Loss = eqx.field(static=True)
     nudge: Float[Array, ""]
-    precision: Precision
+    vertices: Weighted
     proximal: Proximal | None
     predict: Clamped
 
@@ -69,10 +71,11 @@ class Problem(eqx.Module):
         nudge: Any = 1.0,
         precision: Precision = None,
         proximal: Proximal | None = None,
+        encoding: Encoding = SUBTRACTIVE,
     ):
         self.graph, self.model, self.x, self.y, self.loss = graph, model, x, y, loss
         self.nudge = jnp.asarray(nudge)
-        self.precision = precision
+        self.vertices = Weighted(precision, encoding)
         self.proximal = proximal
         self.predict = graph.clamp(model, x)
 
@@ -85,12 +88,12 @@ class Problem(eqx.Module):
 
         Returns:
             `(feedback, own, errors)`: the children's errors carried back, `sum over c of J_c^T error_c`; the
-            vertices' own errors, which pull the other way (`-dF/dvalue = feedback - own`); and all errors.
+            vertices' own pulls, the other way (`-dF/dvalue = feedback - own`); and all errors.
         """
         (output, predictions), back = jax.vjp(self.predict, values)
         errors = self._errors(values, output, predictions)
         (feedback,) = back((errors.output, errors.vertices))
-        return feedback, errors.vertices, errors
+        return feedback, self.vertices.pulls(values, predictions), errors
 
     def energies(self, values: Values, gain_at: Values | None = None) -> dict[str, Float[Array, " batch"]]:
         """The energy of each vertex, and of `"output"`, per example.
@@ -98,10 +101,7 @@ class Problem(eqx.Module):
         A proximal output weighs the loss by what enters it: `gain_at` says at which values, `values` by default.
         """
         output, predictions = self.predict(values)
-        energies = {
-            name: gaussian(value, predictions[name], precision_of(self.precision, name, value))
-            for name, value in values.items()
-        }
+        energies = {name: self.vertices.energy(name, value, predictions[name]) for name, value in values.items()}
         loss = jax.vmap(self.loss)(output, self.y)
         return energies | {OUTPUT: self.gain(values if gain_at is None else gain_at, loss) * loss}
 
@@ -124,8 +124,7 @@ class Problem(eqx.Module):
     def _errors(self, values: Values, output: PyTree, predictions: Values) -> Errors:
         error, loss, gain = self._output_error(output, values)
         energies = [
-            gaussian(value, predictions[name], precision_of(self.precision, name, value)).astype(loss.dtype)
-            for name, value in values.items()
+            self.vertices.energy(name, value, predictions[name]).astype(loss.dtype) for name, value in values.items()
         ]
         energy = jnp.sum(jnp.stack([jnp.zeros_like(loss), *energies]), axis=0)
-        return Errors(weighted_errors(values, predictions, self.precision), error, energy, loss, gain)
+        return Errors(self.vertices.errors(values, predictions), error, energy, loss, gain)

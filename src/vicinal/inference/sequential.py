@@ -1,12 +1,12 @@
 """Sequential inference: the activities move one after another, from the output down."""
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vicinal._numbers import check, number, optional_number
-from vicinal.energy import precision_of, weighted_error
 from vicinal.graph import Values
-from vicinal.inference.base import Inference, moved
+from vicinal.inference.base import Inference, moved, positive_part, stopped_at_zero
 from vicinal.inference.problem import Problem
 
 
@@ -36,6 +36,7 @@ class Sequential(Inference):
         tolerance: An example stops when none of its activities would move faster than this, in units of activity
             per unit of step size; the others go on. None takes all sweeps.
         trace: Whether to record the energies along the way.
+        positive: Whether activities are firing rates: what would go below 0 stays there.
 
     Example:
         >>> Sequential(steps=5).steps
@@ -52,22 +53,28 @@ class Sequential(Inference):
     pull: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     tolerance: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
     trace: bool = eqx.field(static=True, default=False)
+    positive: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         self._check()
         check("the step size", self.step_size, lambda v: v >= 0, "of at least 0")
         check("pull", self.pull, lambda v: v >= 0, "of at least 0")
 
+    def allowed(self, values: Values) -> Values:
+        return positive_part(values) if self.positive else values
+
     def step(self, problem: Problem, state: Values, t: Array) -> tuple[Values, Values]:
         linear = problem.predict.linearize(state)
         values, slope = dict(state), {}
 
         def respond(name: str, carried: Array) -> Array:
-            prediction, precision = linear.predictions[name], precision_of(problem.precision, name, carried)
-            own = weighted_error(values[name], prediction, precision)
+            prediction = linear.predictions[name]
+            own = problem.vertices.pull(name, values[name], prediction)
             slope[name] = carried - self.pull.astype(own.dtype) * own
             values[name] = moved(values[name], slope[name], self.step_size, self.decay, t)
-            return weighted_error(values[name], prediction, precision)
+            if self.positive:
+                slope[name], values[name] = stopped_at_zero(slope[name], state[name]), jnp.maximum(values[name], 0)
+            return problem.vertices.error(name, values[name], prediction)
 
         linear.sweep(problem.output_error(linear.output, state), respond)
         return values, slope

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from vicinal._numbers import check, number, optional_number
 from vicinal.graph import Values
-from vicinal.inference.base import Inference, gathered, moved
+from vicinal.inference.base import Inference, gathered, moved, positive_part, stopped_at_zero
 from vicinal.inference.problem import Problem
 
 _State = tuple[Values, Values | None]  # values, and their velocities with momentum
@@ -32,6 +32,7 @@ class Simultaneous(Inference):
         tolerance: An example stops when none of its activities would move faster than this, in units of activity
             per unit of step size; the others go on. None takes all steps.
         trace: Whether to record the energies along the way.
+        positive: Whether activities are firing rates: what would go below 0 stays there.
 
     Example:
         >>> Simultaneous(steps=20, step_size=0.1).steps
@@ -50,12 +51,16 @@ class Simultaneous(Inference):
     pull: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     tolerance: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
     trace: bool = eqx.field(static=True, default=False)
+    positive: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         self._check()
         check("the step size", self.step_size, lambda v: v >= 0, "of at least 0")
         check("pull", self.pull, lambda v: v >= 0, "of at least 0")
         check("momentum", self.momentum, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
+
+    def allowed(self, values: Values) -> Values:
+        return positive_part(values) if self.positive else values
 
     def begin(self, problem: Problem, values: Values) -> _State:
         return values, None if self.momentum is None else jax.tree.map(jnp.zeros_like, values)
@@ -65,8 +70,10 @@ class Simultaneous(Inference):
         feedback, own, _ = problem.descent(values)
         slope = {name: feedback[name] - self.pull.astype(own[name].dtype) * own[name] for name in values}
         direction = gathered(velocity, slope, self.momentum)
-        values = moved(values, direction, self.step_size, self.decay, t)
-        return (values, None if velocity is None else direction), slope
+        new = moved(values, direction, self.step_size, self.decay, t)
+        if self.positive:
+            slope, new = jax.tree.map(stopped_at_zero, slope, values), positive_part(new)
+        return (new, None if velocity is None else direction), slope
 
     def values(self, problem: Problem, state: _State) -> Values:
         return state[0]

@@ -1,5 +1,6 @@
 """Activation functions by name."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -18,6 +19,32 @@ _NAMED: dict[str, Callable[[Array], Array]] = {
     "leaky_relu": jax.nn.leaky_relu,
     "identity": lambda x: x,
 }
+
+
+def shifted(activation: Activation, shift: float) -> Callable[[Array], Array]:
+    """An activation function with a constant added, so that rates are positive: `f(z) + shift`.
+
+    Args:
+        activation: Name or function.
+        shift: Added to every rate.
+
+    Returns:
+        The function, the same one for the same arguments.
+
+    Example:
+        >>> float(shifted("tanh", 3.0)(jnp.zeros(())))
+        3.0
+
+    References:
+        Alonso and Neftci, Tightening the biological constraints on gradient-based predictive coding, ICONS 2021, arXiv
+        2104.15137.
+    """
+    return _shifted(activation_function(activation), shift)
+
+
+@functools.cache
+def _shifted(function: Callable[[Array], Array], shift: float) -> Callable[[Array], Array]:
+    return lambda z: function(z) + shift
 
 
 def activation_function(activation: Activation) -> Callable[[Array], Array]:

@@ -9,4 +9,5 @@ from vicinal.rules.fixed_prediction import FixedPrediction as FixedPrediction
 from vicinal.rules.implicit_sgd import ImplicitSGD as ImplicitSGD
 from vicinal.rules.incremental_pc import IncrementalPC as IncrementalPC
 from vicinal.rules.inference_learning import InferenceLearning as InferenceLearning
+from vicinal.rules.relaxed_pc import RelaxedPC as RelaxedPC
 from vicinal.rules.zil import ZIL as ZIL

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, check_count, number
 from vicinal.credit import Credit, Info, batch_mean, presynaptic_norms
-from vicinal.energy import check_precision, converted, weighted_errors
+from vicinal.energy import SUBTRACTIVE, Encoding, Weighted, check_precision, converted
 from vicinal.graph import Graph, Values
 from vicinal.inference import Problem
 from vicinal.inference.base import conclude, moved, total
@@ -40,6 +40,7 @@ class IncrementalPC(Rule):
         loss: Loss of one example, `loss(output, target) -> scalar`.
         nudge: 1 clamps the output to the target; `n < 1` holds it at `n * target + (1 - n) * prediction`.
         precision: One number for all vertices, or one for each by name; 1 by default.
+        encoding: How errors are encoded (`vicinal.energy`): as differences by default.
 
     Raises:
         ValueError: If a setting is out of its range, or a precision names no vertex of the graph.
@@ -65,6 +66,7 @@ class IncrementalPC(Rule):
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
     nudge: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     precision: Any = eqx.field(converter=converted, default=None)
+    encoding: Encoding = SUBTRACTIVE
 
     def __check_init__(self):
         check_count("steps", self.steps, 1)
@@ -80,7 +82,7 @@ class IncrementalPC(Rule):
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
         _, predictions = graph.predict(model, credit.values, x)
-        return weighted_errors(credit.values, predictions, self.precision)
+        return Weighted(self.precision, self.encoding).errors(credit.values, predictions)
 
     def assign(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
@@ -142,14 +144,14 @@ class IncrementalPC(Rule):
             return graph.predict(eqx.combine(parameters, rest), values, x)
 
         (output, predictions), back = jax.vjp(predict, parameters, values)
-        own = weighted_errors(values, predictions, self.precision)
-        ascent, feedback = back((problem.output_error(output, values), own))
-        slope = jax.tree.map(jnp.subtract, feedback, own)
+        errors = problem.vertices.errors(values, predictions)
+        ascent, feedback = back((problem.output_error(output, values), errors))
+        slope = jax.tree.map(jnp.subtract, feedback, problem.vertices.pulls(values, predictions))
         return moved(values, slope, self.step_size, False, t), batch_mean(ascent, jax.tree.leaves(x)[0].shape[0])
 
     def _problem(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> Problem:
         check_precision(self.precision, graph)
-        return Problem(graph, model, x, y, self.loss, self.nudge, self.precision)
+        return Problem(graph, model, x, y, self.loss, self.nudge, self.precision, encoding=self.encoding)
 
     def _info(self, problem: Problem, output: PyTree, before: Float[Array, " batch"], values: Values) -> Info:
         ended = conclude(problem, before, values, self.steps)

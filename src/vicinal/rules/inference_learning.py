@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, number
 from vicinal.credit import Credit, Info
-from vicinal.energy import check_precision, converted, weighted_errors
+from vicinal.energy import SUBTRACTIVE, Encoding, Weighted, check_precision, converted
 from vicinal.graph import Graph, Values
 from vicinal.inference import Inference, Problem, Proximal, Result, Simultaneous
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
@@ -31,6 +31,7 @@ class InferenceLearning(Rule):
             target of weight `beta`, `(beta * target + prediction) / (1 + beta)`, is `n = beta / (1 + beta)`.
         start: `"feedforward"`, or `"random"`: independent standard normal activities (needs a key).
         precision: One number for all vertices, or one for each by name; 1 by default.
+        encoding: How errors are encoded (`vicinal.energy`): as differences by default, or as ratios (`Divisive`).
         proximal: Holds the output at its proximal optimum for a learning rate instead of at the target (IL-prox).
         throw: Whether diverged or non-finite inference raises (`RuntimeError`) instead of being reported in `Info`.
 
@@ -64,6 +65,7 @@ class InferenceLearning(Rule):
     precision: Any = eqx.field(converter=converted, default=None)
     throw: bool = eqx.field(static=True, default=False)
     proximal: Proximal | None = None
+    encoding: Encoding = SUBTRACTIVE
 
     def __check_init__(self):
         if self.start not in ("feedforward", "random"):
@@ -109,11 +111,11 @@ class InferenceLearning(Rule):
             ValueError: If a precision names no vertex of the graph.
         """
         check_precision(self.precision, graph)
-        return Problem(graph, model, x, y, self.loss, self.nudge, self.precision, self.proximal)
+        return Problem(graph, model, x, y, self.loss, self.nudge, self.precision, self.proximal, self.encoding)
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
         _, predictions = graph.predict(model, credit.values, x)
-        return weighted_errors(credit.values, predictions, self.precision)
+        return Weighted(self.precision, self.encoding).errors(credit.values, predictions)
 
     def begin(self, feedforward: Values, key: PRNGKeyArray | None = None) -> Values:
         """The activities that inference begins with.
