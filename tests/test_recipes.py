@@ -1,5 +1,9 @@
 """Recipes: the papers' settings arrive where they should, and every number can be set."""
 
+import dataclasses
+import typing
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +11,7 @@ import pytest
 
 import vicinal as vc
 from vicinal.recipes import RECIPES, recipe
-from vicinal.settings import InferenceSettings, TaskSettings, assignment
+from vicinal.settings import FeedbackName, InferenceSettings, ModelSettings, TaskSettings, assignment
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -175,6 +179,19 @@ def test_a_number_in_two_places_is_refused(rule, number):
     settings = TaskSettings(inference=InferenceSettings(step_size=0.1), set=(f"{number}=0.2",))
     with pytest.raises(ValueError, match="expected step_size in one place, got it in 2"):
         settings.make(rule)
+
+
+@pytest.mark.parametrize("name", typing.get_args(FeedbackName))
+def test_every_feedback_can_be_set_for_every_model(name):
+    settings = TaskSettings(model=ModelSettings(feedback=name, sizes=(64, 8, 10)))
+    data = settings.load()
+    model = settings.model.build(data, key=jax.random.key(0))
+    plain = dataclasses.replace(settings.model, feedback=None).build(data, key=jax.random.key(0))
+    np.testing.assert_array_equal(model.layers[0].layer.weight, plain.layers[0].weight)
+    _, optimizer = settings.make("bp")["bp"]
+    parameters = eqx.filter(model, eqx.is_inexact_array)
+    changes, _ = optimizer.update(jax.tree.map(jnp.ones_like, parameters), optimizer.init(parameters), parameters)
+    assert jax.tree.structure(changes) == jax.tree.structure(parameters)
 
 
 def test_sequential_recipes_hold_the_papers_soft_target():

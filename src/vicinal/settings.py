@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vicinal import losses, nn
+from vicinal import feedback, losses, nn
 from vicinal.data import Dataset, load
 from vicinal.files import write_atomically, write_text_atomically
 from vicinal.inference import Adaptive, ErrorBased, Inference, Sequential, Simultaneous
@@ -22,7 +23,28 @@ CONFIG = "config.json"
 PAGE, RESULTS = "report.html", "results.json"
 """What a comparison, a sweep or an experiment writes into its folder beside them."""
 
-LossName = Literal["softmax_cross_entropy", "squared_error", "sigmoid_cross_entropy"]
+LossName = Literal["softmax_cross_entropy", "squared_error", "sigmoid_cross_entropy", "sigmoid_squared_error"]
+FeedbackName = Literal[
+    "tied",
+    "random",
+    "sign-symmetric",
+    "kolen-pollack",
+    "weight-mirror",
+    "information-alignment",
+    "symmetric-alignment",
+    "activation-alignment",
+]
+
+_ROUTES: dict[str, Callable[[], feedback.Route]] = {
+    "tied": feedback.tied,
+    "random": feedback.random,
+    "sign-symmetric": feedback.sign_symmetric,
+    "kolen-pollack": feedback.kolen_pollack,
+    "weight-mirror": feedback.weight_mirror,
+    "information-alignment": feedback.information_alignment,
+    "symmetric-alignment": feedback.symmetric_alignment,
+    "activation-alignment": feedback.activation_alignment,
+}
 
 
 _READ_BY = {
@@ -61,6 +83,8 @@ class ModelSettings:
     """tanh, relu, sigmoid, gelu, silu, softplus, leaky_relu or identity; a transformer has its own."""
     vertex_at: Literal["post", "pre"] = "post"
     """Whether a vertex holds the firing rate (post) or the potential (pre)."""
+    feedback: FeedbackName | None = None
+    """What carries errors back in every linear and convolutional layer; by default its own weight, transposed."""
 
     @property
     def reconstructs(self) -> bool:
@@ -70,7 +94,7 @@ class ModelSettings:
     def check(self) -> None:
         """Raises ValueError if a setting is given that the kind of model does not read."""
         family = "preset" if self.preset else self.kind
-        read = {"preset", "kind", *_READ_BY[family]}
+        read = {"preset", "kind", "feedback", *_READ_BY[family]}
         for field in dataclasses.fields(self):
             if field.name not in read and getattr(self, field.name) != field.default:
                 raise ValueError(
@@ -95,6 +119,13 @@ class ModelSettings:
 
     def build(self, data: Dataset, *, key: PRNGKeyArray) -> PyTree:
         """The network for a data set that `shaped` returned."""
+        model = self._build(data, key)
+        if self.feedback is None:
+            return model
+        # Not fold_in(key, 1): that is split(key, n)[1], from which the layer of this index draws its weights.
+        return feedback.attach(model, _ROUTES[self.feedback](), key=jax.random.fold_in(key, 2**31 - 1))
+
+    def _build(self, data: Dataset, key: PRNGKeyArray) -> PyTree:
         if self.preset:
             return nn.preset(self.preset, vertex_at=self.vertex_at, key=key)
         common: dict[str, Any] = {"activation": self.activation, "vertex_at": self.vertex_at, "key": key}
@@ -151,6 +182,8 @@ class InferenceSettings:
     """Where the activities begin."""
     precision: float | None = None
     """Of every vertex."""
+    positive: bool | None = None
+    """Whether activities are firing rates, which do not go below 0."""
     output_norm: Literal["example", "mean", "sum"] | None = None
     """Over what a proximal output takes its presynaptic norm; sum over the batch is the slip of published code."""
 
@@ -185,7 +218,7 @@ class InferenceSettings:
     def _strategy(self, inference: Inference) -> type[Inference]:
         kind = _STRATEGIES[self.strategy] if self.strategy else type(inference)
         reads = {field.name for field in dataclasses.fields(kind)}
-        for name, neutral in (("pull", 1.0), ("momentum", None)):
+        for name, neutral in (("pull", 1.0), ("momentum", None), ("positive", False)):
             own = getattr(inference, name, neutral)
             if name not in reads and own is not None and own != neutral:
                 raise ValueError(f"expected a strategy that reads {name}, which the recipe sets, got {self.strategy}")
@@ -269,7 +302,8 @@ class TaskSettings:
         chosen, loss = recipe(name), getattr(losses, self.loss or default)
         own = {n: numbers.pop(n) for n in chosen.numbers if n in numbers}
         rule, optimizer = chosen.make(loss, learning_rate=rate, **own)
-        return chosen.with_numbers(self.inference.apply(rule), **numbers), optimizer
+        rule = chosen.with_numbers(self.inference.apply(rule), **numbers)
+        return rule, optimizer if self.model.feedback is None else feedback.optimizers(optimizer)
 
     def _numbers(self, varied: Collection[str]) -> dict[str, float]:
         """What `set` says.

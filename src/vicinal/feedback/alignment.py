@@ -55,7 +55,7 @@ class Noise(eqx.Module):
 
     def draw(self, seed: UInt32[Array, "..."], x: Array, weight: Array) -> Array:
         """Noise in the shape of `x`."""
-        key = folded(seed, x, weight)
+        key = folded(seed, weight, x)
         if self.distribution == "normal":
             return self.deviation * jax.random.normal(key, x.shape, x.dtype)
         bound = 3**0.5 * self.deviation

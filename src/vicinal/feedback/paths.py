@@ -244,12 +244,16 @@ def check_drawing(scale: float, distribution: str) -> None:
         raise ValueError(f"expected distribution as 'uniform' or 'normal', got {distribution!r}")
 
 
-def folded(seed: UInt32[Array, "..."], *held: Array) -> PRNGKeyArray:
-    """A key that changes with the bits of some arrays: a draw for each state, with no counter to carry along."""
+def folded(seed: UInt32[Array, "..."], weight: Array, x: Array | None = None) -> PRNGKeyArray:
+    """A key that changes with a weight (and an input): a draw for each state, with no counter to carry along.
+
+    The input counts in half precision, so that the draw is the same where it differs by rounding alone.
+    """
+    held = [(weight, jnp.float32, jnp.uint32)] + ([] if x is None else [(x, jnp.bfloat16, jnp.uint16)])
     key = jax.random.wrap_key_data(seed)
-    for array in held:
-        bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(array).astype(jnp.float32), jnp.uint32)
-        key = jax.random.fold_in(key, jnp.sum(bits, dtype=jnp.uint32))
+    for array, dtype, bits in held:
+        found = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(array).astype(dtype), bits)
+        key = jax.random.fold_in(key, jnp.sum(found.astype(jnp.uint32), dtype=jnp.uint32))
     return key
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vicinal.environment import environment, now
 from vicinal.report import Study
-from vicinal.reproduce import ar, exact, il_theory, ipc, mq
+from vicinal.reproduce import ar, exact, feedback_convergence, feedback_paths, il_theory, ipc, mq
 from vicinal.reproduce.runs import Scale
 from vicinal.settings import CONFIG, kept_config
 from vicinal.sweeping import keep_study
@@ -126,6 +126,20 @@ EXPERIMENTS: dict[str, Experiment] = {
             "Millidge et al. 2020, arXiv 2009.05359 and 2010.06219",
             ar.mnist,
             "eight minutes",
+        ),
+        Experiment(
+            "fa/mnist",
+            "feedback alignment, sign symmetry, Kolen-Pollack and weight mirrors: accuracy and angles",
+            "Lillicrap et al. 2016; Akrout et al. 2019, arXiv 1904.05391",
+            feedback_paths.mnist,
+            "ten minutes",
+        ),
+        Experiment(
+            "fa/convergence",
+            "alignment of wide two-layer networks with their feedback",
+            "Song, Xu and Lafferty 2021, arXiv 2106.06044",
+            feedback_convergence.convergence,
+            "two minutes",
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Rules side by side: each learns from the same first weights and the same batches, by gradient descent."""
+"""Rules side by side: each learns from the same first weights and the same batches."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +27,16 @@ class Contender:
         rule: The rule.
         build: From a key to its model, where that is not the task's.
         measure: Called with each record, to which it may add, and the state.
+        optimizer: From a learning rate to its optimiser, where that is not plain gradient descent.
+        learning_rate: Where that is not the comparison's.
     """
 
     label: str
     rule: Rule
     build: Callable[[PRNGKeyArray], PyTree] | None = None
     measure: Measure | None = None
+    optimizer: Callable[[Any], optax.GradientTransformation] = optax.sgd
+    learning_rate: float | None = None
 
 
 def train_side_by_side(
@@ -46,7 +50,7 @@ def train_side_by_side(
     batch_size: int,
     evaluate_every: int,
 ) -> dict[str, Sweep]:
-    """Trains each with every seed by plain gradient descent; `name` tells the task's runs from others."""
+    """Trains each with every seed; `name` tells the task's runs from others."""
     done = {}
     for contender in contenders:
         scale.say(f"{contender.label}, {name} on {task.data.name}, {steps} updates, {scale.seeds} seeds")
@@ -54,10 +58,10 @@ def train_side_by_side(
         folder = None if scale.folder is None else scale.folder / "runs" / _file_name(run)
         build = contender.build or task.build
         done[contender.label] = sweep(
-            lambda learning_rate, rule=contender.rule: (rule, optax.sgd(learning_rate)),
+            lambda learning_rate, contender=contender: (contender.rule, contender.optimizer(learning_rate)),
             build,
             task.data,
-            {"learning_rate": [learning_rate]},
+            {"learning_rate": [contender.learning_rate or learning_rate]},
             seeds=scale.seeds,
             steps=steps,
             batch_size=batch_size,

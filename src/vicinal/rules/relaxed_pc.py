@@ -32,8 +32,8 @@ class RelaxedPC(Rule):
     - the transposed weights, by a model with weights of their own on the way down (`vicinal.feedback.attach`, with
       `kolen_pollack` for the paper's learned backward weights);
     - the derivatives of the activation functions on the way down (`derivatives=False`; the local product keeps them);
-    - the one-to-one wiring of value units and error units (`connections`): `C_l = 1`, or a dense matrix of every vertex,
-      `|normal|` with deviation `connection_scale` at first, that stays or learns. The output's stays one-to-one.
+    - the one-to-one wiring of value units and error units (`connections`): `C_l = 1`, or a dense matrix of every
+      vertex, `|normal|` with deviation `connection_scale` at first, that stays or learns. The output's is one-to-one.
 
     At rest the errors do not depend on `C`: `value_l - C_l h_l` relaxes to what the children send, whatever `C_l h_l`
     is. What depends on it is the way there, and so what is left after some steps.

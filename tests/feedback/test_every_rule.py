@@ -1,0 +1,108 @@
+"""Every path of feedback under every rule: the contract holds, and what is transported is what is claimed."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import vicinal as vc
+from vicinal.feedback import attach
+from vicinal.inference import ErrorBased, Sequential, Simultaneous
+from vicinal.testing import Case, cases, check_rule
+
+KEY = jax.random.key(0)
+
+PATHS = {
+    "tied": vc.feedback.tied(),
+    "random": vc.feedback.random(),
+    "sign-symmetric": vc.feedback.sign_symmetric(),
+    "batch-random signs": vc.feedback.sign_symmetric("batch-random"),
+    "fixed-random signs": vc.feedback.sign_symmetric("fixed-random"),
+    "Kolen-Pollack": vc.feedback.kolen_pollack(),
+    "weight mirror": vc.feedback.weight_mirror(),
+    "information alignment": vc.feedback.information_alignment(),
+    "symmetric alignment": vc.feedback.symmetric_alignment(),
+    "activation alignment": vc.feedback.activation_alignment(),
+}
+RULES = {
+    "backpropagation": vc.rules.Backprop(),
+    "inference learning": vc.rules.InferenceLearning(inference=Simultaneous(steps=5)),
+    "sequential": vc.rules.InferenceLearning(inference=Sequential()),
+    "error-based": vc.rules.InferenceLearning(inference=ErrorBased(steps=3)),
+    "incremental": vc.rules.IncrementalPC(steps=3),
+    "Z-IL": vc.rules.ZIL(),
+    "fixed prediction": vc.rules.FixedPrediction(),
+    "activation relaxation": vc.rules.ActivationRelaxation(steps=20, step_size=0.5),
+    "relaxed": vc.rules.RelaxedPC(steps=20, step_size=0.5),
+    "direct feedback": vc.rules.DirectFeedback(),
+}
+# What does not hold where errors do not come back through the weights: with an output that is right nothing moves but
+# feedback that learns by itself; and whether a loss falls in a few steps is for the tests of learning to say.
+LEARNS_BY_ITSELF = ("weight mirror", "information alignment", "symmetric alignment", "activation alignment")
+
+
+def fed(case: Case, path: str) -> Case:
+    return dataclasses.replace(case, model=attach(case.model, PATHS[path], key=jax.random.key(3)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("path", PATHS)
+def test_the_contract_holds_on_every_path(rule, path):
+    (mlp,) = (case for case in cases() if case.name == "mlp")
+    skip = ["zero error", "learns"] if path in LEARNS_BY_ITSELF else ["learns"]
+    check_rule(RULES[rule], only=[fed(mlp, path)], skip=skip)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kind", ["convolutional", "recurrent"])
+def test_the_contract_holds_on_maps_and_in_time(kind, path):
+    (case,) = (case for case in cases() if case.name == kind)
+    skip = ["zero error", "learns"] if path in LEARNS_BY_ITSELF else ["learns"]
+    check_rule(vc.rules.Backprop(), only=[fed(case, path)], skip=skip)
+
+
+def errors_of(rule, graph, model, x, output_error):
+    """The errors of the vertices for an output error that is given, whatever the output is."""
+    output, _ = graph.feedforward(model, x)
+    loss_of_error = dataclasses.replace(rule, loss=vc.losses.squared_error)
+    state = rule.init(graph, model, key=KEY)
+    return loss_of_error.credit(graph, model, state, x, output + output_error, key=KEY)[0].errors
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("rule", ["backpropagation", "fixed prediction", "direct feedback"])
+def test_who_reads_the_forward_weights_above(x64, rule, path):
+    """Another read-out, the same error of the output: only tied and sign-symmetric paths tell; direct ones never."""
+    model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), vc.nn.MLP((5, 6, 4, 3), key=KEY))
+    model = attach(model, PATHS[path], key=jax.random.key(3))
+    other = eqx.tree_at(lambda m: m.layers[2].layer.weight, model, -model.layers[2].layer.weight)
+    x = jax.random.normal(jax.random.key(1), (4, 5), jnp.float64)
+    error = jax.random.normal(jax.random.key(2), (4, 3), jnp.float64)
+    graph = vc.capture(model, x[0])
+    ours, theirs = (errors_of(RULES[rule], graph, m, x, error) for m in (model, other))
+    transported = rule != "direct feedback" and (path == "tied" or "sign" in path)
+    for name in graph.vertices:
+        same = np.allclose(ours[name], theirs[name], rtol=1e-9, atol=1e-12)
+        assert same == (not transported)
+
+
+@pytest.mark.parametrize("path", ["random", "Kolen-Pollack", "weight mirror"])
+def test_a_normalised_step_on_a_model_with_feedback(path):
+    """NLMS divides the weights' gradients by the norms that it would have without feedback."""
+    model = vc.nn.MLP((5, 6, 3), key=KEY)
+    x, y = jax.random.normal(KEY, (4, 5)), jnp.arange(4) % 3
+    plain, rule = attach(model, vc.feedback.random(), key=KEY), vc.rules.Backprop()
+    separate = attach(model, PATHS[path], key=KEY)
+    steps = []
+    for m in (plain, separate):
+        optimizer = vc.feedback.optimizers(vc.optim.nlms(0.5), optax.sgd(0.1))
+        state = optimizer.init(eqx.filter(m, eqx.is_inexact_array))
+        new, *_ = rule.step(vc.capture(m, x[0]), optimizer, m, state, (), x, y)
+        steps.append(new.layers[1].layer.weight - m.layers[1].layer.weight)
+    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-5)
