@@ -69,6 +69,7 @@ def public_things():
         vc,
         vc.analysis,
         vc.data,
+        vc.energy,
         vc.feedback,
         vc.inference,
         vc.losses,

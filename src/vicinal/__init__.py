@@ -3,6 +3,7 @@
 from vicinal import (
     analysis as analysis,
     data as data,
+    energy as energy,
     feedback as feedback,
     inference as inference,
     losses as losses,

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import vicinal as vc
-from vicinal.energy import Divisive
 from vicinal.inference import Adaptive, ErrorBased, Proximal, Sequential, Simultaneous
 from vicinal.rules import projectors
 from vicinal.testing import CHECKS, cases, check_rule
@@ -49,10 +48,7 @@ RULES = {
     ),
     "relaxed": vc.rules.RelaxedPC(steps=60, step_size=0.4),
     "relaxed, all options": vc.rules.RelaxedPC(
-        steps=20, step_size=0.4, order="sequential", derivatives=False, connections="learned"
-    ),
-    "inference learning, positive and divisive": vc.rules.InferenceLearning(
-        inference=Simultaneous(steps=5, step_size=0.02, positive=True), encoding=Divisive(offset=0.2)
+        steps=60, step_size=0.4, order="sequential", derivatives=False, connections="learned"
     ),
     "incremental": vc.rules.IncrementalPC(),
     "incremental, squared error": vc.rules.IncrementalPC(

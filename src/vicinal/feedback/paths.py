@@ -252,8 +252,10 @@ def folded(seed: UInt32[Array, "..."], weight: Array, x: Array | None = None) ->
     held = [(weight, jnp.float32, jnp.uint32)] + ([] if x is None else [(x, jnp.bfloat16, jnp.uint16)])
     key = jax.random.wrap_key_data(seed)
     for array, dtype, bits in held:
-        found = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(array).astype(dtype), bits)
-        key = jax.random.fold_in(key, jnp.sum(found.astype(jnp.uint32), dtype=jnp.uint32))
+        found = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(array).astype(dtype), bits).reshape(-1)
+        # A factor for each place, so that other numbers, or the same in another order, have another sum.
+        factors = 2 * jnp.arange(found.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(40503)
+        key = jax.random.fold_in(key, jnp.sum(found.astype(jnp.uint32) * factors, dtype=jnp.uint32))
     return key
 
 
@@ -274,7 +276,11 @@ _alike.defvjp(lambda out, other: (out, None), lambda _, error: (error, error))
 
 @jax.custom_vjp
 def pulled(out: Array, penalty: Float[Array, ""]) -> Array:
-    """The output; a penalty of one example is descended beside the loss, whatever the output's error is."""
+    """The output; a penalty of one example is descended beside the loss, whatever the output's error is.
+
+    Where the output is the same for all examples (a recurrent layer before its first step), the penalty counts once for
+    all of them.
+    """
     del penalty
     return out
 
