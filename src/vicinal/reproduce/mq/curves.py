@@ -122,7 +122,7 @@ def autoencoder(scale: Scale) -> Study:
         task = task_of("digits", kind="autoencoder", sizes=(64, 48, 32, 20, 32, 48, 64))
     else:
         task = task_of("cifar10", preset="cifar-autoencoder-20")
-    steps = scale.pick(400, 1_000)
+    steps = scale.pick(400, 500)
     return _study(
         scale,
         "An autoencoder",
