@@ -70,14 +70,15 @@ def cases_of(rule):
     return CASES[1:3] if rule in VARIANTS else CASES
 
 
-def marks_of(rule, case):
+def marks_of(rule, case, check):
     """The checks of one rule on one case share what is compiled, so they run in one process."""
-    quick = case.name == "mlp" or rule in ("backpropagation", "inference learning")
+    core = rule in ("backpropagation", "inference learning")
+    quick = core or (case.name == "mlp" and check in ("structure", "credit", "jit", "step"))
     return [pytest.mark.xdist_group(f"{rule} {case.name}"), *([] if quick else [pytest.mark.slow])]
 
 
 GRID = [
-    pytest.param(rule, case, check, id=f"{rule}-{case.name}-{check}", marks=marks_of(rule, case))
+    pytest.param(rule, case, check, id=f"{rule}-{case.name}-{check}", marks=marks_of(rule, case, check))
     for rule in RULES
     for case in cases_of(rule)
     for check in CHECKS
