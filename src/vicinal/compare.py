@@ -14,8 +14,9 @@ from jaxtyping import PyTree
 from vicinal.analysis import angles
 from vicinal.data import Dataset
 from vicinal.environment import environment, now
+from vicinal.feedback import detach
 from vicinal.files import write_text_atomically
-from vicinal.graph import Graph
+from vicinal.graph import Graph, capture
 from vicinal.recipes import recipe
 from vicinal.report import Comparison, Curve, RuleResult, write_page
 from vicinal.rules import Backprop, InferenceLearning, Rule
@@ -127,6 +128,9 @@ class _Runs(Task):
         super().__init__(settings, seed)
         self.made = settings.make(*rules)
         self.evaluate_every = evaluate_every
+        self.plain = self.graph
+        if settings.model.feedback is not None:  # angles are to backpropagation through the forward weights
+            self.plain = capture(detach(self.build(keys_of(seed)[0])), jnp.asarray(self.data.x_train[0]))
         self.probe = jnp.asarray(self.data.x_train[:_PROBE]), jnp.asarray(self.data.y_train[:_PROBE])
 
     def run(self, name: str, seed: int, folder: Path, resume: bool, progress: bool | None) -> Run:
@@ -135,8 +139,9 @@ class _Runs(Task):
         reference = Backprop(loss=rule.loss)
 
         def measure(record: dict[str, Any], state: Any) -> None:
-            if not isinstance(rule, Backprop):
-                found = _angles(rule, reference, self.graph, state.model, state.rule_state, *self.probe, train_key)
+            if not isinstance(rule, Backprop) or self.plain is not self.graph:
+                graphs = self.graph, self.plain
+                found = _angles(rule, reference, *graphs, state.model, state.rule_state, *self.probe, train_key)
                 record["angles"] = {layer.removesuffix(".weight"): float(degrees) for layer, degrees in found.items()}
 
         return fit(
@@ -199,10 +204,12 @@ class _Runs(Task):
 
 
 @eqx.filter_jit
-def _angles(rule: Rule, reference: Rule, graph: Graph, model: PyTree, state: PyTree, x: Any, y: Any, key: Any) -> Any:
+def _angles(
+    rule: Rule, reference: Rule, graph: Graph, plain: Graph, model: PyTree, state: PyTree, x: Any, y: Any, key: Any
+) -> Any:
     _, ours, _, _ = rule.value_and_grad(graph, model, state, x, y, key=key)
-    _, theirs, _, _ = reference.value_and_grad(graph, model, (), x, y, key=key)
-    return angles(ours, theirs)
+    _, theirs, _, _ = reference.value_and_grad(plain, detach(model), (), x, y, key=key)
+    return angles(detach(ours), theirs)
 
 
 def _mean_angles(records: list[list[dict[str, Any]]]) -> dict[str, list[float]]:

@@ -52,7 +52,8 @@ class Divisive(Encoding):
         error  = log ratio / (prediction + k)
         pull   = log ratio / (value + pull_offset)        the energy's slope where pull_offset = k
 
-    Rates below 0 count as 0. The energy is half the squared difference of logarithms, so that it takes relative errors.
+    Rates below 0 count as 0 (slopes are then those at 0, from above). The energy is a quarter of the squared difference
+    of logarithms, so that it takes relative errors.
 
     Args:
         offset: `k`, above 0: what keeps the ratio finite at rates of 0.
@@ -102,6 +103,12 @@ def converted(precision: Precision) -> Precision:
     for value in jax.tree.leaves(precision):
         check("precision", value, lambda v: v >= 0, "of at least 0")
     return precision
+
+
+def check_encoding(encoding: Encoding) -> None:
+    """Raises TypeError unless errors have an encoding."""
+    if not isinstance(encoding, Encoding):
+        raise TypeError(f"expected an encoding of errors, such as vicinal.energy.Divisive(), got {encoding!r}")
 
 
 def check_precision(precision: Precision, graph: Graph) -> None:

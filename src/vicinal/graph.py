@@ -255,7 +255,9 @@ class Graph:
             ValueError: If no parameter multiplies an activity there.
         """
         norms = self.presynaptic(model, values, x, node)
-        weights = sorted({synapse.weight for synapse in self.synapses(node)})
+        # What feedback is taught by is no part of the prediction (`vicinal.feedback`).
+        own = {synapse.weight for synapse in self.synapses(node)}
+        weights = sorted(weight for weight in own if not weight.endswith(".path.feedback"))
         if not weights:
             raise ValueError(
                 f"expected a parameter that multiplies an activity in the prediction of {node!r}, got none"

@@ -122,7 +122,6 @@ def sigmoid_squared_error(
     return 0.5 * jnp.sum(jnp.square(_as_distribution(output, target) - jax.nn.sigmoid(output)))
 
 
-@functools.cache
 def sigmoid_divisive_error(shift: float = 0.0, offset: float = 1e-3) -> Loss:
     """A loss that takes the ratio of target and rate: a quarter of the squared difference of logarithms, summed.
 
@@ -146,7 +145,11 @@ def sigmoid_divisive_error(shift: float = 0.0, offset: float = 1e-3) -> Loss:
     """
     check("the shift", shift, lambda v: v >= 0, "of at least 0")
     check("the offset", offset, lambda v: v > 0, "above 0")
+    return _sigmoid_divisive_error(float(shift), float(offset))
 
+
+@functools.cache
+def _sigmoid_divisive_error(shift: float, offset: float) -> Loss:
     def loss(output: Float[Array, "*shape"], target: Array) -> Float[Array, ""]:
         rate, wanted = jax.nn.sigmoid(output), _as_distribution(output, target)
         return 0.25 * jnp.sum(jnp.square(jnp.log(wanted + (shift + offset)) - jnp.log(rate + (shift + offset))))

@@ -51,6 +51,14 @@ def test_compare_writes_everything(capsys, somewhere):
     assert "<html" in (folder / "report.html").read_text()
 
 
+def test_angles_on_other_feedback_are_to_backpropagation_itself(capsys, somewhere):
+    run(capsys, "compare", *QUICK, "--rules", "bp", "--seeds", "1", "--model.feedback", "random", "--folder", "fed")
+    (found,) = Comparison.from_json((somewhere / "fed" / "results.json").read_text()).rules
+    assert found.angles.keys() == {"layers[0]", "layers[1]", "concatenated"}
+    assert min(found.angles["layers[0]"]) > 10
+    assert max(found.angles["layers[1]"]) < 0.1  # no error goes back through anything on its way to the read-out
+
+
 def test_two_comparisons_give_the_same_numbers(capsys, somewhere):
     for name in ("a", "b"):
         run(capsys, "compare", *QUICK, "--seeds", "1", "--folder", name)

@@ -117,7 +117,7 @@ def test_names_go_through_marked_modules_and_unknown_ones_are_refused():
         attach(marked, given({"head": jnp.ones((2, 2))}))
 
 
-@pytest.mark.parametrize("wrong", [jnp.ones((3, 2)), jnp.ones((2, 3), jnp.bfloat16)])
+@pytest.mark.parametrize("wrong", [jnp.ones((3, 2)), jnp.ones((2, 3), jnp.bfloat16), jnp.ones((2, 3), int)])
 def test_feedback_of_another_kind_is_refused(wrong):
     with pytest.raises(ValueError, match=r"expected feedback for weight as float32\[2, 3\], got"):
         attach(vc.nn.Linear(3, 2, key=KEY), given({"weight": wrong}))

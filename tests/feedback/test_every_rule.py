@@ -11,7 +11,7 @@ import pytest
 
 import vicinal as vc
 from vicinal.feedback import attach
-from vicinal.inference import ErrorBased, Sequential, Simultaneous
+from vicinal.inference import ErrorBased, Proximal, Sequential, Simultaneous
 from vicinal.testing import Case, cases, check_rule
 
 KEY = jax.random.key(0)
@@ -99,6 +99,20 @@ def test_who_reads_the_forward_weights_above(x64, rule, path):
     for name in graph.vertices:
         same = np.allclose(ours[name], theirs[name], rtol=1e-9, atol=1e-12)
         assert same == (not transported)
+
+
+@pytest.mark.parametrize("route", [vc.feedback.kolen_pollack(), vc.feedback.weight_mirror()])
+def test_what_teaches_feedback_is_no_part_of_a_proximal_output(x64, route):
+    """T-j3 for inference with a proximal output, which asks what enters the output's weights."""
+    model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), vc.nn.MLP((5, 6, 4, 3), key=KEY))
+    taught = attach(model, route, key=jax.random.key(3))
+    same = {f"layers[{i}].weight": layer.path.feedback for i, layer in enumerate(taught.layers)}
+    fixed = attach(model, vc.feedback.given(same))
+    x, y = jax.random.normal(KEY, (4, 5), jnp.float64), jnp.arange(4) % 3
+    rule = vc.rules.InferenceLearning(proximal=Proximal(2.0))
+    found = [rule.value_and_grad(vc.capture(m, x[0]), m, (), x, y)[1] for m in (taught, fixed)]
+    for ours, theirs in zip(*(gradient.layers for gradient in found), strict=True):
+        np.testing.assert_allclose(ours.layer.weight, theirs.layer.weight, rtol=1e-10)
 
 
 @pytest.mark.parametrize("path", ["random", "Kolen-Pollack", "weight mirror"])

@@ -194,14 +194,41 @@ def test_noise_is_drawn_anew_for_each_example_and_update_and_again_when_repeated
     layer = layer_of((3, 2))
     noise, seed = Noise(0.5, "uniform"), jax.random.key_data(KEY)
     x = jax.random.normal(KEY, (2000, 3), jnp.float64)
-    draws = jax.vmap(lambda x: noise.draw(seed, x, layer.weight))(x)
+    draws = jax.vmap(lambda x: noise.draw(seed, x, [layer.weight]))(x)
     assert len(np.unique(draws)) == draws.size
     assert float(jnp.std(draws)) == pytest.approx(0.5, rel=0.05)
     assert float(jnp.max(jnp.abs(draws))) <= 0.5 * 3**0.5
-    again = jax.vmap(lambda x: noise.draw(seed, x, layer.weight))(x)
+    again = jax.vmap(lambda x: noise.draw(seed, x, [layer.weight]))(x)
     np.testing.assert_array_equal(draws, again)
-    after = jax.vmap(lambda x: noise.draw(seed, x, layer.weight + 1e-6))(x)
+    after = jax.vmap(lambda x: noise.draw(seed, x, [layer.weight + 1e-6]))(x)
     assert len(np.intersect1d(draws, after)) == 0
+
+
+def test_inputs_of_zeros_and_ones_have_draws_of_their_own():
+    patterns = (jnp.arange(256)[:, None] >> jnp.arange(8)[None] & 1).astype(jnp.float32)
+    draws = jax.vmap(lambda x: Noise().draw(jax.random.key_data(KEY), x, [jnp.ones((2, 8))]))(patterns)
+    assert len(np.unique(draws)) == draws.size
+
+
+def test_a_mirror_of_weights_that_stay_averages_over_draws():
+    """Feedback that moves is drawn for anew: the angle is that of many samples, not of the same few again and again."""
+    layer = vc.nn.Linear(30, 20, key=KEY)
+    fed = attach(layer, weight_mirror(decay=0.5, amplify=1.0), key=jax.random.key(1))
+    x, y = jax.random.normal(jax.random.key(2), (60, 30)), jnp.zeros((60, 20))
+    graph, rule = vc.capture(fed, x[0]), Backprop(loss=vc.losses.squared_error)
+    optimizer = optimizers(optax.set_to_zero(), optax.sgd(0.02))
+    state = optimizer.init(eqx.filter(fed, eqx.is_inexact_array))
+    step = eqx.filter_jit(lambda m, s: rule.step(graph, optimizer, m, s, (), x, y)[:2])
+    for _ in range(400):
+        fed, state = step(fed, state)
+    # One draw of 60 examples would leave some 36 degrees.
+    assert float(vc.analysis.angle(fed.path.feedback, fed.layer.weight)) < 15
+
+
+def test_a_key_of_another_kind_will_do():
+    fed = attach(vc.nn.Linear(3, 2, key=KEY), weight_mirror(), key=jax.random.key(0, impl="rbg"))
+    assert fed.path.seed.shape == jax.random.key_data(KEY).shape
+    assert bool(jnp.all(fed(jnp.ones(3)) == fed.layer(jnp.ones(3))))
 
 
 def test_a_mirror_of_white_noise_finds_the_weights_where_that_of_activity_does_not():

@@ -141,6 +141,12 @@ def test_the_contract_holds_for_networks_of_positive_rates(encoding):
     check_rule(rule, only=[dataclasses.replace(cases()[0], model=model)], skip={"learns"})
 
 
+def test_what_is_no_encoding_is_refused():
+    for kind in (InferenceLearning, IncrementalPC):
+        with pytest.raises(TypeError, match="expected an encoding of errors, such as"):
+            kind(encoding=Divisive)
+
+
 def test_a_setting_that_is_no_switch_is_refused():
     with pytest.raises(ValueError, match="expected positive as True or False, got 1"):
         Simultaneous(positive=1)

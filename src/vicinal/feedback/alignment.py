@@ -12,7 +12,7 @@ where `W x` is the layer without its bias and `B^T` the transposed one, sums ove
 in `B` alone: forward weights and input are held.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -31,6 +31,7 @@ from vicinal.feedback.paths import (
     folded,
     needed,
     pulled,
+    seed_of,
     with_weight,
 )
 
@@ -38,8 +39,9 @@ from vicinal.feedback.paths import (
 class Noise(eqx.Module):
     """Noise in place of a layer's input while its feedback learns: independent units, mean 0.
 
-    The draw is a function of a key and of what the layer holds (weight and input), so that it is a new one for each
-    example and each update, and the same when a run is repeated or resumed.
+    The draw is a function of a key and of what the layer holds (weight, feedback and input), so that it is a new one
+    for each example and each update, and the same when a run is repeated or resumed. A program that is compiled
+    otherwise (a member of a sweep, beside a run alone) differs in the last bits of the weights: its noise is another.
 
     Args:
         deviation: Standard deviation of each unit, above 0.
@@ -53,9 +55,9 @@ class Noise(eqx.Module):
         check("the deviation of the noise", self.deviation, lambda v: v > 0, "above 0")
         check_drawing(1.0, self.distribution)
 
-    def draw(self, seed: UInt32[Array, "..."], x: Array, weight: Array) -> Array:
-        """Noise in the shape of `x`."""
-        key = folded(seed, weight, x)
+    def draw(self, seed: UInt32[Array, "..."], x: Array, weights: Sequence[Array]) -> Array:
+        """Noise in the shape of `x`; another for other weights."""
+        key = folded(seed, weights, x)
         if self.distribution == "normal":
             return self.deviation * jax.random.normal(key, x.shape, x.dtype)
         bound = 3**0.5 * self.deviation
@@ -133,7 +135,7 @@ class Aligned(Separate):
 
     def taught(self, layer: Layer, x: Array, out: Array) -> Array:
         noise = self.alignment.noise
-        seen = x if noise is None or self.seed is None else noise.draw(self.seed, x, layer.weight)
+        seen = x if noise is None or self.seed is None else noise.draw(self.seed, x, [layer.weight, self.feedback])
         return pulled(out, self.alignment.penalty(layer, self.feedback, seen))
 
 
@@ -141,7 +143,10 @@ def aligned(alignment: Alignment, scale: float = 1.0, distribution: Literal["uni
     """Random feedback that learns by a penalty of each layer.
 
     The gradient of the penalty is the gradient of the feedback weights, whatever the rule; `optimizers` gives them an
-    optimiser of their own.
+    optimiser of their own. That holds for the rules of this library, which carry errors: `jax.grad` of a loss, which
+    carries slopes, gives the feedback the penalty's gradient with the other sign, summed over the batch, and so does
+    `vicinal.rules.ImplicitSGD`, which descends the loss. In a recurrent net the penalty counts once for each step (and
+    once for the whole batch before the first, where nothing enters).
 
     Args:
         alignment: The penalty.
@@ -156,7 +161,7 @@ def aligned(alignment: Alignment, scale: float = 1.0, distribution: Literal["uni
     def route(name: str, weight: Array, key: PRNGKeyArray | None) -> Path:
         drawing, noise = jax.random.split(needed(key, name))
         feedback = drawn_like(weight, drawing, scale, distribution)
-        return Aligned(feedback, alignment, None if alignment.noise is None else jax.random.key_data(noise))
+        return Aligned(feedback, alignment, None if alignment.noise is None else seed_of(noise))
 
     return route
 

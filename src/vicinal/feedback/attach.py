@@ -131,7 +131,8 @@ def _fed(name: str, layer: Any, path: Any) -> Fed:
     if not isinstance(path, Path):
         raise TypeError(f"expected a vicinal.feedback path for {name}, got {type(path).__name__}")
     weight = layer.weight
-    for feedback in jax.tree.leaves(eqx.filter(path, eqx.is_inexact_array)):
+    own = (getattr(path, name, None) for name in ("feedback", "magnitude"))
+    for feedback in (array for array in own if array is not None):
         if feedback.shape != weight.shape or feedback.dtype != weight.dtype:
             raise ValueError(
                 f"expected feedback for {name} as {weight.dtype}{list(weight.shape)}, got "

@@ -1,7 +1,7 @@
 """What a layer's error goes back through, in place of its own weight, and how that learns."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import equinox as eqx
@@ -95,7 +95,7 @@ class SignSymmetric(Path):
         if self.magnitude is not None:
             magnitude = self.magnitude
         elif self.seed is not None:
-            magnitude = jnp.abs(jax.random.normal(folded(self.seed, forward), forward.shape, forward.dtype))
+            magnitude = jnp.abs(jax.random.normal(folded(self.seed, [forward]), forward.shape, forward.dtype))
         return jnp.asarray(self.scale, forward.dtype) * magnitude * jnp.sign(forward)
 
 
@@ -195,7 +195,7 @@ def sign_symmetric(
         if magnitude == "uniform":
             return SignSymmetric(None, None, size)
         if magnitude == "batch-random":
-            return SignSymmetric(None, jax.random.key_data(needed(key, name)), size)
+            return SignSymmetric(None, seed_of(needed(key, name)), size)
         drawn = jnp.abs(jax.random.normal(needed(key, name), weight.shape, weight.dtype))
         return SignSymmetric(drawn, None, size)
 
@@ -244,19 +244,34 @@ def check_drawing(scale: float, distribution: str) -> None:
         raise ValueError(f"expected distribution as 'uniform' or 'normal', got {distribution!r}")
 
 
-def folded(seed: UInt32[Array, "..."], weight: Array, x: Array | None = None) -> PRNGKeyArray:
-    """A key that changes with a weight (and an input): a draw for each state, with no counter to carry along.
+def seed_of(key: PRNGKeyArray) -> UInt32[Array, "..."]:
+    """The data of a key of the default kind, drawn from the given one if that is of another."""
+    usual = jax.random.key(0)
+    if jax.random.key_impl(key) == jax.random.key_impl(usual):
+        return jax.random.key_data(key)
+    return jax.random.bits(key, jax.random.key_data(usual).shape, jnp.uint32)
 
-    The input counts in half precision, so that the draw is the same where it differs by rounding alone.
+
+def folded(seed: UInt32[Array, "..."], exact: Sequence[Array], x: Array | None = None) -> PRNGKeyArray:
+    """A key that changes with some arrays (and an input): a draw for each state, with no counter to carry along.
+
+    The input counts in half precision, so that the draw is mostly the same where it differs by rounding alone.
     """
-    held = [(weight, jnp.float32, jnp.uint32)] + ([] if x is None else [(x, jnp.bfloat16, jnp.uint16)])
+    held = [(array, jnp.float32, jnp.uint32) for array in exact]
+    held += [] if x is None else [(x, jnp.bfloat16, jnp.uint16)]
     key = jax.random.wrap_key_data(seed)
     for array, dtype, bits in held:
         found = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(array).astype(dtype), bits).reshape(-1)
-        # A factor for each place, so that other numbers, or the same in another order, have another sum.
-        factors = 2 * jnp.arange(found.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(40503)
-        key = jax.random.fold_in(key, jnp.sum(found.astype(jnp.uint32) * factors, dtype=jnp.uint32))
+        places = jnp.arange(found.size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
+        key = jax.random.fold_in(key, jnp.sum(_mixed(found.astype(jnp.uint32) ^ places), dtype=jnp.uint32))
     return key
+
+
+def _mixed(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    """Numbers in which every bit depends on every bit (the last steps of MurmurHash3)."""
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
 
 
 def _drawn(kind: Callable[[Array], Path], scale: float, distribution: Literal["uniform", "normal"]) -> Route:

@@ -52,9 +52,10 @@ def optimizers(
 ) -> optax.GradientTransformation:
     """One optimiser for the forward weights, another for feedback that learns; fixed feedback stays as it is.
 
-    Feedback of Kolen and Pollack has the gradient of its weights and their optimiser, weight decay included. An
-    optimiser of the feedback may have a schedule, or noise that makes its updates imprecise
-    (`optax.chain(optax.add_noise(...), optax.adam(...))`).
+    Feedback of Kolen and Pollack has the gradient of its weights and their optimiser, weight decay included; the two
+    learn alike if that goes number by number (gradient descent, momentum, Adam), and not if it weighs a layer's weight
+    and bias together (`vicinal.optim.nlms`, `vicinal.optim.mq`). An optimiser of the feedback may have a schedule, or
+    noise that makes its updates imprecise (`optax.chain(optax.add_noise(...), optax.adam(...))`).
 
     Args:
         forward: Of the weights and biases.

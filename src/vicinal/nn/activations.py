@@ -39,7 +39,7 @@ def shifted(activation: Activation, shift: float) -> Callable[[Array], Array]:
         Alonso and Neftci, Tightening the biological constraints on gradient-based predictive coding, ICONS 2021, arXiv
         2104.15137.
     """
-    return _shifted(activation_function(activation), shift)
+    return _shifted(activation_function(activation), float(shift))
 
 
 @functools.cache

@@ -95,7 +95,7 @@ def routes(
     for layer in _layers(graph, sources, chosen, shared):
         for step, name in enumerate(layer):
             source, target, (key, kind) = _shape(graph, sources[name]), _shape(graph, name), chosen[name]
-            in_turn = len(layer) > 1 and len(source) > 1 and source[0] == len(layer)
+            in_turn = sources[name] == OUTPUT and len(source) == 2 and len(layer) > 1 and source[0] == len(layer)
             read, at = (source[1:], step) if in_turn else (source, None)
             if problem := kind.misfit(read, target):
                 if key is not None:

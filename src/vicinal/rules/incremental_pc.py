@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, check_count, number
 from vicinal.credit import Credit, Info, batch_mean, presynaptic_norms
-from vicinal.energy import SUBTRACTIVE, Encoding, Weighted, check_precision, converted
+from vicinal.energy import SUBTRACTIVE, Encoding, Weighted, check_encoding, check_precision, converted
 from vicinal.graph import Graph, Values
 from vicinal.inference import Problem
 from vicinal.inference.base import conclude, moved, total
@@ -73,6 +73,7 @@ class IncrementalPC(Rule):
         check("the step size", self.step_size, lambda v: v >= 0, "of at least 0")
         check("nudge", self.nudge, lambda v: (v > 0) & (v <= 1), "in (0, 1]")
         check_loss(self.loss)
+        check_encoding(self.encoding)
 
     def credit(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, number
 from vicinal.credit import Credit, Info
-from vicinal.energy import SUBTRACTIVE, Encoding, Weighted, check_precision, converted
+from vicinal.energy import SUBTRACTIVE, Encoding, Weighted, check_encoding, check_precision, converted
 from vicinal.graph import Graph, Values
 from vicinal.inference import Inference, Problem, Proximal, Result, Simultaneous
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
@@ -74,6 +74,7 @@ class InferenceLearning(Rule):
             raise TypeError(f"expected a vicinal.inference strategy, got {type(self.inference).__name__}")
         check("nudge", self.nudge, lambda v: (v > 0) & (v <= 1), "in (0, 1]")
         check_loss(self.loss)
+        check_encoding(self.encoding)
 
     def credit(
         self,
