@@ -31,6 +31,7 @@ LEARNING = {
     "seqil, 3 sweeps of .5": InferenceLearning(inference=Sequential(step_size=0.5, decay=False), nudge=100 / 101),
     "error-based, 5 steps of .1": InferenceLearning(inference=ErrorBased(steps=5, step_size=0.1)),
     "error-based, 5 steps of .01": InferenceLearning(inference=ErrorBased(steps=5, step_size=0.01)),
+    "error-based, 5 steps of .001": InferenceLearning(inference=ErrorBased(steps=5, step_size=0.001)),
 }
 RULES = LEARNING | {
     "adaptive": InferenceLearning(inference=Adaptive()),
