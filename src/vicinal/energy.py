@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from vicinal._numbers import check, number
+from vicinal._numbers import check, number, optional_number
 from vicinal.graph import Graph, Values
 
 Precision = ArrayLike | dict[str, ArrayLike] | None
@@ -66,7 +66,7 @@ class Divisive(Encoding):
     """
 
     offset: Float[Array, ""] = eqx.field(converter=number, default=1e-3)
-    pull_offset: Float[Array, ""] | None = eqx.field(converter=lambda v: None if v is None else number(v), default=None)
+    pull_offset: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
 
     def __check_init__(self):
         check("the offset", self.offset, lambda v: v > 0, "above 0")

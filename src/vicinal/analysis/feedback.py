@@ -1,7 +1,5 @@
 """How like the forward weights the feedback is, and how like backpropagation's errors those are that it carries."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,7 @@ from jaxtyping import Array, Float, PyTree
 from vicinal.analysis._parts import norm
 from vicinal.analysis.angles import angle
 from vicinal.feedback import Fed
+from vicinal.feedback.attach import is_fed
 from vicinal.graph import Values
 
 
@@ -53,15 +52,11 @@ def feedback_likeness(model: PyTree) -> dict[str, Likeness]:
         Akrout, Wilson, Humphreys, Lillicrap and Tweed, Deep learning without weight transport, NeurIPS 2019, arXiv
         1904.05391 (angles along training).
     """
-    nodes = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_fed)[0]
-    found = {f"{jax.tree_util.keystr(path)}.weight".lstrip("."): _likeness(fed) for path, fed in nodes if _is_fed(fed)}
+    nodes = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_fed)[0]
+    found = {f"{jax.tree_util.keystr(path)}.weight".lstrip("."): _likeness(fed) for path, fed in nodes if is_fed(fed)}
     if not found:
         raise ValueError("expected a model with feedback, got one without; give it some with vicinal.feedback.attach")
     return found
-
-
-def _is_fed(node: Any) -> bool:
-    return isinstance(node, Fed)
 
 
 def _likeness(fed: Fed) -> Likeness:

@@ -30,7 +30,7 @@ from vicinal.reproduce.ar_words import (
     summary,
 )
 from vicinal.reproduce.runs import Measure, Scale, task_of
-from vicinal.reproduce.side_by_side import Contender, first_input, train_side_by_side
+from vicinal.reproduce.side_by_side import Contender, first_input, on_first_device, train_side_by_side
 from vicinal.rules import ActivationRelaxation, Backprop, Rule
 from vicinal.sweeping import plain
 from vicinal.task import Task
@@ -173,22 +173,16 @@ def _measure(rule: Rule, graph: Graph, task: Task, x: Array, y: Array) -> Measur
     """Adds the angles to backpropagation, and those of the feedback to the weights, to a record."""
 
     def measure(record: dict[str, Any], state: TrainingState) -> None:
-        found = _angles(rule, graph, task.graph, _here(state.model), x, y)
+        found = _angles(rule, graph, task.graph, on_first_device(state.model), x, y)
         record |= {name: float(value) for name, value in found.items()}
 
     return measure
 
 
-def _here(model: PyTree) -> PyTree:
-    """The model on the first device: members lie on several."""
-    arrays, static = eqx.partition(model, eqx.is_array)
-    return eqx.combine(jax.device_put(arrays, jax.devices()[0]), static)
-
-
 def _settling(scale: Scale, task: Task, done: dict[str, Sweep]) -> dict[str, dict[int, float]]:
     """The largest angle to backpropagation's update of any matrix, by the number of sweeps; first and last weights."""
     x, y = _probe(task)
-    models = {"first weights": task.build(keys_of(0)[0]), "last weights": _here(done[EXACT].members[0].model)}
+    models = {"first weights": task.build(keys_of(0)[0]), "last weights": on_first_device(done[EXACT].members[0].model)}
     found: dict[str, dict[int, float]] = {name: {} for name in models}
     for steps in scale.pick((100, 400), (25, 50, 100, 200, 400)):
         rule = ActivationRelaxation(**(_RELAXATION | {"steps": steps}))

@@ -24,7 +24,14 @@ from vicinal.graph import Graph, capture
 from vicinal.report import Claim, Section, Study, Table
 from vicinal.reproduce.learning import compared, mean, means_text
 from vicinal.reproduce.runs import Measure, Scale, task_of
-from vicinal.reproduce.side_by_side import Contender, accuracy_table, first_input, panel, train_side_by_side
+from vicinal.reproduce.side_by_side import (
+    Contender,
+    accuracy_table,
+    first_input,
+    on_first_device,
+    panel,
+    train_side_by_side,
+)
 from vicinal.rules import Backprop
 from vicinal.sweeping import interval_text, last, plain
 from vicinal.task import Task
@@ -153,9 +160,7 @@ def _measure(task: Task, graph: Graph) -> Measure:
         return {"angle of the error": angle, **angles}
 
     def measure(record: dict[str, Any], state: TrainingState) -> None:
-        arrays, static = eqx.partition(state.model, eqx.is_array)
-        here = eqx.combine(jax.device_put(arrays, jax.devices()[0]), static)
-        record |= {name: float(value) for name, value in found(here).items()}
+        record |= {name: float(value) for name, value in found(on_first_device(state.model)).items()}
 
     return measure
 

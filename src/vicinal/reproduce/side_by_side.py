@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -79,6 +81,12 @@ def train_side_by_side(
 def first_input(task: Task) -> Any:
     """One input of a task."""
     return jnp.asarray(task.data.x_train[0])
+
+
+def on_first_device(model: PyTree) -> PyTree:
+    """The model on the first device: members lie on several."""
+    arrays, static = eqx.partition(model, eqx.is_array)
+    return eqx.combine(jax.device_put(arrays, jax.devices()[0]), static)
 
 
 def accuracy_table(title: str, done: Mapping[str, Sweep]) -> Table:
