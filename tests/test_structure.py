@@ -25,7 +25,7 @@ LEVELS = [
         "energy",
         "credit",
     },
-    {"nn", "inference", "data", "references", "_minimise"},
+    {"nn", "inference", "attention", "data", "references", "_minimise"},
     {"rules", "optim", "feedback"},
     {"analysis", "train", "testing"},
     {"report", "recipes", "settings", "environment", "task", "compare", "sweeping"},
