@@ -8,7 +8,19 @@ from typing import Any
 
 from vicinal.environment import environment, now
 from vicinal.report import Study
-from vicinal.reproduce import ar, exact, feedback_convergence, feedback_paths, il_theory, ipc, mq
+from vicinal.reproduce import (
+    ar,
+    constrained,
+    direct,
+    exact,
+    feedback_convergence,
+    feedback_paths,
+    il_theory,
+    ipc,
+    mq,
+    relaxed,
+    routes,
+)
 from vicinal.reproduce.runs import Scale
 from vicinal.settings import CONFIG, kept_config
 from vicinal.sweeping import keep_study
@@ -34,6 +46,7 @@ class Experiment:
 
 
 _IL_THEORY = "Alonso et al. 2022, arXiv 2206.00164"
+_CONSTRAINED = "Alonso and Neftci 2021, arXiv 2104.15137"
 _MQ = "Alonso, Krichmar and Neftci 2024, arXiv 2305.13562"
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -140,6 +153,37 @@ EXPERIMENTS: dict[str, Experiment] = {
             "Song, Xu and Lafferty 2021, arXiv 2106.06044",
             feedback_convergence.convergence,
             "two minutes",
+        ),
+        Experiment(
+            "routes/robustness",
+            "feedback learned in four ways, across its learning rates and noise, in a shallow and a deep network",
+            "Kunin et al. 2020, arXiv 2003.01513",
+            routes.robustness,
+            "ten minutes",
+        ),
+        Experiment(
+            "dfa/cnn-rnn",
+            "direct feedback in convolutional and recurrent networks: sparse, in modules, mixed",
+            "Han, Park, Ryu and Yoo 2020, arXiv 2006.12830",
+            direct.networks,
+            "ten minutes",
+        ),
+        Experiment(
+            "constrained-pc/mnist",
+            "positive rates, ratios as errors, one-directional synapses",
+            _CONSTRAINED,
+            constrained.mnist,
+            "ten minutes",
+        ),
+        Experiment(
+            "constrained-pc/fashion", "the same on Fashion-MNIST", _CONSTRAINED, constrained.fashion, "ten minutes"
+        ),
+        Experiment(
+            "relaxed-pc/mnist",
+            "learned backward weights, no derivatives, learned error connections",
+            "Millidge, Tschantz, Seth and Buckley 2020, arXiv 2010.01047",
+            relaxed.mnist,
+            "ten minutes",
         ),
     )
 }
