@@ -12,13 +12,15 @@ import pytest
 import vicinal as vc
 from vicinal.recipes import RECIPES, recipe
 from vicinal.settings import FeedbackName, InferenceSettings, ModelSettings, TaskSettings, assignment
+from vicinal.task import Task
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_learns_and_is_documented(name):
     chosen = recipe(name)
     rule, optimizer = chosen.make(learning_rate=10 * chosen.learning_rate if "adam" in name else None)
-    model = vc.nn.MLP((4, 8, 3), vertex_at="pre", key=jax.random.key(0))
+    key = jax.random.key(0)
+    model = chosen.attach(vc.nn.MLP((4, 8, 3), vertex_at="pre", key=key), key=key)
     x = jax.random.normal(jax.random.key(1), (30, 4))
     y = jnp.argmax(x[:, :3], axis=1)
     run = vc.train.fit(
@@ -200,3 +202,24 @@ def test_sequential_recipes_hold_the_papers_soft_target():
     assert (rule.inference.steps, rule.inference.decay) == (3, True)
     assert float(rule.inference.step_size) == pytest.approx(0.05)
     assert float(rule.nudge) == pytest.approx(100 / 101)
+
+
+def test_a_recipe_brings_its_feedback_unless_another_is_set():
+    key = jax.random.key(0)
+    for chosen, kind in ((None, vc.feedback.KolenPollack), ("sign-symmetric", vc.feedback.SignSymmetric)):
+        settings = TaskSettings(model=ModelSettings(feedback=chosen))
+        task = Task(settings)
+        model = task.build(key, "kolen-pollack")
+        assert isinstance(model.layers[0].path, kind)
+        graph = task.graph_for("kolen-pollack")
+        rule, optimizer = settings.make("kolen-pollack")["kolen-pollack"]
+        x, y = jnp.asarray(task.data.x_train[:4]), jnp.asarray(task.data.y_train[:4])
+        state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+        after, *_ = rule.step(graph, optimizer, model, state, (), x, y)
+        if chosen is None:  # feedback of Kolen and Pollack changes as the weights do
+            (old, new) = (m.layers[1] for m in (model, after))
+            forward, back = new.layer.weight - old.layer.weight, new.path.feedback - old.path.feedback
+            np.testing.assert_allclose(back, forward, atol=1e-7)
+            assert float(jnp.max(jnp.abs(forward))) > 1e-4
+    assert isinstance(Task(TaskSettings()).build(key, "bp").layers[0], vc.nn.Linear)
+    assert Task(TaskSettings()).graph_for("bp").vertices == ("hidden1", "hidden2")

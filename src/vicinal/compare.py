@@ -127,6 +127,7 @@ class _Runs(Task):
     def __init__(self, settings: TaskSettings, rules: tuple[str, ...], evaluate_every: int | None, seed: int = 0):
         super().__init__(settings, seed)
         self.made = settings.make(*rules)
+        self.graphs = {name: self.graph_for(name) for name in rules}
         self.evaluate_every = evaluate_every
         self.plain = self.graph
         if settings.model.feedback is not None:  # angles are to backpropagation through the forward weights
@@ -139,21 +140,21 @@ class _Runs(Task):
         reference = Backprop(loss=rule.loss)
 
         def measure(record: dict[str, Any], state: Any) -> None:
-            if not isinstance(rule, Backprop) or self.plain is not self.graph:
-                graphs = self.graph, self.plain
+            if not isinstance(rule, Backprop) or self.plain is not self.graphs[name]:
+                graphs = self.graphs[name], self.plain
                 found = _angles(rule, reference, *graphs, state.model, state.rule_state, *self.probe, train_key)
                 record["angles"] = {layer.removesuffix(".weight"): float(degrees) for layer, degrees in found.items()}
 
         return fit(
             rule,
-            self.build(model_key),
+            self.build(model_key, name),
             optimizer,
             self.data,
             key=train_key,
             epochs=self.settings.epochs,
             batch_size=self.settings.batch_size,
             evaluate_every=self.evaluate_every,
-            graph=self.graph,
+            graph=self.graphs[name],
             folder=folder,
             resume=resume,
             progress=progress,
@@ -198,7 +199,7 @@ class _Runs(Task):
             milliseconds_per_step=1e3 * self.settings.batch_size / float(np.median(rates)) if rates else None,
             steps_to_90=[_steps_to(0.9, rows) for rows in records],
             curve=Curve(steps, curve("test_accuracy"), curve("test_loss"), curve("train_loss")),
-            energies=_energies(self.made[name][0], self.graph, self.data, runs[0]),
+            energies=_energies(self.made[name][0], self.graphs[name], self.data, runs[0]),
             stopped=next((run.stopped for run in runs if run.stopped), None),
         )
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal import feedback, losses, nn
 from vicinal.data import Dataset, load
+from vicinal.feedback import Route
 from vicinal.files import write_atomically, write_text_atomically
 from vicinal.inference import Adaptive, ErrorBased, Inference, Sequential, Simultaneous
-from vicinal.recipes import Made, recipe
+from vicinal.recipes import Made, recipe, with_route
 from vicinal.rules import Rule
 
 CONFIG = "config.json"
@@ -35,7 +35,7 @@ FeedbackName = Literal[
     "activation-alignment",
 ]
 
-_ROUTES: dict[str, Callable[[], feedback.Route]] = {
+_ROUTES: dict[str, Callable[[], Route]] = {
     "tied": feedback.tied,
     "random": feedback.random,
     "sign-symmetric": feedback.sign_symmetric,
@@ -84,7 +84,8 @@ class ModelSettings:
     vertex_at: Literal["post", "pre"] = "post"
     """Whether a vertex holds the firing rate (post) or the potential (pre)."""
     feedback: FeedbackName | None = None
-    """What carries errors back in every linear and convolutional layer; by default its own weight, transposed."""
+    """What carries errors back in every linear and convolutional layer; by default what the recipe says, or the
+    layer's own weight, transposed."""
 
     @property
     def reconstructs(self) -> bool:
@@ -117,13 +118,11 @@ class ModelSettings:
             data = dataclasses.replace(data, x_train=rows[0], x_test=rows[1])
         return data.as_autoencoding() if self.reconstructs else data
 
-    def build(self, data: Dataset, *, key: PRNGKeyArray) -> PyTree:
-        """The network for a data set that `shaped` returned."""
-        model = self._build(data, key)
-        if self.feedback is None:
-            return model
-        # Not fold_in(key, 1): that is split(key, n)[1], from which the layer of this index draws its weights.
-        return feedback.attach(model, _ROUTES[self.feedback](), key=jax.random.fold_in(key, 2**31 - 1))
+    def build(self, data: Dataset, route: Route | None = None, *, key: PRNGKeyArray) -> PyTree:
+        """The network for a data set that `shaped` returned; `route` is a recipe's feedback, set by none here."""
+        if self.feedback is not None:
+            route = _ROUTES[self.feedback]()
+        return with_route(self._build(data, key), route, key=key)
 
     def _build(self, data: Dataset, key: PRNGKeyArray) -> PyTree:
         if self.preset:
@@ -303,7 +302,8 @@ class TaskSettings:
         own = {n: numbers.pop(n) for n in chosen.numbers if n in numbers}
         rule, optimizer = chosen.make(loss, learning_rate=rate, **own)
         rule = chosen.with_numbers(self.inference.apply(rule), **numbers)
-        return rule, optimizer if self.model.feedback is None else feedback.optimizers(optimizer)
+        own_feedback = self.model.feedback is None or chosen.feedback is not None
+        return rule, optimizer if own_feedback else feedback.optimizers(optimizer)
 
     def _numbers(self, varied: Collection[str]) -> dict[str, float]:
         """What `set` says.

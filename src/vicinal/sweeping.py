@@ -1,6 +1,7 @@
 """A sweep as the settings describe it: run in one compiled call, reported as a study."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -95,14 +96,14 @@ def sweep_task(
     with kept_config(folder, settings):
         done = sweep(
             make,
-            task.build,
+            functools.partial(task.build, rule=settings.rule),
             task.data,
             grid,
             seeds=settings.seeds,
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             evaluate_every=settings.evaluate_every,
-            graph=task.graph,
+            graph=task.graph_for(settings.rule),
             group_size=settings.group_size,
             memory=None if settings.memory_gb is None else int(settings.memory_gb * 1e9),
             folder=folder,

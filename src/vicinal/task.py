@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vicinal.graph import capture
+from vicinal.graph import Graph, capture
+from vicinal.recipes import recipe
 from vicinal.settings import TaskSettings
 from vicinal.train import keys_of
 
@@ -40,6 +41,12 @@ class Task:
         if classes is not None and output.shape[-1] < classes:
             raise ValueError(f"expected at least {classes} outputs, one for each class, got {output.shape[-1]}")
 
-    def build(self, key: PRNGKeyArray) -> PyTree:
-        """The model with the weights of a key."""
-        return self.settings.model.build(self.data, key=key)
+    def build(self, key: PRNGKeyArray, rule: str | None = None) -> PyTree:
+        """The model with the weights of a key; with the feedback of a recipe, if the settings do not say another."""
+        return self.settings.model.build(self.data, None if rule is None else recipe(rule).feedback, key=key)
+
+    def graph_for(self, rule: str) -> Graph:
+        """The graph of the model that a recipe trains."""
+        if recipe(rule).feedback is None or self.settings.model.feedback is not None:
+            return self.graph
+        return capture(self.build(keys_of(0)[0], rule), jnp.asarray(self.data.x_train[0]))

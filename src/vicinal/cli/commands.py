@@ -129,13 +129,13 @@ def rules() -> None:
     """List the recipes. Locality is checked now, by exchanging what the network holds, one thing at a time."""
     model = nn.MLP((5, 4, 4, 3), key=jax.random.key(0))
     x, y = jnp.ones((2, 5)), jnp.zeros(2, jnp.int32)
-    graph = capture(model, x[0])
     console, audited = Console(), {}
     for chosen in RECIPES.values():
         rule, _ = chosen.make()
-        kind = type(rule)
+        kind = type(rule), chosen.feedback
         if kind not in audited:
-            audited[kind] = audit(rule, graph, model, x, y, key=jax.random.key(1))
+            fed = chosen.attach(model, key=jax.random.key(0))
+            audited[kind] = audit(rule, capture(fed, x[0]), fed, x, y, key=jax.random.key(1))
         console.print(f"[bold]{chosen.name}[/bold]  {chosen.label}", highlight=False)
         rows = Table.grid(padding=(0, 2))
         rows.add_row("paper", chosen.paper)

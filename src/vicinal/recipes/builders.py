@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from vicinal.feedback import optimizers
 from vicinal.inference import Inference, Proximal, Sequential, Simultaneous
 from vicinal.losses import Loss
 from vicinal.optim import mq, nlms, scale_by_presynaptic_norm
@@ -24,6 +25,24 @@ def adam(rule: Callable[[Loss], Rule]) -> Callable[..., Made]:
         return rule(loss), optax.adam(learning_rate, b1=b1, b2=b2)
 
     return build
+
+
+def fed(
+    rule: Callable[[Loss], Rule], mirror: float | None = None, decay: float = 0.0, momentum: float = 0.0
+) -> Callable:
+    """Gradient descent for a model with feedback, which descends its own penalty at the rate `mirror` if it has one."""
+
+    def build(loss: Loss, learning_rate: Any) -> Made:
+        step = optax.sgd(learning_rate, momentum=momentum)
+        forward = optax.chain(optax.add_decayed_weights(decay), step) if decay else step
+        return rule(loss), optimizers(forward, None if mirror is None else optax.sgd(mirror))
+
+    return build
+
+
+def fed_adam(rule: Callable[[Loss], Rule], decay: float) -> Callable[..., Made]:
+    """Adam with weight decay, of which feedback that learns as the weights do has its own."""
+    return lambda loss, learning_rate: (rule(loss), optimizers(optax.adamw(learning_rate, weight_decay=decay)))
 
 
 def il(steps: int, step_size: float, pull: float = 1.0) -> Callable[..., Rule]:

@@ -1,9 +1,29 @@
 """The recipes by name."""
 
-from vicinal.inference import ErrorBased
-from vicinal.recipes.builders import adam, bp, il, matrix_equalised, normalised, normalised_adam, seqil, settled, sgd
+from vicinal.feedback import kolen_pollack, random, sign_symmetric, weight_mirror
+from vicinal.inference import ErrorBased, Simultaneous
+from vicinal.recipes.builders import (
+    adam,
+    bp,
+    fed,
+    fed_adam,
+    il,
+    matrix_equalised,
+    normalised,
+    normalised_adam,
+    seqil,
+    settled,
+    sgd,
+)
 from vicinal.recipes.recipe import Recipe
-from vicinal.rules import ZIL, ActivationRelaxation, DirectFeedback, FixedPrediction, IncrementalPC
+from vicinal.rules import (
+    ZIL,
+    ActivationRelaxation,
+    DirectFeedback,
+    FixedPrediction,
+    IncrementalPC,
+    RelaxedPC,
+)
 
 _BP = {
     "transport": "the forward weights, transposed",
@@ -18,6 +38,9 @@ _MNIST = "of arXiv 2206.00164, MNIST at batch size 1"
 _MQ_PAPER = {"paper": "Alonso et al. 2024, arXiv 2305.13562", "link": "https://arxiv.org/abs/2305.13562"}
 _SEQUENTIAL = {"transport": "the forward weights, transposed", "cost": "T + 1 forward, T transposed, 1 outer"}
 _CIFAR = "of arXiv 2305.13562, CIFAR-10 MLP at batch size 64 (3 sweeps of .05/(1+t), beta 100)"
+
+_AKROUT_PAPER = {"paper": "Akrout et al. 2019, arXiv 1904.05391", "link": "https://arxiv.org/abs/1904.05391"}
+_AKROUT = "of the code of arXiv 1904.05391, MNIST at batch size 128, sigmoid, vertices at rates"
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -233,6 +256,82 @@ RECIPES: dict[str, Recipe] = {
             cost="1 forward, 1 projection, 1 outer",
             paper="Nøkland 2016, arXiv 1609.01596",
             link="https://arxiv.org/abs/1609.01596",
+        ),
+        Recipe(
+            name="fa",
+            label="feedback alignment, gradient descent",
+            build=fed(bp),
+            learning_rate=0.2,
+            settings=_AKROUT,
+            references=("lillicrap2016", "akrout2019"),
+            transport="fixed random weights",
+            cost=_BP["cost"],
+            paper="Lillicrap et al. 2016",
+            link="https://doi.org/10.1038/ncomms13276",
+            feedback=random(),
+        ),
+        Recipe(
+            name="sign-symmetric",
+            label="uniform sign-symmetric feedback, momentum",
+            build=fed(bp, decay=1e-4, momentum=0.9),
+            learning_rate=0.1,
+            settings="of BioTorch (arXiv 2108.13446): momentum .9, weight decay 1e-4, batch size 128",
+            references=("liao2016", "sanfiz2021"),
+            transport="the signs of the forward weights, transposed",
+            cost=_BP["cost"],
+            paper="Liao, Leibo and Poggio 2016, arXiv 1510.05067",
+            link="https://arxiv.org/abs/1510.05067",
+            feedback=sign_symmetric(),
+        ),
+        Recipe(
+            name="kolen-pollack",
+            label="Kolen and Pollack's feedback, gradient descent",
+            build=fed(bp),
+            learning_rate=0.3,
+            settings=_AKROUT + "; no weight decay",
+            references=("kolen1994", "akrout2019"),
+            transport="weights that receive the forward weights' changes",
+            cost=_BP["cost"],
+            **_AKROUT_PAPER,
+            feedback=kolen_pollack(),
+        ),
+        Recipe(
+            name="weight-mirror",
+            label="weight mirrors, gradient descent",
+            build=fed(bp, mirror=0.01),
+            learning_rate=0.05,
+            settings=_AKROUT + "; the mirror's rate .01, its decay ours",
+            references=("akrout2019", "kunin2020"),
+            transport="weights learned from noise",
+            cost="2 forward, 1 mirrored, 1 transposed, 2 outer",
+            **_AKROUT_PAPER,
+            feedback=weight_mirror(decay=0.5, amplify=1.0),
+        ),
+        Recipe(
+            name="constrained-pc",
+            label="positive rates, one-directional synapses, Adam",
+            build=fed_adam(settled(lambda: Simultaneous(steps=20, step_size=0.1, positive=True)), decay=0.01),
+            learning_rate=1e-3,
+            settings="of arXiv 2104.15137, MNIST at batch size 64 (sigmoid, vertices at rates, sigmoid_squared_error)",
+            references=("alonso2021", "kolen1994", "kingma2015"),
+            transport="weights that receive the forward weights' changes",
+            cost=_IL["cost"],
+            paper="Alonso and Neftci 2021, arXiv 2104.15137",
+            link="https://arxiv.org/abs/2104.15137",
+            feedback=kolen_pollack(),
+        ),
+        Recipe(
+            name="relaxed-pc",
+            label="learned backward weights, no derivatives, learned error connections",
+            build=fed(lambda loss: RelaxedPC(derivatives=False, connections="learned", loss=loss)),
+            learning_rate=0.064,
+            settings="of arXiv 2010.01047, MNIST: 5e-4 for twice the sum over a batch of 64; here 100 steps of .1",
+            references=("millidge2020relaxing", "kolen1994"),
+            transport="weights that receive the forward weights' changes",
+            cost="1 forward, T transposed, 1 outer",
+            paper="Millidge et al. 2020, arXiv 2010.01047",
+            link="https://arxiv.org/abs/2010.01047",
+            feedback=kolen_pollack(),
         ),
     )
 }

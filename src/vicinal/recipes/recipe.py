@@ -5,9 +5,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
-from jaxtyping import ArrayLike
+from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
+from vicinal.feedback import Route, attach
 from vicinal.inference import Proximal
 from vicinal.losses import Loss, softmax_cross_entropy
 from vicinal.references import bibtex
@@ -31,6 +33,7 @@ class Recipe:
         references: Keys of its BibTeX entries.
         transport: What carries errors back, in words.
         cost: Products per layer for one update, in words; `T` is the number of inference steps.
+        feedback: What carries errors back in the model that it trains; None for the model as it is.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Recipe:
     references: tuple[str, ...]
     transport: str
     cost: str
+    feedback: Route | None = None
 
     def make(
         self, loss: Loss = softmax_cross_entropy, /, learning_rate: ArrayLike | None = None, **numbers: ArrayLike
@@ -72,6 +76,22 @@ class Recipe:
         rule, optimizer = self.build(loss, self.learning_rate if learning_rate is None else learning_rate, **own)
         return self.with_numbers(rule, **numbers), optimizer
 
+    def attach(self, model: PyTree, *, key: PRNGKeyArray) -> PyTree:
+        """The model with the recipe's feedback, or as it is if the recipe has none.
+
+        Args:
+            model: A model, without feedback.
+            key: For random feedback. That from which the model's weights were drawn will do.
+
+        Example:
+            >>> import jax, vicinal as vc
+            >>> key = jax.random.key(0)
+            >>> fed = vc.recipes.recipe("fa").attach(vc.nn.MLP((3, 4, 2), key=key), key=key)
+            >>> type(fed.layers[0]).__name__
+            'Fed'
+        """
+        return with_route(model, self.feedback, key=key)
+
     def with_numbers(self, rule: Rule, **numbers: ArrayLike) -> Rule:
         """The rule with numbers replaced, by their paths."""
         for path, value in numbers.items():
@@ -92,6 +112,12 @@ class Recipe:
     def citation(self) -> str:
         """BibTeX of its papers, and of this library."""
         return bibtex(*self.references, "vicinal")
+
+
+def with_route(model: PyTree, route: Route | None, *, key: PRNGKeyArray) -> PyTree:
+    """The model with feedback by a route, if there is one; `key` may be that of the model's weights."""
+    # Not fold_in(key, 1): that is split(key, n)[1], from which the layer of this index draws its weights.
+    return model if route is None else attach(model, route, key=jax.random.fold_in(key, 2**31 - 1))
 
 
 def _replaced(chosen: Recipe, part: Any, path: str, names: list[str], value: ArrayLike) -> Any:
