@@ -96,6 +96,7 @@ def _study(scale: Scale, data: str, steps: int, step_size: float, divisive_step_
         summary=f"Test accuracy after {updates} updates: {means_text(done, 'test_accuracy')}.",
         command="",
         settings={
+            "seeds": scale.seeds,
             "data": task.data.name,
             "sizes": list(sizes),
             "batch_size": 64,

@@ -47,7 +47,14 @@ def networks(scale: Scale) -> Study:
         title=f"Direct feedback in convolutional and recurrent networks, on {data}",
         summary=" ".join(f"{name}: {means_text(found, 'test_accuracy')}." for name, found in done.items()),
         command="",
-        settings={"data": data, "batch_size": 64, "updates": steps, "optimizer": "Adam", "hybrid": _MIX},
+        settings={
+            "seeds": scale.seeds,
+            "data": data,
+            "batch_size": 64,
+            "updates": steps,
+            "optimizer": "Adam",
+            "hybrid": _MIX,
+        },
         environment={},
         claims=[_hybrid(done), _modules(done["convolutional"]), _sparse(done)],
         differences=[

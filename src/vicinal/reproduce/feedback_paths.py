@@ -77,7 +77,7 @@ def mnist(scale: Scale) -> Study:
         title=f"Feedback alignment and its relatives, on {task.data.name}",
         summary=f"Test accuracy after {steps} updates: {means_text(done, 'test_accuracy')}.",
         command="",
-        settings={"data": task.data.name, "batch_size": scale.pick(32, _BATCH), "steps": steps},
+        settings={"seeds": scale.seeds, "data": task.data.name, "batch_size": scale.pick(32, _BATCH), "steps": steps},
         environment={},
         claims=[_accurate(done), _aligned(done), _unaligned(done)],
         differences=[

@@ -91,7 +91,14 @@ def mnist(scale: Scale) -> Study:
         title=f"Relaxed predictive coding, on {task.data.name}",
         summary=f"Test accuracy after {updates} updates: {means_text(done, 'test_accuracy')}.",
         command="",
-        settings={"data": task.data.name, "sizes": list(sizes), "batch_size": 64, "updates": updates, **inference},
+        settings={
+            "seeds": scale.seeds,
+            "data": task.data.name,
+            "sizes": list(sizes),
+            "batch_size": 64,
+            "updates": updates,
+            **inference,
+        },
         environment={},
         claims=[_none_matters(done), _together(done)],
         differences=[

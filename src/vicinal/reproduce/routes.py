@@ -66,6 +66,7 @@ def robustness(scale: Scale) -> Study:
         summary="; ".join(_best_text(name, bp[name], runs) for name, runs in fed.items()) + ".",
         command="",
         settings={
+            "seeds": scale.seeds,
             "data": data,
             "networks": {name: list(sizes) for name, sizes in networks.items()},
             "batch_size": _BATCH,
