@@ -18,10 +18,11 @@ from vicinal.data.sequences import basic_recall, linear_regression, mqar
 from vicinal.nn.layers import Linear
 
 KEY = jax.random.key(0)
+MASKED = vc.losses.masked_softmax_cross_entropy
 
 
 class Fading(Mixer):
-    """Linear attention that forgets: `S_t = decay S_{t-1} + k_t v_t^T`, `y_t = S_t^T q_t`. The state is `S`."""
+    """Linear attention that forgets: `S_t = decay S_{t-1} + k_t v_t^T`, `y_t = S_t^T q_t / features`. The state is `S`."""
 
     query_layer: Linear
     key_layer: Linear
@@ -40,7 +41,7 @@ class Fading(Mixer):
         def step(state, row):
             q, k, v, counted = row
             state = jnp.where(counted, self.decay * state + jnp.outer(k, v), state)
-            return state, jnp.where(counted, q @ state, 0.0)
+            return state, jnp.where(counted, q @ state / len(q), 0.0)
 
         state, y = jax.lax.scan(step, self.empty() if state is None else state, (q, k, v, counted))
         return y, state
@@ -87,7 +88,7 @@ def by_hand(model, inputs):
         state, mixed = np.zeros((x.shape[1], x.shape[1])), []
         for t in range(len(x)):
             state = block.mixer.decay * state + np.outer(k[t], v[t])
-            mixed.append(q[t] @ state)
+            mixed.append(q[t] @ state / len(state))
         held[f"block{i}_mixer"] = x = x + np.array(mixed)
         if block.hidden_layer is not None:
             hidden = normalised(x) @ np.asarray(block.hidden_layer.weight).T + np.asarray(block.hidden_layer.bias)
@@ -212,7 +213,7 @@ def test_backprop_is_the_gradient_of_the_masked_loss(x64):
         rows, steps = np.nonzero(data.mask)
         return -jnp.sum(logits[rows, steps, data.targets[rows, steps]]) / 3
 
-    rule = vc.rules.Backprop(loss=vc.losses.masked_softmax_cross_entropy)
+    rule = vc.rules.Backprop(loss=MASKED)
     value, gradient, _, _ = jax.jit(lambda model: rule.value_and_grad(graph, model, (), x, y))(model)
     expected_value, expected = jax.jit(jax.value_and_grad(loss))(model)
     np.testing.assert_allclose(value, expected_value, rtol=1e-12)
@@ -231,7 +232,7 @@ def train(rule, model, x, y, steps, optimizer):
             model, state, memory, loss, _ = rule.step(graph, optimizer, model, state, memory, x, y)
             return (model, state, memory), loss
 
-        start = (model, optimizer.init(eqx.filter(model, eqx.is_inexact_array)), rule.init(graph, model))
+        start = (model, optimizer.init(eqx.filter(model, eqx.is_inexact_array)), rule.init(graph, model, key=KEY))
         return jax.lax.scan(step, start, length=steps)
 
     (model, _, _), losses = run(model)
@@ -243,14 +244,14 @@ def test_inference_learning_trains_the_stack():
     data = tiny_mqar(16)
     x, y = jnp.asarray(data.inputs), jnp.asarray(data.targets)
     settle = vc.inference.Simultaneous(steps=12, step_size=0.05)
-    rule = vc.rules.InferenceLearning(inference=settle, loss=vc.losses.masked_softmax_cross_entropy)
+    rule = vc.rules.InferenceLearning(inference=settle, loss=MASKED)
     graph = vc.capture(model, x[0])
     problem = rule.problem(graph, model, x, y)
     _, values = graph.feedforward(model, x)
     settled = settle.settle(problem, values)
     before, after = (sum(problem.energies(v).values()) for v in (values, settled.values))
     np.testing.assert_allclose(before, jax.vmap(rule.loss)(jax.vmap(model)(x), y), rtol=1e-5)
-    assert np.all(np.asarray(after) < 0.95 * np.asarray(before))
+    assert np.all(np.asarray(after) < 0.97 * np.asarray(before))
     with jax.numpy_dtype_promotion("standard"):  # optax
         _, losses = train(rule, model, x, y, 60, optax.adam(1e-2))
     assert np.all(np.isfinite(losses))
@@ -258,10 +259,33 @@ def test_inference_learning_trains_the_stack():
     assert float(losses[-1]) < 0.5 * float(losses[0])
 
 
+RULES = {
+    "sequential": vc.rules.InferenceLearning(inference=vc.inference.Sequential(step_size=0.1), loss=MASKED),
+    "error-based": vc.rules.InferenceLearning(inference=vc.inference.ErrorBased(), loss=MASKED),
+    "fixed prediction": vc.rules.FixedPrediction(loss=MASKED),
+    "Z-IL": vc.rules.ZIL(loss=MASKED),
+    "activation relaxation": vc.rules.ActivationRelaxation(steps=8, step_size=0.5, loss=MASKED),
+    "relaxed": vc.rules.RelaxedPC(steps=8, step_size=0.2, loss=MASKED),
+    "incremental": vc.rules.IncrementalPC(steps=4, step_size=0.1, loss=MASKED),
+    "implicit SGD": vc.rules.ImplicitSGD(learning_rate=0.1, loss=MASKED),
+    "direct feedback": vc.rules.DirectFeedback(loss=MASKED),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_other_rules_train_it_too(rule):
+    data = tiny_mqar(8)
+    model = make(features=16, vocabulary=16, mixers=1, hidden_features=16)
+    with jax.numpy_dtype_promotion("standard"):  # optax
+        _, losses = train(rule, model, jnp.asarray(data.inputs), jnp.asarray(data.targets), 20, optax.adam(1e-2))
+    assert np.all(np.isfinite(losses))
+    assert float(losses[-1]) < 0.85 * float(losses[0])
+
+
 def test_a_rule_that_goes_by_presynaptic_norms_trains_a_tied_stack():
     model = make(features=16, vocabulary=16, tied=True)
     data = tiny_mqar(8)
-    rule = vc.rules.Backprop(loss=vc.losses.masked_softmax_cross_entropy)
+    rule = vc.rules.Backprop(loss=MASKED)
     _, losses = train(rule, model, jnp.asarray(data.inputs), jnp.asarray(data.targets), 30, vc.optim.nlms(0.05))
     assert float(losses[-1]) < 0.9 * float(losses[0])
 

@@ -1,6 +1,7 @@
 """How much of what counts is said right, and where in the sequence."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -50,7 +51,7 @@ def _right(predictions: np.ndarray, data: Sequences) -> np.ndarray:
 
 def loss_by_position(
     losses: Float[np.ndarray, "examples time"],
-    edges: Int[np.ndarray, " buckets_and_one"],
+    edges: Sequence[int] | Int[np.ndarray, " edges"],
     mask: Bool[np.ndarray, "examples time"] | None = None,
 ) -> Float[np.ndarray, " buckets"]:
     """The mean loss in each range of positions, `edges[i] <= position < edges[i + 1]`.
@@ -70,7 +71,7 @@ def loss_by_position(
         >>> loss_by_position(np.array([[4.0, 2.0, 1.0, 1.0], [2.0, 2.0, 1.0, 0.0]]), [0, 1, 2, 4])
         array([3.  , 2.  , 0.75])
     """
-    losses, edges = np.asarray(losses, float), np.asarray(edges)
+    losses, edges = np.asarray(losses, float), np.asarray(edges, int)
     mask = np.ones(losses.shape, bool) if mask is None else np.asarray(mask)
     if losses.ndim != 2 or mask.shape != losses.shape:
         raise ValueError(f"expected losses [examples, time] and a mask like it, got {losses.shape} and {mask.shape}")
