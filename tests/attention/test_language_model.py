@@ -22,7 +22,7 @@ MASKED = vc.losses.masked_softmax_cross_entropy
 
 
 class Fading(Mixer):
-    """Linear attention that forgets: `S_t = decay S_{t-1} + k_t v_t^T`, `y_t = S_t^T q_t / features`. The state is `S`."""
+    """Linear attention that forgets: `S_t = decay S_{t-1} + k_t v_t^T`, `y_t = S_t^T q_t / features`; state `S`."""
 
     query_layer: Linear
     key_layer: Linear

@@ -44,12 +44,12 @@ def test_windows_are_drawn_evenly_from_all_places():
 
 
 def test_books_are_found_in_the_folder(tmp_path, monkeypatch):
-    put(tmp_path, train=b"one\0two\n\0three", valid=b"four\0", test=b"five")
+    put(tmp_path, train=b"one\n\0\ntwo two\0three", valid=b"four\0\n", test=b"five")
     found = seq.books(tmp_path)
-    assert [bytes(book) for book in found.train] == [b"one", b"two\n", b"three"]
+    assert [bytes(book) for book in found.train] == [b"one", b"two two", b"three"]
     assert [bytes(book) for book in found.validation] == [b"four"]
     assert [bytes(book) for book in found.test] == [b"five"]
-    assert repr(found) == "Texts(train 12 bytes in 3, validation 4 bytes in 1, test 4 bytes in 1)"
+    assert repr(found) == "Texts(train 15 bytes in 3, validation 4 bytes in 1, test 4 bytes in 1)"
     monkeypatch.setenv("VICINAL_DATA", str(tmp_path))
     assert len(seq.books().train) == 3
 

@@ -39,7 +39,8 @@ class Texts:
 def books(folder: str | os.PathLike[str] | None = None) -> Texts:
     """Load the books of the data folder: `books_train.txt`, `books_valid.txt` and `books_test.txt`.
 
-    No book is in two of them. In each file the books follow one another, with a zero byte between them.
+    No book is in two of them. In each file the books follow one another, with a zero byte between them;
+    white space around a book is left out.
 
     Args:
         folder: Where to look, as for `data_folder`.
@@ -157,7 +158,7 @@ def _windows(starts: list, length: int) -> Sequences:
 
 
 def _documents(path: Path) -> Documents:
-    parts = [part for part in _content(path).split(b"\0") if part]
+    parts = [part.strip() for part in _content(path).split(b"\0") if part.strip()]
     if not parts:
         raise ValueError(f"expected books in {path}, got an empty file; put the file there again")
     return tuple(np.frombuffer(part, np.uint8) for part in parts)
