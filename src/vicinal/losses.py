@@ -77,6 +77,82 @@ def softmax_cross_entropy(
     return -jnp.sum(_as_distribution(output, target) * jax.nn.log_softmax(output, axis=-1))
 
 
+def token_cross_entropy(output: Float[Array, "*shape classes"], target: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Cross-entropy of `softmax(output)` at each step, in nats; 0 where the target is negative.
+
+    Args:
+        output: Logits.
+        target: Class indices; a negative one says that the step does not count.
+
+    Returns:
+        The loss at each step.
+
+    Raises:
+        ValueError: If the target is not an index for each step.
+
+    Example:
+        >>> token_cross_entropy(jnp.zeros((3, 4)), jnp.array([2, -1, 0])).round(4)
+        Array([1.3863, 0.    , 1.3863], dtype=float32)
+    """
+    if not jnp.issubdtype(target.dtype, jnp.integer) or target.shape != output.shape[:-1]:
+        raise ValueError(
+            f"expected class indices of shape {list(output.shape[:-1])}, got {target.dtype}{list(target.shape)}"
+        )
+    index = jnp.maximum(target, jnp.zeros((), target.dtype))[..., None]
+    # An index outside the classes must not pass as no loss: it gives NaN.
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(output, axis=-1), index, axis=-1, mode="fill")[..., 0]
+    return jnp.where(target < 0, jnp.zeros_like(chosen), -chosen)
+
+
+def masked_softmax_cross_entropy(
+    output: Float[Array, "*shape classes"], target: Int[Array, "*shape"]
+) -> Float[Array, ""]:
+    """`softmax_cross_entropy` of the steps that count: those whose target is not negative. Summed, in nats.
+
+    It is a sum, as the other losses are: minus a log-likelihood, whose gradient at a counted step is `prediction -
+    target` however many steps count. Divide by their number for nats per token.
+
+    Args:
+        output: Logits, `[time, classes]` for one sequence.
+        target: Class indices; a negative one says that the step does not count.
+
+    Returns:
+        The loss, a scalar; 0 if nothing counts.
+
+    Raises:
+        ValueError: If the target is not an index for each step.
+
+    Example:
+        >>> round(float(masked_softmax_cross_entropy(jnp.zeros((3, 4)), jnp.array([2, -1, 0]))), 4)  # 2 ln 4
+        2.7726
+    """
+    return jnp.sum(token_cross_entropy(output, target))
+
+
+def masked_squared_error(output: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, ""]:
+    """`squared_error` of the units that count: those whose target is not NaN. Summed.
+
+    Args:
+        output: Any shape.
+        target: The same shape; NaN says that a unit does not count.
+
+    Returns:
+        The loss, a scalar; 0 if nothing counts.
+
+    Raises:
+        ValueError: If the shapes do not match.
+
+    Example:
+        >>> float(masked_squared_error(jnp.array([1.0, 2.0]), jnp.array([0.0, jnp.nan])))
+        0.5
+    """
+    if target.shape != output.shape:
+        raise ValueError(f"expected a target of the output's shape {list(output.shape)}, got {list(target.shape)}")
+    target = target.astype(output.dtype)
+    error = jnp.where(jnp.isnan(target), jnp.zeros_like(output), target - output)
+    return 0.5 * jnp.sum(jnp.square(error))
+
+
 def sigmoid_cross_entropy(
     output: Float[Array, "*shape"], target: Float[Array, "*shape"] | Int[Array, "..."]
 ) -> Float[Array, ""]:

@@ -1,5 +1,6 @@
-"""Data sets: the embedded digits, files of your own, and published sets to fetch."""
+"""Data sets: the embedded digits, files of your own, published sets to fetch, and tasks on sequences."""
 
+from vicinal.data import sequences as sequences
 from vicinal.data.batching import epoch_order as epoch_order
 from vicinal.data.catalogue import (
     Entry as Entry,
