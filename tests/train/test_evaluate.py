@@ -46,6 +46,17 @@ def test_labels_with_more_axes_count_each_place():
     np.testing.assert_allclose(correct(jnp.asarray(x), y), (x.argmax(-1) == y).mean(-1), rtol=1e-6)
 
 
+def test_labels_below_0_do_not_count():
+    x = RANDOM.normal(size=(5, 4, 3)).astype(np.float32)
+    y = RANDOM.integers(0, 3, (5, 4)).astype(np.int32)
+    y[0, 1:], y[1] = -1, -1
+    right = [
+        np.mean([row.argmax() == label for row, label in zip(*pair, strict=True) if label >= 0] or [0])
+        for pair in zip(x, y, strict=True)
+    ]
+    np.testing.assert_allclose(correct(jnp.asarray(x), y), right, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_targets_that_are_no_labels_have_no_accuracy(dtype):
     x = RANDOM.normal(size=(5, 3)).astype(np.float32)

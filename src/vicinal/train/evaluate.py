@@ -19,6 +19,8 @@ from vicinal.train.batches import count_examples
 def correct(output: PyTree, y: PyTree) -> Float[Array, " batch"] | None:
     """For each example the share of labels (class indices) that the largest output meets; None without labels.
 
+    Labels below 0 do not count (`vicinal.losses.masked_softmax_cross_entropy`).
+
     Args:
         output: `[batch, ..., classes]`.
         y: Class indices, `[batch, ...]`; other targets have no accuracy.
@@ -27,8 +29,11 @@ def correct(output: PyTree, y: PyTree) -> Float[Array, " batch"] | None:
     if not arrays or not jnp.issubdtype(y.dtype, jnp.integer) or y.ndim != output.ndim - 1:
         return None
     chosen = jnp.argmax(output, axis=-1)
-    right = (chosen == jnp.asarray(y).astype(chosen.dtype)).astype(_wide(output.dtype))
-    return jnp.mean(right.reshape(right.shape[0], -1), axis=1)
+    labels = jnp.asarray(y).astype(chosen.dtype)
+    right, counted = (
+        mask.reshape(len(mask), -1).astype(_wide(output.dtype)) for mask in (chosen == labels, labels >= 0)
+    )
+    return jnp.sum(right, axis=1) / jnp.maximum(jnp.sum(counted, axis=1), 1)
 
 
 def evaluate(
