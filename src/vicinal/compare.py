@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from vicinal.analysis import angles
+from vicinal.analysis import angles, feedback_likeness
 from vicinal.data import Dataset
 from vicinal.environment import environment, now
 from vicinal.feedback import detach
@@ -144,6 +144,9 @@ class _Runs(Task):
                 graphs = self.graphs[name], self.plain
                 found = _angles(rule, reference, *graphs, state.model, state.rule_state, *self.probe, train_key)
                 record["angles"] = {layer.removesuffix(".weight"): float(degrees) for layer, degrees in found.items()}
+            if self.plain is not self.graphs[name]:
+                likeness = feedback_likeness(state.model)
+                record["feedback_angles"] = {layer: float(like.angle) for layer, like in likeness.items()}
 
         return fit(
             rule,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal import feedback, losses, nn
@@ -49,11 +50,11 @@ _ROUTES: dict[str, Callable[[], Route]] = {
 
 _READ_BY = {
     "preset": ("vertex_at",),
-    "mlp": ("sizes", "activation", "vertex_at"),
-    "autoencoder": ("sizes", "activation", "vertex_at"),
-    "recurrent": ("sizes", "activation", "vertex_at"),
-    "convolutional": ("sizes", "activation", "vertex_at", "channels", "kernel_size", "stride"),
-    "residual": ("sizes", "activation", "vertex_at", "depth"),
+    "mlp": ("sizes", "activation", "shift", "vertex_at"),
+    "autoencoder": ("sizes", "activation", "shift", "vertex_at"),
+    "recurrent": ("sizes", "activation", "shift", "vertex_at"),
+    "convolutional": ("sizes", "activation", "shift", "vertex_at", "channels", "kernel_size", "stride"),
+    "residual": ("sizes", "activation", "shift", "vertex_at", "depth"),
     "transformer": ("sizes", "depth"),
 }
 
@@ -87,6 +88,11 @@ class ModelSettings:
     """What carries errors back in every linear and convolutional layer; by default what the recipe says, or the
     layer's own weight, transposed."""
 
+    feedback_learning_rate: float = 0.003
+    """Of feedback that is set here and learns by a penalty of its own (Adam)."""
+    shift: float = 0.0
+    """Constant added to every firing rate, so that rates are positive."""
+
     @property
     def reconstructs(self) -> bool:
         """Whether the targets are the inputs."""
@@ -96,6 +102,8 @@ class ModelSettings:
         """Raises ValueError if a setting is given that the kind of model does not read."""
         family = "preset" if self.preset else self.kind
         read = {"preset", "kind", "feedback", *_READ_BY[family]}
+        if self.feedback is not None:
+            read.add("feedback_learning_rate")
         for field in dataclasses.fields(self):
             if field.name not in read and getattr(self, field.name) != field.default:
                 raise ValueError(
@@ -127,7 +135,8 @@ class ModelSettings:
     def _build(self, data: Dataset, key: PRNGKeyArray) -> PyTree:
         if self.preset:
             return nn.preset(self.preset, vertex_at=self.vertex_at, key=key)
-        common: dict[str, Any] = {"activation": self.activation, "vertex_at": self.vertex_at, "key": key}
+        activation = nn.shifted(self.activation, self.shift) if self.shift else self.activation
+        common: dict[str, Any] = {"activation": activation, "vertex_at": self.vertex_at, "key": key}
         if self.reconstructs:
             return nn.Autoencoder(self.sizes or (data.features, 64, 16, 64, data.features), **common)
         if data.classes is None:
@@ -302,8 +311,9 @@ class TaskSettings:
         own = {n: numbers.pop(n) for n in chosen.numbers if n in numbers}
         rule, optimizer = chosen.make(loss, learning_rate=rate, **own)
         rule = chosen.with_numbers(self.inference.apply(rule), **numbers)
-        own_feedback = self.model.feedback is None or chosen.feedback is not None
-        return rule, optimizer if own_feedback else feedback.optimizers(optimizer)
+        if self.model.feedback is not None:
+            optimizer = feedback.optimizers(optimizer, optax.adam(self.model.feedback_learning_rate))
+        return rule, optimizer
 
     def _numbers(self, varied: Collection[str]) -> dict[str, float]:
         """What `set` says.

@@ -98,7 +98,7 @@ def reproduce(
         name: An experiment.
         folder: Where results and report go; by default a new folder under runs/.
         quick: Show the same shape in under two minutes, on the embedded digits.
-        seeds: Repetitions; by default as the paper has it, or two if quick.
+        seeds: Repetitions; by default the experiment's own number, or two if quick.
         resume: A folder of an interrupted experiment to finish.
     """
     chosen: dict[str, Any] = {"name": name, "quick": quick, "seeds": seeds}

@@ -268,6 +268,7 @@ RECIPES: dict[str, Recipe] = {
             cost=_BP["cost"],
             paper="Lillicrap et al. 2016",
             link="https://doi.org/10.1038/ncomms13276",
+            options="--model.activation sigmoid --batch-size 128",
             feedback=random(),
         ),
         Recipe(
@@ -293,6 +294,7 @@ RECIPES: dict[str, Recipe] = {
             transport="weights that receive the forward weights' changes",
             cost=_BP["cost"],
             **_AKROUT_PAPER,
+            options="--model.activation sigmoid --batch-size 128",
             feedback=kolen_pollack(),
         ),
         Recipe(
@@ -300,11 +302,12 @@ RECIPES: dict[str, Recipe] = {
             label="weight mirrors, gradient descent",
             build=fed(bp, mirror=0.01),
             learning_rate=0.05,
-            settings=_AKROUT + "; the mirror's rate .01, its decay ours",
+            settings=_AKROUT + "; the mirror is ours: white noise of deviation 1, no activation, rate .01, decay .5",
             references=("akrout2019", "kunin2020"),
             transport="weights learned from noise",
             cost="2 forward, 1 mirrored, 1 transposed, 2 outer",
             **_AKROUT_PAPER,
+            options="--model.activation sigmoid --batch-size 128",
             feedback=weight_mirror(decay=0.5, amplify=1.0),
         ),
         Recipe(
@@ -318,14 +321,18 @@ RECIPES: dict[str, Recipe] = {
             cost=_IL["cost"],
             paper="Alonso and Neftci 2021, arXiv 2104.15137",
             link="https://arxiv.org/abs/2104.15137",
+            options="--model.activation sigmoid --loss sigmoid_squared_error --batch-size 64",
             feedback=kolen_pollack(),
         ),
         Recipe(
             name="relaxed-pc",
             label="learned backward weights, no derivatives, learned error connections",
-            build=fed(lambda loss: RelaxedPC(derivatives=False, connections="learned", loss=loss)),
+            build=fed(
+                lambda loss: RelaxedPC(derivatives=False, connections="learned", connection_rate=0.032, loss=loss)
+            ),
             learning_rate=0.064,
-            settings="of arXiv 2010.01047, MNIST: 5e-4 for twice the sum over a batch of 64; here 100 steps of .1",
+            settings="of arXiv 2010.01047, MNIST: 5e-4 for twice the sum over a batch of 64 (connections: for the "
+            "sum); here 100 steps of .1",
             references=("millidge2020relaxing", "kolen1994"),
             transport="weights that receive the forward weights' changes",
             cost="1 forward, T transposed, 1 outer",

@@ -33,6 +33,7 @@ class Recipe:
         references: Keys of its BibTeX entries.
         transport: What carries errors back, in words.
         cost: Products per layer for one update, in words; `T` is the number of inference steps.
+        options: What else the command line needs for the paper's setting.
         feedback: What carries errors back in the model that it trains; None for the model as it is.
     """
 
@@ -47,6 +48,7 @@ class Recipe:
     transport: str
     cost: str
     feedback: Route | None = None
+    options: str = ""
 
     def make(
         self, loss: Loss = softmax_cross_entropy, /, learning_rate: ArrayLike | None = None, **numbers: ArrayLike
@@ -106,7 +108,7 @@ class Recipe:
     @property
     def example(self) -> str:
         """A command that uses it."""
-        return f"vicinal train --rule {self.name}"
+        return f"vicinal train --rule {self.name} {self.options}".rstrip()
 
     @property
     def citation(self) -> str:

@@ -218,7 +218,7 @@ def reproduce(
         name: A name in `EXPERIMENTS`.
         folder: Where the report, the results and the checkpoints of its sweeps go; made if missing.
         quick: Whether to show the same shape in under two minutes, on the embedded digits.
-        seeds: How many; by default as the paper, or two if quick.
+        seeds: How many; by default the experiment's own number, or two if quick.
         resume: Whether to go on from the checkpoints that are there.
         command: The command line, for the report.
         progress: As for `vicinal.train.fit`.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -16,14 +17,15 @@ from vicinal.inference import Simultaneous
 from vicinal.losses import sigmoid_divisive_error, sigmoid_squared_error
 from vicinal.nn import MLP, shifted
 from vicinal.report import Claim, Section, Study
-from vicinal.reproduce.learning import compared, mean, means_text
+from vicinal.reproduce.learning import mean, means_text
 from vicinal.reproduce.runs import Measure, Scale, task_of
 from vicinal.reproduce.side_by_side import Contender, accuracy_table, panel, train_side_by_side
 from vicinal.rules import Backprop, InferenceLearning, Rule
 from vicinal.sweeping import plain
 from vicinal.train import Sweep, TrainingState
 
-_BP = "BP"
+_BP, _SHIFTED = "BP", "tanh, positive, shifted"
+_FREE = (_BP, "PC, sigmoid", "PC, tanh")
 _DECAY = 0.01
 _NEAR = 0.01  # of the test accuracy: what counts as nearly as well
 
@@ -52,7 +54,7 @@ CONSTRAINTS = {
     "sigmoid, positive": Constraint(positive=True),
     "PC, tanh": Constraint("tanh"),
     "tanh, positive": Constraint("tanh", positive=True),
-    "tanh, positive, shifted": Constraint("tanh", 3.0, positive=True),
+    _SHIFTED: Constraint("tanh", 3.0, positive=True),
     "divisive": Constraint(shift=1.0, positive=True, divisive=True),
     "Kolen-Pollack": Constraint(route=kolen_pollack()),
     "random feedback": Constraint(route=random()),
@@ -72,7 +74,7 @@ def fashion(scale: Scale) -> Study:
 
 
 def _study(scale: Scale, data: str, steps: int, step_size: float, divisive_step_size: float) -> Study:
-    scale = scale.by_default(2)
+    scale = scale.by_default(3)
     data, sizes = scale.pick(("digits", (64, 48, 48, 10)), (data, (784, 300, 300, 10)))
     task = task_of(data, kind="mlp", sizes=sizes, vertex_at="post", activation="sigmoid")
     updates = scale.pick(600, 2_814)
@@ -115,7 +117,8 @@ def _study(scale: Scale, data: str, steps: int, step_size: float, divisive_step_
             if not scale.quick
             else "Far fewer updates.",
             "The paper's accuracy of each variant was not at hand.",
-            "First weights, those of the error included, are uniform in ±1/sqrt(inputs) as elsewhere in this library.",
+            "First weights are uniform in ±1/sqrt(inputs) as elsewhere in this library, and error weights as their "
+            "layer's: those from the output in ±.058, where the published ones are in ±.316.",
         ],
         sections=[
             Section(
@@ -171,27 +174,35 @@ def _angles() -> Measure:
 
 
 def _as_well(done: dict[str, Sweep]) -> Claim:
-    constrained = [label for label in done if label not in (_BP, "PC, sigmoid", "PC, tanh")]
-    plain_pc = max(mean(done[label], "test_accuracy") for label in ("PC, sigmoid", "PC, tanh"))
-    behind = {label: plain_pc - mean(done[label], "test_accuracy") for label in constrained}
+    # Sigmoid rates are positive anyway: that row cannot tell.
+    judged = [label for label in done if label not in (*_FREE, "sigmoid, positive")]
+    best = max(mean(done[label], "test_accuracy") for label in _FREE)  # NaN in any place is caught below
+    known = not any(math.isnan(mean(done[label], "test_accuracy")) for label in _FREE)
+    behind = {label: best - mean(done[label], "test_accuracy") for label in judged}
     near = [gap <= _NEAR for gap in behind.values()]
     return Claim(
         "Constrained networks learn as well or nearly as well as plain predictive coding and backpropagation "
         "(arXiv 2104.15137).",
-        f"Test accuracy at the end: {means_text(done, 'test_accuracy')}. Points behind the better of the plain ones: "
+        f"Test accuracy at the end: {means_text(done, 'test_accuracy')}. Points behind the best of BP and plain "
+        "predictive coding: "
         + ", ".join(f"{label} {100 * gap:.1f}" for label, gap in behind.items())
         + f". At most {100 * _NEAR:g} counts as nearly as well.",
-        "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        "open" if not known else "holds" if all(near) else "holds in part" if any(near) else "does not hold",
     )
 
 
 def _shift_helps(done: dict[str, Sweep]) -> Claim:
-    cut, moved, free = "tanh, positive", "tanh, positive, shifted", "PC, tanh"
-    ours, theirs = (100 * mean(done[label], "test_accuracy") for label in (moved, cut))
-    found = compared(done, moved, cut, "test_accuracy")
+    free, cut, moved = (mean(done[f"{label}"], "test_accuracy") for label in ("PC, tanh", "tanh, positive", _SHIFTED))
+    costs, spares = free - cut > _NEAR, free - moved <= _NEAR
     return Claim(
         "Cutting off the negative half of tanh rates costs accuracy; a shift that makes all rates positive does not.",
-        f"Positive rates {theirs:.1f} %, with a shift of 3 {ours:.1f} %, unconstrained "
-        f"{100 * mean(done[free], 'test_accuracy'):.1f} %; paired by seed.",
-        {1: "holds", 0: "open", -1: "does not hold"}[found],
+        f"Test accuracy without a constraint {100 * free:.1f} %, cut off {100 * cut:.1f} %, with a shift of 3 "
+        f"{100 * moved:.1f} %. More than {100 * _NEAR:g} point counts as a cost.",
+        "open"
+        if math.isnan(free + cut + moved)
+        else "holds"
+        if costs and spares
+        else "holds in part"
+        if costs or spares
+        else "does not hold",
     )

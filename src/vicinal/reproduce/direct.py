@@ -3,8 +3,8 @@
 import optax
 
 from vicinal.report import Claim, Section, Study
-from vicinal.reproduce.learning import mean, means_text
-from vicinal.reproduce.runs import Scale, task_of
+from vicinal.reproduce.learning import compared, mean, means_text
+from vicinal.reproduce.runs import Scale, task_of, verdict
 from vicinal.reproduce.side_by_side import Contender, accuracy_table, panel, train_side_by_side
 from vicinal.rules import Backprop, DirectFeedback, Rule
 from vicinal.rules.projectors import Broadcast, DilatedConvolution, Sparse
@@ -24,10 +24,14 @@ def networks(scale: Scale) -> Study:
     scale = scale.by_default(3)
     data = scale.pick("digits", "mnist")
     images = task_of(
-        data, kind="convolutional", channels=scale.pick((8, 8), (16, 32)), stride=2, sizes=(scale.pick(32, 128), 10)
+        data,
+        kind="convolutional",
+        channels=scale.pick((8, 8), (16, 32)),
+        stride=scale.pick(1, 2),
+        sizes=(scale.pick(32, 128), 10),
     )
     sequences = task_of(data, kind="recurrent", sizes=(scale.pick(32, 128),), activation="tanh")
-    steps = scale.pick(300, 2_000)
+    steps = scale.pick(200, 2_000)
     rules = {"convolutional": _for_maps(images), "recurrent": _for_sequences()}
     tasks = {"convolutional": images, "recurrent": sequences}
     done = {
@@ -61,6 +65,7 @@ def networks(scale: Scale) -> Study:
             "In the spirit of the paper: its text was not at hand, so that modules, projections and the mixture are "
             "our reading of its abstract, and its data sets and accuracies are not here.",
             f"Small networks, {steps} updates of Adam, one learning rate for all.",
+            "Gaps are between means over seeds, held against a fixed margin, but where they are said to be paired.",
             "The recurrent network reads an image row by row, and says the class after the last.",
         ],
         sections=[
@@ -90,14 +95,15 @@ def _for_maps(task: Task) -> dict[str, Rule]:
     *maps, _ = task.graph.vertices
     modules = [maps, [task.graph.vertices[-1]]]
     below = maps[:-1]
+    dilated, grouped = DilatedConvolution(5, dilation=3), DilatedConvolution(5, dilation=3, groups=4)
     return {
         _BP: Backprop(),
         _DFA: DirectFeedback(),
         _BROADCAST: DirectFeedback({name: Broadcast() for name in maps}),
         _SPARSE: DirectFeedback(Sparse(density=0.2)),
         _DENSE_MODULES: DirectFeedback(modules=modules),
-        _DILATED: DirectFeedback({name: DilatedConvolution(5) for name in below}, modules=modules),
-        _GROUPED: DirectFeedback({name: DilatedConvolution(5, groups=4) for name in below}, modules=modules),
+        _DILATED: DirectFeedback(dict.fromkeys(below, dilated), modules=modules),
+        _GROUPED: DirectFeedback(dict.fromkeys(below, grouped), modules=modules),
         _HYBRID: DirectFeedback(hybrid=_MIX),
     }
 
@@ -129,13 +135,13 @@ def _hybrid(done: dict[str, dict[str, Sweep]]) -> Claim:
 
 
 def _modules(done: dict[str, Sweep]) -> Claim:
-    gaps = {label: _behind(done, label, _DFA) for label in (_DENSE_MODULES, _DILATED, _GROUPED)}
-    ahead = [gap >= 0 for gap in gaps.values()]
+    labels = (_DILATED, _GROUPED)
+    gaps = {label: _behind(done, label, _DFA) for label in labels}
     return Claim(
         "In modules, with dilated and grouped convolutions for projections, direct feedback trains convolutional "
         "networks better than with one error for all layers.",
-        f"Points of test accuracy ahead of plain direct feedback: {_points(gaps)}.",
-        "holds" if all(ahead) else "holds in part" if any(ahead) else "does not hold",
+        f"Points of test accuracy ahead of plain direct feedback, paired by seed: {_points(gaps)}.",
+        verdict([compared(done, label, _DFA, "test_accuracy") for label in labels]),
     )
 
 

@@ -140,9 +140,9 @@ def _fits(found: dict[str, Any]) -> Claim:
     losses = [run["loss"] for rows in found.values() for row in rows.values() for runs in row for run in runs]
     return Claim(
         "Wide networks fit their examples by feedback alignment, with or without a decay that ends.",
-        f"The largest training loss at the end is {max(losses):.2g}, of {len(losses)} runs; below {_FITTED:g} counts "
-        "as fitted.",
-        "holds" if max(losses) < _FITTED else "does not hold",
+        f"The largest training loss at the end is {np.max(losses):.2g}, of {len(losses)} runs; below {_FITTED:g} "
+        "counts as fitted.",
+        "holds" if np.max(losses) < _FITTED else "does not hold",
     )
 
 

@@ -76,13 +76,15 @@ def robustness(scale: Scale) -> Study:
             "noise": list(deviations),
         },
         environment={},
-        claims=[_deep(bp, fed), _robust(bp, fed), _transfers(fed), _noisy(fed)],
+        claims=[_deep(bp, fed), _robust(bp, fed), _transfers(fed), _noisy(bp, fed)],
         differences=[
             "Fully connected networks on "
             + ("the digits" if scale.quick else "MNIST")
             + "; the paper trains ResNets of 18 to 152 layers on ImageNet.",
             "The coefficients are the published defaults; what is swept is the learning rate that multiplies them. The "
             "paper searched all of them for weight mirrors.",
+            "The best rate of the feedback is the best on the test examples, of four; backpropagation has one learning "
+            "rate, as all have for the weights. That favours the rules that learn their feedback.",
             "Plain gradient descent for both weights and feedback. Noise is Gaussian, added to every update of the "
             "feedback; its deviation is that of one update.",
             "The paper's accuracies were not at hand.",
@@ -246,16 +248,18 @@ def _robust(bp: dict[str, Sweep], runs: dict[str, dict[str, Sweep]]) -> Claim:
         for label in ROUTES
     }
     count = sum(len(_values(found[_WM], "rate")) for found in runs.values())
-    fewest = min(wide, key=lambda label: wide[label])
+    others = [found for label, found in wide.items() if label != _WM]
     return Claim(
         "Weight mirrors are the most sensitive to their metaparameters.",
         f"Of {count} pairs of network and learning rate, within {100 * _NEAR:g} points of backpropagation: "
         + ", ".join(f"{label} {found}" for label, found in wide.items())
         + ".",
-        "holds"
-        if wide[_WM] < min(wide[label] for label in ROUTES if label != _WM)
+        "open"
+        if not any(wide.values())
+        else "holds"
+        if wide[_WM] < min(others)
         else "holds in part"
-        if wide[_WM] == wide[fewest]
+        if wide[_WM] == min(others) < max(others)
         else "does not hold",
     )
 
@@ -266,25 +270,27 @@ def _transfers(runs: dict[str, dict[str, Sweep]]) -> Claim:
         for label in ROUTES
     }
     return Claim(
-        "The metaparameters of weight mirrors do not transfer from one architecture to another.",
+        "The metaparameters of weight mirrors do not transfer from one architecture to another, those of symmetric and "
+        "activation alignment do.",
         "Points of test accuracy that the deep network loses with the shallow one's best rate: "
         + ", ".join(f"{label} {100 * found:.1f}" for label, found in lost.items())
         + f". More than {100 * _NEAR:g} counts as no transfer.",
-        "holds" if lost[_WM] > _NEAR else "does not hold",
+        "does not hold" if lost[_WM] <= _NEAR else "holds" if max(lost[_SA], lost[_AA]) <= _NEAR else "holds in part",
     )
 
 
-def _noisy(runs: dict[str, dict[str, Sweep]]) -> Claim:
-    lost = {}
+def _noisy(bp: dict[str, Sweep], runs: dict[str, dict[str, Sweep]]) -> Claim:
+    behind = {}
     for label, found in runs["deep"].items():
         rate = _best_rate(found)
         noisy = [deviation for deviation in _values(found, "deviation") if deviation]
-        lost[label] = {d: _mean(_at(found, rate)) - _mean(_at(found, rate, d)) for d in noisy}
-    borne = [found <= _NEAR for label in (_SA, _AA) for found in lost[label].values()]
+        behind[label] = {d: _mean(bp["deep"].members) - _mean(_at(found, rate, d)) for d in noisy}
+    borne = [found <= _NEAR for label in (_SA, _AA) for found in behind[label].values()]
     return Claim(
         "Symmetric and activation alignment still match backpropagation if their updates are noisy.",
-        f"Points that the deep network loses to noise of deviation {', '.join(f'{d:g}' for d in lost[_SA])}: "
-        + "; ".join(f"{label} " + ", ".join(f"{100 * v:.1f}" for v in each.values()) for label, each in lost.items())
-        + f". At most {100 * _NEAR:g} counts as none.",
+        f"Points behind backpropagation in the deep network, noise of "
+        f"deviation {', '.join(f'{d:g}' for d in behind[_SA])}: "
+        + "; ".join(f"{label} " + ", ".join(f"{100 * v:.1f}" for v in each.values()) for label, each in behind.items())
+        + f". At most {100 * _NEAR:g} counts as a match.",
         "holds" if all(borne) else "holds in part" if any(borne) else "does not hold",
     )

@@ -46,7 +46,8 @@ class RelaxedPC(Rule):
         connections: `"one-to-one"`, `"fixed"` or `"learned"`: the wiring of error units. Dense matrices are the rule's
             state, by vertex, `[units, units]`; `init` needs a key for them.
         connection_scale: Standard deviation of the normal numbers whose size the first connections have.
-        connection_rate: Learning rate of the connections; negative for the sign of the published code.
+        connection_rate: Learning rate of the connections, of the batch mean; negative for the sign of the published
+            code. (The published 5e-4 is of the sum over a batch of 64: .032 here.)
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
@@ -88,6 +89,7 @@ class RelaxedPC(Rule):
         if self.connections not in _CONNECTIONS:
             raise ValueError(f"expected connections as one of {', '.join(_CONNECTIONS)}, got {self.connections!r}")
         check("the scale of the connections", self.connection_scale, lambda v: v >= 0, "of at least 0")
+        check("the rate of the connections", self.connection_rate, jnp.isfinite, "that is finite")
         check_loss(self.loss)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> State:
