@@ -29,7 +29,7 @@ def test_within_the_first_chunk_it_is_softmax_attention():
 
 def test_without_a_temperature_it_is_the_mean_of_the_values():
     q, k, v = drawn(33)
-    mean = np.cumsum(v, axis=1) / np.arange(1, 34)[:, None, None]
+    mean = np.cumsum(np.asarray(v), axis=1) / np.arange(1, 34)[:, None, None]
     np.testing.assert_allclose(attend(q, k, v, beta=0.0)[0], mean, **CLOSE)
     assert np.abs(attend(q, k, v, beta=0.0, bias="none")[0] - mean).max() > 0.01
 
@@ -37,13 +37,19 @@ def test_without_a_temperature_it_is_the_mean_of_the_values():
 def rows_of(q, k, v, **settings):
     """The outputs, and each token's row; beyond the last row if its chunk was not finished."""
     rule, size, most = Rule(**settings), 5, 12
-    chunks = Chunks(*(jnp.transpose(x.reshape(len(x), -1, size, *x.shape[2:]), (1, 0, 3, 2, 4)) for x in (3.0 * q, k, v)))
+    chunks = Chunks(
+        *(jnp.transpose(x.reshape(len(x), -1, size, *x.shape[2:]), (1, 0, 3, 2, 4)) for x in (3.0 * q, k, v))
+    )
     number, batch, heads = chunks.keys.shape[:3]
     tokens = np.arange(number + 1) * size
     sizes = tokens * most // (tokens + most)
-    plan = Plan(jnp.ones((number, batch), bool), jnp.asarray(np.tile(np.diff(sizes)[:, None], batch), jnp.int32), None, None)
+    plan = Plan(
+        jnp.ones((number, batch), bool), jnp.asarray(np.tile(np.diff(sizes)[:, None], batch), jnp.int32), None, None
+    )
     zeros = [jnp.zeros((batch, heads, most, *x.shape[4:])) for x in (chunks.keys, chunks.values)]
-    outputs, sums, z = scan_chunks(rule, chunks, jnp.full(heads, 3.0), Sums(*zeros, jnp.zeros((batch, heads, most))), plan)
+    outputs, sums, z = scan_chunks(
+        rule, chunks, jnp.full(heads, 3.0), Sums(*zeros, jnp.zeros((batch, heads, most))), plan
+    )
     outputs = jnp.transpose(outputs, (1, 0, 3, 2, 4)).reshape(*v.shape)
     return np.asarray(outputs), sums, np.asarray(jnp.transpose(z, (1, 2, 0, 3)).reshape(batch, heads, -1))
 
@@ -102,7 +108,9 @@ def mixture(query, mu, nu, counts, beta):
     return density @ nu / density.sum()
 
 
-@pytest.mark.parametrize("settings", [{"bias": "gmr"}, {"bias": "count", "normalize_centroids": True}, {"bias": "count"}])
+@pytest.mark.parametrize(
+    "settings", [{"bias": "gmr"}, {"bias": "count", "normalize_centroids": True}, {"bias": "count"}]
+)
 def test_gaussian_mixture_regression(settings):
     """The read of one token after 40, with the components of the dictionary and those of the tokens in its chunk."""
     q, k, v = drawn(43, batch=1, heads=1)
@@ -208,8 +216,8 @@ def test_more_centroids_quantise_better():
     """The same function with another number of centroids; the mean squared distance to the centroid falls."""
     errors = []
     for most in (6, 12, 24, 48):
-        _, k, _ = q_k_v = drawn(120, batch=1, heads=1, features=8)
-        mu, _, counts = used_rows(attend(*q_k_v, num_centroids=most, chunk_size=10)[1])
+        inputs = drawn(120, batch=1, heads=1, features=8)
+        mu, _, counts = used_rows(attend(*inputs, num_centroids=most, chunk_size=10)[1])
         # sum |k - mu_z|^2 = sum |k|^2 - sum count |mu|^2, as each centroid is the mean of its tokens
         errors.append((120 - counts @ np.sum(mu**2, axis=1)) / 120)
     assert np.all(np.diff(errors) < -0.01)

@@ -15,11 +15,16 @@ FIELDS = ("keys", "values", "pending_keys", "pending_values")
 
 def weighted(tree):
     """A number that every entry of every array changes, each in its own way."""
-    return sum(jnp.sum(x * jnp.cos(0.7 * jnp.arange(x.size, dtype=x.dtype) + i).reshape(x.shape)) for i, x in enumerate(tree))
+    return sum(
+        jnp.sum(x * jnp.cos(0.7 * jnp.arange(x.size, dtype=x.dtype) + i).reshape(x.shape)) for i, x in enumerate(tree)
+    )
 
 
 def fast(q, k, v, beta, carried, state, schedule, **settings):
-    if state is not None:
+    if state is not None:  # rows that are not in use are passed on, but are not there for the naive one
+        used, pending = state.counts > 0, jnp.any(state.pending_keys != 0, axis=-1)
+        masks = [x[..., None].astype(float) for x in (used, used, pending, pending)]
+        carried = [x * mask for x, mask in zip(carried, masks, strict=True)]
         state = eqx.tree_at(lambda s: [getattr(s, name) for name in FIELDS], state, carried)
     sizes = {"chunk_size": schedule.chunk_size, "num_centroids": schedule.num_centroids, "growth": schedule.growth}
     outputs, state = ovq_attention(q, k, v, beta=beta, initial_state=state, **sizes, **settings)

@@ -48,7 +48,9 @@ def check_arrays(q, k, v, lengths, documents, max_documents) -> None:
         if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
             raise TypeError(f"expected integers as {name}, got {jnp.result_type(ids)}")
     if documents is not None and (not isinstance(max_documents, int) or max_documents < 1):
-        raise ValueError(f"expected max_documents of at least 1 with documents, got {max_documents!r}; give the most of a row")
+        raise ValueError(
+            f"expected max_documents of at least 1 with documents, got {max_documents!r}; give the most of a row"
+        )
     if documents is None and max_documents is not None:
         raise ValueError(f"expected documents with max_documents, got max_documents={max_documents!r} alone")
 
@@ -56,11 +58,15 @@ def check_arrays(q, k, v, lengths, documents, max_documents) -> None:
 def check_state(state: OVQState, k, v, schedule: Schedule, documents) -> None:
     """Raises a ValueError or TypeError if a state is not one to go on from with these arrays."""
     if documents is not None:
-        raise ValueError("expected no initial_state with documents, each of which starts with nothing read; leave one out")
+        raise ValueError(
+            "expected no initial_state with documents, each of which starts with nothing read; leave one out"
+        )
     rows, size = state.counts.shape[-1], state.pending_keys.shape[2]
     if rows != schedule.num_centroids:
         advice = "grow it by grow_state" if rows < schedule.num_centroids else "a state cannot shrink"
-        raise ValueError(f"expected an initial_state of num_centroids={schedule.num_centroids} rows, got {rows}; {advice}")
+        raise ValueError(
+            f"expected an initial_state of num_centroids={schedule.num_centroids} rows, got {rows}; {advice}"
+        )
     if size != schedule.chunk_size:
         raise ValueError(
             f"expected an initial_state for chunk_size={schedule.chunk_size}, got one for {size}; "
@@ -74,7 +80,9 @@ def check_state(state: OVQState, k, v, schedule: Schedule, documents) -> None:
             f"got {list(state.pending_keys.shape)} and {list(state.pending_values.shape)}"
         )
     if state.pending_keys.dtype != k.dtype:
-        raise TypeError(f"expected an initial_state for {k.dtype}, got one for {state.pending_keys.dtype}; cast the inputs")
+        raise TypeError(
+            f"expected an initial_state for {k.dtype}, got one for {state.pending_keys.dtype}; cast the inputs"
+        )
 
 
 def temperature(beta, heads: int, dtype) -> Float[Array, " heads"]:

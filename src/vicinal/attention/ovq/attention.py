@@ -108,6 +108,7 @@ def ovq_attention(
     rule = Rule(join, bias, learning_rate, normalize_centroids)
     check_choices(rule, memory, key)
     check_arrays(q, k, v, lengths, documents, max_documents)
+    lengths, documents = (None if x is None else jnp.asarray(x) for x in (lengths, documents))
     batch, time, heads, features = q.shape
     state = initial_state
     if state is None:

@@ -32,13 +32,19 @@ class Sums(NamedTuple):
     counts: Float[Array, "*batch n"]
 
     def add(
-        self, z: Int[Array, "*batch chunk"], keys: Float[Array, "*batch chunk d"], values: Float[Array, "*batch chunk e"]
+        self,
+        z: Int[Array, "*batch chunk"],
+        keys: Float[Array, "*batch chunk d"],
+        values: Float[Array, "*batch chunk e"],
     ) -> "Sums":
         """Adds each token to row `z` of the sums; a row beyond the last adds nothing."""
         return self._moved(z, keys, values, 1)
 
     def subtract(
-        self, z: Int[Array, "*batch chunk"], keys: Float[Array, "*batch chunk d"], values: Float[Array, "*batch chunk e"]
+        self,
+        z: Int[Array, "*batch chunk"],
+        keys: Float[Array, "*batch chunk d"],
+        values: Float[Array, "*batch chunk e"],
     ) -> "Sums":
         """Undoes `add`."""
         return self._moved(z, keys, values, -1)

@@ -149,12 +149,13 @@ class OVQAttention(Mixer):
         if self.convolution is not None:
             last = self.convolution.empty().astype(x.dtype) if state is None else state.convolution
             projected, last = self.convolution(projected, last, length)
-        q, k, v = (part.reshape(1, len(x), self.heads, -1) for part in jnp.split(projected, 3, axis=1))
+        size = projected.shape[1] // (3 * self.heads)
+        q, k, v = (part.reshape(1, len(x), self.heads, size) for part in jnp.split(projected, 3, axis=1))
         outputs, attention = ovq_attention(
             _normalized(q),
             _normalized(k),
             v,
-            beta=jnp.exp(self.log_temperature) * q.shape[-1] ** 0.5,
+            beta=jnp.exp(self.log_temperature) * size**0.5,
             chunk_size=self.schedule.chunk_size,
             num_centroids=self.schedule.num_centroids,
             growth=self.schedule.growth,
@@ -168,7 +169,7 @@ class OVQAttention(Mixer):
             key=jax.random.key(self.seed),
             memory=self.memory,
         )
-        y = jax.vmap(self.output_layer)(outputs.reshape(len(x), -1))
+        y = jax.vmap(self.output_layer)(outputs.reshape(len(x), self.heads * size))
         return y, OVQAttentionState(attention, last)
 
     def empty(self) -> OVQAttentionState:

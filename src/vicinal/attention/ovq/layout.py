@@ -59,7 +59,7 @@ def one_sequence(
     """
     xp = np if read is None and lengths is None else jnp
     pending = xp.zeros(batch, "int32") if read is None else read % chunk_size
-    number = xp.full(batch, time, "int32") if lengths is None else lengths
+    number = xp.full(batch, time, "int32") if lengths is None else lengths.astype(jnp.int32)
     chunks = -(-(time if read is None else time + chunk_size - 1) // chunk_size)
     slot, starts = xp.arange(chunks * chunk_size, dtype="int32")[None], xp.arange(chunks, dtype="int32")[:, None]
     end = pending + number

@@ -1,5 +1,7 @@
 """OVQ-attention of one head, token by token: slow, to be read, and to check the fast one against."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -63,25 +65,18 @@ def naive_ovq_attention(
         pending_keys = jnp.concatenate([pending_keys, k[t : t + 1]])
         pending_values = jnp.concatenate([pending_values, v[t : t + 1]])
 
-        mu, nu = key_sums / counts[:, None], value_sums / counts[:, None]
-        if normalize_centroids:
-            mu = mu / jnp.linalg.norm(mu, axis=1, keepdims=True)
-        offset = jnp.zeros_like(counts) if bias == "none" else jnp.log(counts)
-        if bias == "gmr":
-            offset = offset - beta / 2 * (jnp.sum(mu**2, axis=1) - 1)
-        logits = jnp.concatenate([beta * (mu @ q[t]) + offset, beta * (pending_keys @ q[t])])
-        outputs.append(jax.nn.softmax(logits) @ jnp.concatenate([nu, pending_values]))
+        dictionary = (key_sums, value_sums, counts)
+        outputs.append(_read(q[t], *dictionary, pending_keys, pending_values, beta, bias, normalize_centroids))
 
         if len(pending_keys) == schedule.chunk_size:
             chunks += 1
             new = max(schedule.size(chunks) - len(counts), 0)
-            z = _assigned(pending_keys, mu, new, join)
-            old = jnp.concatenate([counts, jnp.zeros(new, counts.dtype)])
-            sums = [jnp.concatenate([s, jnp.zeros((new, s.shape[1]), s.dtype)]) for s in (key_sums, value_sums)]
-            counts = old.at[z].add(1)
-            key_sums, value_sums = (
-                _moved(s, x, z, old, counts, learning_rate)
-                for s, x in zip(sums, (pending_keys, pending_values), strict=True)
+            z = _assigned(pending_keys, _means(key_sums, counts, normalize_centroids), new, join)
+            grown = jnp.pad(counts, (0, new))
+            counts = grown.at[z].add(1)
+            key_sums = _moved(jnp.pad(key_sums, [(0, new), (0, 0)]), pending_keys, z, grown, counts, learning_rate)
+            value_sums = _moved(
+                jnp.pad(value_sums, [(0, new), (0, 0)]), pending_values, z, grown, counts, learning_rate
             )
             pending_keys, pending_values = pending_keys[:0], pending_values[:0]
     state = {"key_sums": key_sums, "value_sums": value_sums, "counts": counts}
@@ -89,6 +84,23 @@ def naive_ovq_attention(
     return jnp.stack(outputs), state
 
 
+def _means(sums, counts, normalize):
+    means = sums / counts[:, None]
+    return means / jnp.linalg.norm(means, axis=1, keepdims=True) if normalize else means
+
+
+@functools.partial(jax.jit, static_argnames=("bias", "normalize"))
+def _read(query, key_sums, value_sums, counts, pending_keys, pending_values, beta, bias, normalize):
+    """Softmax attention to the centroids, each with its log count, and to the tokens that are pending."""
+    mu, nu = _means(key_sums, counts, normalize), _means(value_sums, counts, False)
+    offset = jnp.zeros_like(counts) if bias == "none" else jnp.log(counts)
+    if bias == "gmr":
+        offset = offset - beta / 2 * (jnp.sum(mu**2, axis=1) - 1)
+    logits = jnp.concatenate([beta * (mu @ query) + offset, beta * (pending_keys @ query)])
+    return jax.nn.softmax(logits) @ jnp.concatenate([nu, pending_values])
+
+
+@functools.partial(jax.jit, static_argnames=("new", "join"))
 def _assigned(keys, mu, new, join):
     """The centroid of each key of a chunk: the `new` ones least like the dictionary make one, the others join."""
     keys, mu = jax.lax.stop_gradient((keys, mu))
@@ -102,6 +114,7 @@ def _assigned(keys, mu, new, join):
     return joined.at[makers].set(len(mu) + jnp.arange(new))
 
 
+@functools.partial(jax.jit, static_argnames="learning_rate")
 def _moved(sums, x, z, old, counts, learning_rate):
     """The sums once each token has moved the mean of its centroid."""
     total = sums.at[z].add(x)

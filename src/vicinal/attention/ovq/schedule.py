@@ -61,7 +61,9 @@ class Schedule:
         if self.growth not in _GROWTHS:
             raise ValueError(f"expected growth as one of {', '.join(_GROWTHS)} or a list of sizes, got {self.growth!r}")
         if self.num_centroids > 46_340:  # its square has to fit an int32
-            raise ValueError(f"expected num_centroids of at most 46340, got {self.num_centroids}; give growth as a list")
+            raise ValueError(
+                f"expected num_centroids of at most 46340, got {self.num_centroids}; give growth as a list"
+            )
         if self.growth == "linear" and self.max_length is None:
             raise ValueError("expected max_length with growth='linear', got None; give the longest length to come")
         if self.growth == "linear" and self.max_length * self.num_centroids >= 2**31:

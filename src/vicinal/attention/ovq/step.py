@@ -63,4 +63,6 @@ def _assign_if_full(rule, keys, sums, plan):
     keys, sums = jax.lax.stop_gradient((keys, sums))
     nowhere = jnp.full(keys.shape[:3], sums.counts.shape[-1], jnp.int32)
     carry = (jnp.any(plan.full), nowhere)
-    return jax.lax.while_loop(lambda c: c[0], lambda c: (jnp.zeros_like(c[0]), assign_chunk(rule, keys, sums, plan)), carry)[1]
+    return jax.lax.while_loop(
+        lambda c: c[0], lambda c: (jnp.zeros_like(c[0]), assign_chunk(rule, keys, sums, plan)), carry
+    )[1]
