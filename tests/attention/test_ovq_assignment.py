@@ -76,7 +76,7 @@ def test_the_new_centroids_are_where_the_dictionary_is_worst(x64):
 
 
 def test_no_gradient():
-    keys, centroids, used, priority = (jnp.asarray(x) for x in drawn())
+    keys, centroids, used, _ = (jnp.asarray(x) for x in drawn())
 
     def loss(keys, centroids):
         return jnp.sum(keys[assign(keys, centroids, used, jnp.asarray(2))])

@@ -85,7 +85,7 @@ def test_padding_is_not_read(x64, length):
 
 @pytest.mark.parametrize("short_convolution", [None, 2])
 def test_an_output_depends_on_all_earlier_inputs_and_on_no_later_one(x64, short_convolution):
-    """Through the queries, keys and values, and back to the first chunk; later inputs have a derivative of exactly 0."""
+    """Through the queries, keys and values, and back to the first chunk; the derivative by a later one is exactly 0."""
     layer = make(short_convolution=short_convolution)
     x = normal(17, 6)
     jacobian = jax.jit(jax.jacobian(lambda x: layer(x)[0]))(x)

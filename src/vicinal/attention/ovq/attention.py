@@ -129,7 +129,7 @@ def ovq_attention(
         return jnp.swapaxes(outputs, 1, 2), state
 
     used = 0 if initial_state is None else _used(state)[None]
-    if documents is None:
+    if documents is None or max_documents is None:
         read = None if initial_state is None else state.tokens
         layout = one_sequence(batch, time, chunk_size, read, lengths)
     else:
@@ -154,8 +154,11 @@ def _chunk_by_chunk(rule, schedule, q, k, v, beta, state, layout, used, key, mem
     else:
         outputs, sums, _ = scan_chunks(rule, chunks, beta, sums, plan)
     sums = of_document(sums, layout.last)
-    pending = (rest(layout, x) for x in chunks[1:])
-    return joined(layout, outputs, v.shape[1]), OVQState(*sums, *pending, jnp.asarray(layout.tokens))
+    pending_keys, pending_values = rest(layout, chunks.keys), rest(layout, chunks.values)
+    tokens = jnp.asarray(layout.tokens)
+    return joined(layout, outputs, v.shape[1]), OVQState(
+        sums.keys, sums.values, sums.counts, pending_keys, pending_values, tokens
+    )
 
 
 def _used(state: OVQState) -> Int[Array, " batch"]:

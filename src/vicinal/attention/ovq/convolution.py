@@ -48,7 +48,9 @@ class ShortConvolution(eqx.Module):
         """
         time, width = len(x), len(self.weight)
         x = jnp.concatenate([last, x])
-        y = sum(row[None] * x[s : s + time] for s, row in enumerate(self.weight))
+        y = jnp.zeros_like(x[:time])
+        for s, row in enumerate(self.weight):
+            y += row[None] * x[s : s + time]
         end = time if length is None else length
         return y, jax.lax.dynamic_slice_in_dim(x, end, width - 1)
 

@@ -147,8 +147,9 @@ class OVQAttention(Mixer):
         )
         last = None
         if self.convolution is not None:
-            last = self.convolution.empty().astype(x.dtype) if state is None else state.convolution
-            projected, last = self.convolution(projected, last, length)
+            before = None if state is None else state.convolution
+            before = self.convolution.empty() if before is None else before
+            projected, last = self.convolution(projected, before, length)
         size = projected.shape[1] // (3 * self.heads)
         q, k, v = (part.reshape(1, len(x), self.heads, size) for part in jnp.split(projected, 3, axis=1))
         outputs, attention = ovq_attention(

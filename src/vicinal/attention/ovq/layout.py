@@ -1,6 +1,6 @@
 """Where each token lies once sequences are cut into chunks."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +32,14 @@ class Layout(NamedTuple):
     valid: Bool[Array, "batch slots"] | None
     position: Int[Array, "batch time"] | None
     chunks: int
-    filled: Int[Array, "chunks batch"]
-    done: Int[Array, "chunks batch"]
-    counted: Int[Array, "chunks batch"]
+    filled: Int[Any, "chunks batch"]
+    done: Int[Any, "chunks batch"]
+    counted: Int[Any, "chunks batch"]
     document: Int[Array, "chunks batch"] | None
     documents: int
     last: Int[Array, " batch"] | None
-    end: Int[Array, " batch"]
-    tokens: Int[Array, " batch"]
+    end: Int[Any, " batch"]
+    tokens: Int[Any, " batch"]
 
 
 def one_sequence(
@@ -57,7 +57,7 @@ def one_sequence(
     Returns:
         The layout. Where it can be, it is known before tracing.
     """
-    xp = np if read is None and lengths is None else jnp
+    xp: Any = np if read is None and lengths is None else jnp
     pending = xp.zeros(batch, "int32") if read is None else read % chunk_size
     number = xp.full(batch, time, "int32") if lengths is None else lengths.astype(jnp.int32)
     chunks = -(-(time if read is None else time + chunk_size - 1) // chunk_size)

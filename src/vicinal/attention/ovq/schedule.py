@@ -54,8 +54,9 @@ class Schedule:
         if isinstance(self.growth, str):
             self._check_name()
         else:
-            object.__setattr__(self, "growth", tuple(int(size) for size in self.growth))
-            self._check_sizes()
+            sizes = tuple(int(size) for size in self.growth)
+            object.__setattr__(self, "growth", sizes)
+            self._check_sizes((0, *sizes))
 
     def _check_name(self):
         if self.growth not in _GROWTHS:
@@ -64,11 +65,12 @@ class Schedule:
             raise ValueError(
                 f"expected num_centroids of at most 46340, got {self.num_centroids}; give growth as a list"
             )
-        if self.growth == "linear" and self.max_length is None:
+        longest = self.max_length
+        if self.growth == "linear" and longest is None:
             raise ValueError("expected max_length with growth='linear', got None; give the longest length to come")
-        if self.growth == "linear" and self.max_length * self.num_centroids >= 2**31:
+        if self.growth == "linear" and longest is not None and longest * self.num_centroids >= 2**31:
             raise ValueError(
-                f"expected max_length * num_centroids below 2**31, got {self.max_length} * {self.num_centroids}; "
+                f"expected max_length * num_centroids below 2**31, got {longest} * {self.num_centroids}; "
                 "give growth as a list of sizes"
             )
         if self.growth == "constant" and self.num_centroids > self.chunk_size:
@@ -77,13 +79,12 @@ class Schedule:
                 f"got {self.num_centroids}: the first chunk makes them all; use growth='min' for more"
             )
 
-    def _check_sizes(self):
-        sizes = (0, *self.growth)
+    def _check_sizes(self, sizes: tuple[int, ...]):
         steps = np.diff(sizes)
         if len(sizes) < 2 or sizes[1] < 1 or steps.min() < 0 or steps.max() > self.chunk_size:
             raise ValueError(
                 "expected sizes of at least 1 that never fall and grow by at most "
-                f"chunk_size={self.chunk_size}, got {list(self.growth)}"
+                f"chunk_size={self.chunk_size}, got {list(sizes[1:])}"
             )
         if sizes[-1] > self.num_centroids:
             raise ValueError(f"expected sizes of at most num_centroids={self.num_centroids}, got {sizes[-1]}")
@@ -98,7 +99,7 @@ class Schedule:
             The number, of the same type and shape.
         """
         traced = isinstance(chunks, jax.Array)
-        xp = jnp if traced else np
+        xp: Any = jnp if traced else np
         most, tokens = self.num_centroids, chunks * self.chunk_size
         if self.growth == "plateau":
             # t N / (t + N) = N - N^2 / (t + N), where no number outgrows an int32.
@@ -106,7 +107,8 @@ class Schedule:
         elif self.growth in ("min", "constant"):  # the checks leave a constant no room to differ
             size = xp.minimum(tokens, most)
         elif self.growth == "linear":
-            size = xp.minimum(tokens, self.max_length) * most // self.max_length
+            longest = self.max_length or 1
+            size = xp.minimum(tokens, longest) * most // longest
             size = xp.maximum(size, xp.minimum(tokens, 1))
         else:
             sizes = xp.asarray((0, *self.growth), "int32")
@@ -127,7 +129,7 @@ class Schedule:
         Returns:
             The number after those, of the type and the broadcast shape of the arguments.
         """
-        xp = jnp if any(isinstance(x, jax.Array) for x in (used, done, chunks)) else np
+        xp: Any = jnp if any(isinstance(x, jax.Array) for x in (used, done, chunks)) else np
         # Never above both at once: the schedule rises by at most chunk_size, so whoever has caught up stays level.
         reachable = xp.minimum(used + self.chunk_size * chunks, self.size(done + chunks))
         return xp.maximum(used, reachable)

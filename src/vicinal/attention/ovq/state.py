@@ -59,7 +59,7 @@ def empty_state(
     Example:
         >>> state = empty_state(2, 3, 8, chunk_size=16, num_centroids=32)
         >>> state.keys.shape, state.pending_keys.shape, state_bytes(state)
-        ((2, 3, 32, 8), (2, 3, 16, 8), 19976)
+        ((2, 3, 32, 8), (2, 3, 16, 8), 19208)
     """
     value_features = features if value_features is None else value_features
     exact = jnp.float64 if dtype == jnp.float64 else jnp.float32
