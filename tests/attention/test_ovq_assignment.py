@@ -1,0 +1,86 @@
+"""Which tokens make centroids, and which centroid the others join."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vicinal.attention.ovq.assignment import assign
+
+JOINS = ["all", "old", "random", "greedy"]
+
+
+def drawn(seed=0, tokens=7, rows=6, used=3, features=4):
+    rng = np.random.default_rng(seed)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, max(tokens, rows), features))]
+    priority = rng.random(tokens)
+    return unit[0][:tokens], unit[1][:rows] * (np.arange(rows) < used)[:, None], np.arange(rows) < used, priority
+
+
+def by_hand(keys, centroids, used, new, join, priority):
+    """One token at a time, in plain Python."""
+    old = [m for m in range(len(used)) if used[m]]
+    similarity = [max(keys[j] @ centroids[m] for m in old) if old else keys[j] @ keys[0] for j in range(len(keys))]
+    if not old:
+        similarity[0] = -np.inf
+    makers = []
+    for _ in range(new):
+        rest = [j for j in range(len(keys)) if j not in makers]
+        if join == "random":
+            makers.append(min(rest, key=lambda j: priority[j]))
+        else:
+            makers.append(min(rest, key=lambda j: similarity[j]))
+        if join == "greedy":
+            similarity = [max(s, keys[j] @ keys[makers[-1]]) for j, s in enumerate(similarity)]
+    z = []
+    for j in range(len(keys)):
+        choices = {m: keys[j] @ centroids[m] for m in old}
+        if join != "old":
+            choices |= {len(old) + i: keys[j] @ keys[maker] for i, maker in enumerate(makers)}
+        z.append(len(old) + makers.index(j) if j in makers else max(choices, key=choices.get, default=0))
+    return z
+
+
+@pytest.mark.parametrize("join", JOINS)
+@pytest.mark.parametrize(("used", "new"), [(0, 1), (0, 3), (0, 6), (3, 0), (3, 2), (1, 5), (6, 0)])
+def test_by_hand(x64, join, used, new):
+    for seed in range(5):
+        keys, centroids, rows, priority = drawn(seed, used=used)
+        expected = by_hand(keys, centroids, rows, new, join, priority)
+        given = jnp.asarray(priority) if join == "random" else None
+        found = jax.jit(assign, static_argnums=4)(*map(jnp.asarray, (keys, centroids, rows, new)), join, given)
+        assert found.tolist() == expected
+        assert found.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("join", ["all", "old", "greedy"])
+def test_ties_go_to_the_lowest_index(join):
+    """Whole numbers, so that equal similarities are equal to the last bit; compiled and not compiled agree."""
+    keys = jnp.asarray([[1.0, 0], [0, 1], [1, 0], [0, 1], [1, 1], [-1, 0], [-1, 0]])
+    centroids = jnp.asarray([[1.0, 0], [1, 0], [0, 1], [0, 1], [0, 0]])
+    used = jnp.arange(5) < 4
+    compiled = jax.jit(assign, static_argnums=4)
+    for rows, new, expected in [
+        (used, 0, [0, 2, 0, 2, 0, 2, 2]),  # the last two are at right angles to rows 2 and 3, and nearer to none
+        (used, 1, [0, 2, 0, 2, 0, 4, 2 if join == "old" else 4]),
+    ]:
+        found = [f(keys, centroids, rows, jnp.asarray(new), join).tolist() for f in (compiled, assign)]
+        assert found == [expected, expected]
+
+
+def test_the_new_centroids_are_where_the_dictionary_is_worst(x64):
+    keys, centroids, used, _ = drawn()
+    z = np.asarray(assign(*map(jnp.asarray, (keys, centroids, used)), jnp.asarray(2), "old"))
+    nearest = (keys @ centroids[used].T).max(1)
+    assert nearest[z >= 3].max() < nearest[z < 3].min()
+
+
+def test_no_gradient():
+    keys, centroids, used, _ = (jnp.asarray(x) for x in drawn())
+
+    def loss(keys, centroids):
+        return jnp.sum(keys[assign(keys, centroids, used, jnp.asarray(2))])
+
+    gradient = jax.grad(loss, argnums=(0, 1))(keys, centroids)
+    assert np.all(np.isfinite(gradient[0]))
+    assert np.all(np.asarray(gradient[1]) == 0)

@@ -1,0 +1,129 @@
+"""The fast implementation against the one to be read: outputs and gradients."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ovq_inputs import drawn
+
+from vicinal.attention.ovq import Schedule, naive_ovq_attention, ovq_attention
+
+pytestmark = pytest.mark.usefixtures("x64")
+FIELDS = ("keys", "values", "pending_keys", "pending_values")
+
+
+def weighted(tree):
+    """A number that every entry of every array changes, each in its own way."""
+    return sum(
+        jnp.sum(x * jnp.cos(0.7 * jnp.arange(x.size, dtype=x.dtype) + i).reshape(x.shape)) for i, x in enumerate(tree)
+    )
+
+
+def fast(q, k, v, beta, carried, state, schedule, **settings):
+    if state is not None:  # rows that are not in use are passed on, but are not there for the naive one
+        used, pending = state.counts > 0, jnp.any(state.pending_keys != 0, axis=-1)
+        masks = [x[..., None].astype(float) for x in (used, used, pending, pending)]
+        carried = [x * mask for x, mask in zip(carried, masks, strict=True)]
+        state = eqx.tree_at(lambda s: [getattr(s, name) for name in FIELDS], state, carried)
+    sizes = {"chunk_size": schedule.chunk_size, "num_centroids": schedule.num_centroids, "growth": schedule.growth}
+    outputs, state = ovq_attention(q, k, v, beta=beta, initial_state=state, **sizes, **settings)
+    return outputs, [getattr(state, name) for name in FIELDS]
+
+
+def naive(q, k, v, beta, carried, state, schedule, **settings):
+    """Every head of every sequence on its own."""
+    outputs, ends = np.empty(q.shape[::2], object), np.empty(q.shape[::2], object)
+    for b, h in np.ndindex(outputs.shape):
+        start = {}
+        if state is not None:
+            used, pending = int(np.sum(state.counts[b, h] > 0)), int(state.tokens[b]) % schedule.chunk_size
+            limits = (used, used, pending, pending)
+            key_sums, value_sums, pending_keys, pending_values = (
+                x[b, h, :n] for x, n in zip(carried, limits, strict=True)
+            )
+            start = {"key_sums": key_sums, "value_sums": value_sums, "counts": state.counts[b, h, :used]}
+            start |= {"pending_keys": pending_keys, "pending_values": pending_values}
+            start["chunks"] = int(state.tokens[b]) // schedule.chunk_size
+        inputs = (x[b, :, h] for x in (q, k, v))
+        outputs[b, h], end = naive_ovq_attention(*inputs, beta=beta[h], schedule=schedule, **settings, **start)
+        sizes = (schedule.num_centroids,) * 2 + (schedule.chunk_size,) * 2
+        names = ("key_sums", "value_sums", "pending_keys", "pending_values")
+        ends[b, h] = [jnp.pad(end[n], [(0, m - len(end[n])), (0, 0)]) for n, m in zip(names, sizes, strict=True)]
+    stacked = jnp.stack([jnp.stack(list(row), axis=1) for row in outputs])
+    return stacked, [jnp.stack([jnp.stack([e[i] for e in row]) for row in ends]) for i in range(4)]
+
+
+def check(inputs, state, schedule, memory="lean", **settings):
+    carried = None if state is None else [getattr(state, name) for name in FIELDS]
+    beta = jnp.asarray([2.0, 4.0])
+
+    def results(function, **settings):
+        def loss(q, k, v, beta, carried):
+            outputs, ends = function(q, k, v, beta, carried, state, schedule, **settings)
+            return weighted([outputs, *ends]), (outputs, ends)
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4), has_aux=True)
+
+    found = jax.jit(results(fast, memory=memory, **settings))(*inputs, beta, carried)
+    expected = results(naive, **settings)(*inputs, beta, carried)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == jnp.float64
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("time", "chunk_size", "settings"),
+    [
+        (1, 2, {}),
+        (3, 2, {"join": "old"}),
+        (3, 5, {}),
+        (63, 5, {}),
+        (63, 16, {"join": "old"}),
+        (63, 16, {"bias": "gmr"}),
+        (63, 16, {"bias": "none", "normalize_centroids": True}),
+        (63, 16, {"learning_rate": 0.2, "memory": "autodiff"}),
+        (100, 16, {}),
+        (100, 2, {"memory": "autodiff"}),
+    ],
+)
+def test_from_nothing(time, chunk_size, settings):
+    check(drawn(time, batch=1), None, Schedule("plateau", 9, chunk_size), **settings)
+
+
+@pytest.mark.parametrize(
+    ("read", "time", "chunk_size", "settings"),
+    [
+        (23, 1, 8, {}),  # which finishes a chunk
+        (21, 1, 8, {}),
+        (3, 12, 5, {"join": "old"}),
+        (21, 30, 5, {"bias": "gmr"}),
+        (21, 30, 5, {"normalize_centroids": True}),
+        (21, 30, 5, {"learning_rate": 0.2, "memory": "autodiff"}),
+    ],
+)
+def test_from_a_state(read, time, chunk_size, settings):
+    schedule = Schedule("plateau", 9, chunk_size)
+    _, state = ovq_attention(*drawn(read, batch=1, seed=3), beta=3.0, chunk_size=chunk_size, num_centroids=9)
+    check(drawn(time, batch=1), state, schedule, **settings)
+
+
+def test_lean_is_autodiff_is_finite_differences():
+    """At a point where no similarity is near another, so that no assignment changes within the differences."""
+    inputs = drawn(27, batch=1, heads=1, seed=2)
+
+    def loss(memory, *inputs):
+        outputs, state = ovq_attention(*inputs, beta=3.0, chunk_size=4, num_centroids=6, memory=memory)
+        return weighted([outputs, state.keys, state.values])
+
+    gradients = [
+        jax.jit(jax.grad(loss, argnums=(1, 2, 3)), static_argnums=0)(memory, *inputs) for memory in ("lean", "autodiff")
+    ]
+    rng = np.random.default_rng(0)
+    evaluate = jax.jit(loss, static_argnums=0)
+    for i, (lean, autodiff) in enumerate(zip(*gradients, strict=True)):
+        np.testing.assert_allclose(lean, autodiff, rtol=0, atol=1e-12)
+        direction = rng.normal(size=lean.shape)
+        moved = [[x + s * 1e-6 * direction if j == i else x for j, x in enumerate(inputs)] for s in (1, -1)]
+        slope = (evaluate("lean", *moved[0]) - evaluate("lean", *moved[1])) / 2e-6
+        np.testing.assert_allclose(np.sum(lean * direction), slope, rtol=1e-6, atol=1e-7)
