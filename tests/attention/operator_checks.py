@@ -20,7 +20,9 @@ def inputs(time, *gates, seed=0):
 def weighted(tree):
     """A number that every floating-point entry changes, each in its own way."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return sum(jnp.sum(x * jnp.cos(0.7 * jnp.arange(x.size) + i).reshape(x.shape)) for i, x in enumerate(leaves))
+    return sum(
+        jnp.sum(x * jnp.cos(0.7 * jnp.arange(x.size, dtype=x.dtype) + i).reshape(x.shape)) for i, x in enumerate(leaves)
+    )
 
 
 def same(a, b, tolerance=1e-11):
@@ -47,6 +49,7 @@ def check_twins(fast, naive, arrays, tolerance=1e-11):
 
 def check_split(function, arrays, *borders, tolerance=1e-11):
     """Reading in pieces gives the same outputs and state; `function(state, *arrays)`."""
+    function = jax.jit(function)
     whole, end = function(None, *arrays)
     outputs, state = [], None
     for piece in pieces(arrays, *borders):
@@ -57,7 +60,7 @@ def check_split(function, arrays, *borders, tolerance=1e-11):
 
 def check_padding(function, arrays, lengths, junk=jnp.nan):
     """Each row is as if alone, whatever follows it; `function(lengths, *arrays)`."""
-    spoiled = [x.at[b, n:].set(junk) for x in arrays for b, n in ()] or list(arrays)
+    function, spoiled = jax.jit(function), list(arrays)
     for b, n in enumerate(lengths):
         spoiled = [x.at[b, n:].set(junk) for x in spoiled]
     outputs, state = function(jnp.asarray(lengths), *spoiled)
@@ -66,7 +69,7 @@ def check_padding(function, arrays, lengths, junk=jnp.nan):
         same((outputs[b : b + 1, :n], jax.tree.map(lambda x, b=b: x[b : b + 1], state)), (alone, end))
         assert not np.any(outputs[b, n:])
     gradients = jax.grad(lambda *a: weighted(function(jnp.asarray(lengths), *a)), argnums=tuple(range(len(arrays))))
-    for gradient in gradients(*spoiled):
+    for gradient in jax.jit(gradients)(*spoiled):
         assert np.all(np.isfinite(gradient))
         for b, n in enumerate(lengths):
             assert not np.any(gradient[b, n:])
@@ -74,6 +77,7 @@ def check_padding(function, arrays, lengths, junk=jnp.nan):
 
 def check_causal(function, arrays, at):
     """What comes later changes nothing, not by a bit; what comes now does."""
+    function = jax.jit(function)
     before, after = function(*arrays)[0], function(*(x.at[:, at:].multiply(0.5) for x in arrays))[0]
     assert np.array_equal(before[:, :at], after[:, :at])
     assert np.all(np.any(before[:, at] != after[:, at], axis=(1, 2)))
@@ -81,6 +85,7 @@ def check_causal(function, arrays, at):
 
 def check_bfloat16(function, arrays, ratio=0.02):
     """Outputs in bfloat16 that are near those of the same rounded inputs in float32; `function(*arrays)`."""
+    function = jax.jit(function)
     rounded = [x.astype(jnp.bfloat16) for x in arrays]
     got, state = function(*rounded)
     wanted, _ = function(*(x.astype(jnp.float32) for x in rounded))

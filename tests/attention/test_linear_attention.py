@@ -74,16 +74,14 @@ def test_chunks_are_the_recurrence(name, time, chunk_size):
 
 @every_operator
 def test_reading_in_pieces(name):
-    fast, naive, arrays = made(name, 40)
-    for function in (functools.partial(fast, chunk_size=16), naive):
-        check_split(lambda s, *a, f=function: f(*a, initial_state=s), arrays, 1, 2, 18, 34)
+    fast, _, arrays = made(name, 40)
+    check_split(lambda s, *a: fast(*a, chunk_size=16, initial_state=s), arrays, 1, 17)
 
 
 @every_operator
 def test_padding_has_no_influence(name):
-    fast, naive, arrays = made(name, 20)
-    for function in (functools.partial(fast, chunk_size=8), naive):
-        check_padding(lambda n, *a, f=function: f(*a, lengths=n), arrays, (9, 17))
+    fast, _, arrays = made(name, 20)
+    check_padding(lambda n, *a: fast(*a, chunk_size=8, lengths=n), arrays, (9, 17))
 
 
 @every_operator
@@ -115,7 +113,7 @@ def test_strong_decay_stays_finite():
 
 
 def test_a_full_step_without_decay_stores_the_value():
-    q, k, v, g, b = inputs(30, "log_decay", "rate")
+    _, k, v, g, b = inputs(30, "log_decay", "rate")
     same(gated_delta_rule(k, k, v, 0 * g, b**0)[0], v)
 
 

@@ -53,11 +53,14 @@ def temperatures(beta, heads: int, dtype) -> Float[Array, " heads"]:
     return jnp.broadcast_to(jnp.asarray(beta).astype(dtype), (heads,))
 
 
+def counted(lengths: Int[Array, " batch"] | None, batch: int, time: int) -> Int[Array, " batch"]:
+    """How many tokens of each row are not padding."""
+    return jnp.full(batch, time, jnp.int32) if lengths is None else jnp.asarray(lengths).astype(jnp.int32)
+
+
 def real(lengths: Int[Array, " batch"] | None, batch: int, time: int) -> Bool[Array, "batch time"]:
     """Which tokens are not padding."""
-    if lengths is None:
-        return jnp.ones((batch, time), bool)
-    return jnp.arange(time)[None] < jnp.asarray(lengths)[:, None]
+    return jnp.arange(time, dtype=jnp.int32)[None] < counted(lengths, batch, time)[:, None]
 
 
 def without_padding(x: Float[Array, "batch time *rest"], lengths: Int[Array, " batch"] | None) -> Any:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vicinal.attention._parts import check_arrays, prepared, scan_tokens
+from vicinal.attention._parts import check_arrays, exact, prepared, scan_tokens
 from vicinal.attention.ssd import decayed_linear_attention, start
 
 
@@ -52,7 +52,7 @@ def linear_attention(
         Katharopoulos et al., Transformers are RNNs, ICML 2020, arXiv 2006.16236.
     """
     check_arrays(q, k, v, lengths, chunk_size)
-    columns = _with_ones(v) if normalize else v
+    q, k, columns = (x.astype(exact(v.dtype)) for x in (q, k, _with_ones(v) if normalize else v))
     settings = {"chunk_size": chunk_size, "initial_state": initial_state, "lengths": lengths}
     outputs, state = decayed_linear_attention(q, k, columns, jnp.zeros_like(q[..., 0]), **settings)
     return (_mean(outputs) if normalize else outputs).astype(v.dtype), state
