@@ -21,7 +21,7 @@ def test_the_naive_form_is_weighted_ridge_regression():
     for row, t, h in np.ndindex(q.shape[:3]):
         weight = np.sqrt([b[row, s, h] * np.exp(g[row, s + 1 : t + 1, h].sum()) for s in range(t + 1)])[:, None]
         # The least squares of weighted tokens, and of the ridge as further tokens of value zero.
-        left = np.concatenate([weight * k[row, : t + 1, h], np.diag(np.sqrt(RIDGE[h]))])
+        left = np.concatenate([weight * k[row, : t + 1, h], np.diag(np.sqrt(np.asarray(RIDGE[h], float)))])
         right = np.concatenate([weight * v[row, : t + 1, h], np.zeros((4, 3))])
         solution = np.linalg.lstsq(left, right, rcond=None)[0]
         np.testing.assert_allclose(outputs[row, t, h], q[row, t, h] @ solution, rtol=0, atol=1e-12)

@@ -122,3 +122,21 @@ def write(state, k, v, total) -> Float[Array, "batch heads d e"]:
     last = total[..., -1:]
     kept = jnp.exp(last - total)[..., None] * k
     return jnp.exp(last)[..., None] * state + jnp.swapaxes(kept, -1, -2) @ v
+
+
+def unit(x: Float[Array, "*rest d"]) -> Float[Array, "*rest d"]:
+    """`x / (|x| + 1e-5)`, with a gradient of zeros at a vector of zeros."""
+    square = jnp.sum(x**2, axis=-1, keepdims=True)
+    zero = square == 0
+    return x / (jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square))) + EPSILON)
+
+
+def rotated(x: Float[Array, "time heads d"], first: Int[Array, ""], base: float = 10_000.0) -> Any:
+    """Rotary positions: feature `i` and `i + d/2` of step `t` turn by the angle `t base^{-2i/d}`."""
+    half, dtype = x.shape[-1] // 2, exact(x.dtype)
+    speed = base ** (-jnp.arange(half, dtype=dtype) / half)
+    position = (first + jnp.arange(len(x), dtype=jnp.int32)).astype(dtype)
+    angle = position[:, None, None] * speed[None, None]
+    left, right = x[..., :half].astype(dtype), x[..., half:].astype(dtype)
+    turned = [left * jnp.cos(angle) - right * jnp.sin(angle), left * jnp.sin(angle) + right * jnp.cos(angle)]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -1,9 +1,13 @@
-"""Linear attention."""
+"""Linear attention, and the layer made of it."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vicinal.attention._parts import check_arrays, exact, prepared, scan_tokens
+from vicinal.attention._projections import HeadProjections, batched, kept
+from vicinal.attention.base import Mixer
 from vicinal.attention.ssd import decayed_linear_attention, start
 
 
@@ -80,3 +84,66 @@ def _mean(outputs):
     sums, weight = outputs[..., :-1], outputs[..., -1:]
     empty = weight == 0
     return jnp.where(empty, 0, sums / jnp.where(empty, 1, weight))
+
+
+class LinearAttention(Mixer):
+    """Multi-head linear attention: a mean of all values, with weights `phi(q) . phi(k)`.
+
+        phi(x) = elu(x) + 1,   q = phi(W_q x),   k = phi(W_k x),   v = W_v x,   y = W_o [head_1, head_2, ...]
+
+    where a head is `linear_attention` with `normalize=True`.
+
+    Args:
+        features: Length of each vector, in and out.
+        heads: Number of heads.
+        head_features: The length of a head's queries, keys and values; `features / heads` by default.
+        chunk_size: Steps of a chunk.
+        key: For the initial weights.
+
+    Attributes:
+        projections: `query_layer`, `key_layer`, `value_layer` and `output_layer`, without bias.
+
+    Raises:
+        ValueError: If a size is below 1, or the heads do not divide the features.
+
+    Example:
+        >>> layer = LinearAttention(8, 2, key=jax.random.key(0))
+        >>> y, state = layer(jnp.ones((5, 8)))
+        >>> y.shape, state.shape
+        ((5, 8), (1, 2, 4, 5))
+
+    References:
+        Katharopoulos et al., Transformers are RNNs, ICML 2020, arXiv 2006.16236.
+    """
+
+    projections: HeadProjections
+    chunk_size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        *,
+        head_features: int | None = None,
+        chunk_size: int = 64,
+        key: PRNGKeyArray,
+    ):
+        self.projections = HeadProjections(features, heads, head_features, key=key)
+        self.chunk_size = chunk_size
+
+    def __call__(
+        self,
+        x: Float[Array, "time features"],
+        state: Float[Array, "1 heads d d+1"] | None = None,
+        *,
+        length: Int[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "time features"], Float[Array, "1 heads d d+1"]]:
+        q, k, v = self.projections.split(self.projections.joint(kept(x, length)))
+        q, k = jax.nn.elu(q) + 1, jax.nn.elu(k) + 1
+        settings = {"chunk_size": self.chunk_size, "initial_state": state, "lengths": batched(length)}
+        outputs, state = linear_attention(q[None], k[None], v[None], normalize=True, **settings)
+        return self.projections.output(outputs), state
+
+    def empty(self) -> Float[Array, "1 heads d d+1"]:
+        size = self.projections.size
+        return jnp.zeros((1, self.projections.heads, size, size + 1), exact(self.projections.dtype))

@@ -2,13 +2,27 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vicinal._numbers import check, check_count
-from vicinal.attention._parts import check_arrays, check_state, exact, prepared, read, scan_chunks, scan_tokens, write
+from vicinal.attention._parts import (
+    check_arrays,
+    check_state,
+    exact,
+    prepared,
+    read,
+    scan_chunks,
+    scan_tokens,
+    unit,
+    write,
+)
+from vicinal.attention._projections import DecayGate, GatedNorm, HeadProjections, ShortConvolution, batched, kept
+from vicinal.attention.base import Mixer
 from vicinal.attention.ssd import start
+from vicinal.nn.layers import Linear
 
 
 class MesaState(NamedTuple):
@@ -151,3 +165,105 @@ def _start(q, v, initial_state) -> MesaState:
         return empty
     check_state(initial_state, empty)
     return initial_state
+
+
+class MesaLayerState(NamedTuple):
+    """What a layer has read.
+
+    Attributes:
+        memory: The `MesaState`, for a batch of one.
+        convolution: The last 3 queries, keys and values before the convolution.
+    """
+
+    memory: MesaState
+    convolution: Float[Array, "3 channels"]
+
+
+class MesaLayer(Mixer):
+    """Ridge regression of values on keys at every step, with a short convolution and gates.
+
+        q, k, v = silu(convolution(W x)),   q = unit(q),   k = unit(k)
+        g = -exp(log_speed) softplus(W_g x + bias),   b = sigmoid(W_b x)   for each head
+        y = W_o [norm(head_1), norm(head_2), ...],   norm(o) = silu(W_z x) * gain * o / rms(o)
+
+    where a head is `mesa_attention`, and the convolution goes over 4 steps of each channel.
+
+    Args:
+        features: Length of each vector, in and out.
+        heads: Number of heads.
+        head_features: The length of a head's queries, keys and values; `features / heads` by default.
+        chunk_size: Steps of a chunk.
+        key: For the initial weights.
+
+    Attributes:
+        projections: `query_layer`, `key_layer`, `value_layer` and `output_layer`, without bias.
+        convolution: The short convolution; `weight` is `[4, channels]`.
+        decay: The gate of `g`: `layer`, `bias` and `log_speed`.
+        rate_layer: `Linear` layer without bias, of `b`.
+        ridge_parameter: `[heads, d]`; the ridge is `0.25 + softplus(ridge_parameter)`, initially 1.
+        norm: The gated normalisation of each head: `gate_layer` and `gain`.
+
+    Raises:
+        ValueError: If a size is below 1, or the heads do not divide the features.
+
+    Example:
+        >>> layer = MesaLayer(8, 2, key=jax.random.key(0))
+        >>> y, state = layer(jnp.ones((5, 8)))
+        >>> y.shape, state.convolution.shape
+        ((5, 8), (3, 24))
+
+    References:
+        von Oswald et al., MesaNet: sequence modeling by locally optimal test-time training, arXiv 2506.05233.
+
+    *Differs from the paper*: the gates and the normalisation are those of `GatedDeltaNet`, so that the memory alone differs.
+    """
+
+    projections: HeadProjections
+    convolution: ShortConvolution
+    decay: DecayGate
+    rate_layer: Linear
+    ridge_parameter: Float[Array, "heads d"]
+    norm: GatedNorm
+    chunk_size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        *,
+        head_features: int | None = None,
+        chunk_size: int = 64,
+        key: PRNGKeyArray,
+    ):
+        projections_key, convolution_key, decay_key, rate_key, norm_key = jax.random.split(key, 5)
+        self.projections = HeadProjections(features, heads, head_features, key=projections_key)
+        size = self.projections.size
+        self.convolution = ShortConvolution(3 * heads * size, key=convolution_key)
+        self.decay = DecayGate(features, heads, key=decay_key)
+        self.rate_layer = Linear(features, heads, use_bias=False, key=rate_key)
+        self.ridge_parameter = jnp.full((heads, size), jnp.log(jnp.expm1(0.75)))
+        self.norm = GatedNorm(features, heads * size, size, key=norm_key)
+        self.chunk_size = chunk_size
+
+    def __call__(
+        self,
+        x: Float[Array, "time features"],
+        state: MesaLayerState | None = None,
+        *,
+        length: Int[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "time features"], MesaLayerState]:
+        x = kept(x, length)
+        memory, last = (None, self.convolution.empty()) if state is None else state
+        joint, last = self.convolution(self.projections.joint(x), last, length)
+        q, k, v = self.projections.split(joint)
+        gates = self.decay(x)[1][None], jax.nn.sigmoid(jax.vmap(self.rate_layer)(x))[None]
+        settings = {"chunk_size": self.chunk_size, "initial_state": memory, "lengths": batched(length)}
+        outputs, memory = mesa_attention(
+            unit(q)[None], unit(k)[None], v[None], *gates, 0.25 + jax.nn.softplus(self.ridge_parameter), **settings
+        )
+        return self.projections.output(self.norm(outputs[0], x)[None]), MesaLayerState(memory, last)
+
+    def empty(self) -> MesaLayerState:
+        size, heads, dtype = self.projections.size, self.projections.heads, exact(self.projections.dtype)
+        memory = MesaState(*(jnp.zeros((1, heads, size, size), dtype) for _ in range(2)))
+        return MesaLayerState(memory, self.convolution.empty())

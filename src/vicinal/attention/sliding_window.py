@@ -3,11 +3,22 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vicinal._numbers import check_count
-from vicinal.attention._parts import check_arrays, check_state, counted, exact, temperatures, without_padding
-from vicinal.attention.softmax import attend
+from vicinal.attention._parts import (
+    check_arrays,
+    check_state,
+    counted,
+    exact,
+    real,
+    scan_tokens,
+    temperatures,
+    without_padding,
+)
+from vicinal.attention._projections import HeadProjections, batched
+from vicinal.attention.base import Mixer
+from vicinal.attention.softmax import attend, check_rotary, queries_keys_values
 
 
 class WindowState(eqx.Module):
@@ -70,6 +81,7 @@ def sliding_window_attention(
     References:
         Beltagy, Peters and Cohan, Longformer, arXiv 2004.05150.
     """
+    check_count("window", window, 1)
     check_arrays(q, k, v, lengths, window if chunk_size is None else chunk_size)
     batch, time, heads, _ = q.shape
     state = _start(k, v, window, initial_state)
@@ -84,7 +96,7 @@ def sliding_window_attention(
 
     keys, values = (jnp.concatenate(pair, axis=1) for pair in ((state.keys, k), (state.values, v)))
     # Slot s of these holds token s - window, so a chunk of queries sees a slice of window + size slots.
-    source = size * jnp.arange(number, dtype=jnp.int32)[:, None] + jnp.arange(window + size, dtype=jnp.int32)
+    source = size * jnp.arange(number, dtype=jnp.int32)[:, None] + jnp.arange(window + size, dtype=jnp.int32)[None]
     query, slot = jnp.arange(size, dtype=jnp.int32)[:, None], jnp.arange(window + size, dtype=jnp.int32)[None]
     near = (slot > query) & (slot <= query + window)
     read = source[None] >= window - state.tokens[:, None, None]
@@ -101,22 +113,22 @@ def naive_sliding_window_attention(q, k, v, *, beta, window, initial_state=None,
     """`sliding_window_attention` token by token, for reading and for tests; arguments and results are the same."""
     check_arrays(q, k, v, lengths)
     state = _start(k, v, window, initial_state)
-    dtype = exact(v.dtype)
-    number = counted(lengths, *q.shape[:2])
-    outputs = []
-    for t in range(q.shape[1]):
-        goes_on = t < number
-        keys, values = (
-            jnp.where(goes_on[:, None, None, None], jnp.concatenate([old[:, 1:], new[:, t : t + 1]], axis=1), old)
-            for old, new in ((state.keys, k), (state.values, v))
-        )
-        state = WindowState(keys, values, state.tokens + goes_on)
-        scores = jnp.einsum("bhd,bshd->bhs", q[:, t], keys, preferred_element_type=dtype)
-        scores = temperatures(beta, q.shape[2], dtype)[None, :, None] * scores
-        seen = jnp.arange(window, dtype=jnp.int32)[None] >= window - state.tokens[:, None]
+    dtype, slot = exact(v.dtype), jnp.arange(window, dtype=jnp.int32)[None]
+    beta = temperatures(beta, q.shape[2], dtype)[None, :, None]
+
+    def step(state, token):
+        q, k, v, counts = token
+        new = jnp.concatenate([state.keys[:, 1:], k[:, None]], 1), jnp.concatenate([state.values[:, 1:], v[:, None]], 1)
+        new = WindowState(*new, state.tokens + 1)
+        state = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(counts, new, old), new, state)
+        scores = beta * jnp.einsum("bhd,bshd->bhs", q, state.keys, preferred_element_type=dtype)
+        seen = slot >= window - state.tokens[:, None]
         weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e30))
-        outputs.append(jnp.einsum("bhs,bshe->bhe", weights, values.astype(dtype)))
-    return without_padding(jnp.stack(outputs, axis=1).astype(v.dtype), lengths), state
+        return state, jnp.einsum("bhs,bshe->bhe", weights, state.values.astype(dtype))
+
+    q, k, v = (without_padding(x, lengths) for x in (q, k, v))
+    outputs, state = scan_tokens(step, state, q, k, v, real(lengths, *q.shape[:2]))
+    return without_padding(outputs.astype(v.dtype), lengths), state
 
 
 def empty_window(batch: int, heads: int, features: int, value_features: int, *, window: int, dtype) -> WindowState:
@@ -134,3 +146,79 @@ def _start(k, v, window, initial_state):
         return empty
     check_state(initial_state, empty)
     return initial_state
+
+
+class SlidingWindowAttention(Mixer):
+    """Multi-head attention to the last few steps, with queries and keys of norm 1.
+
+        q = rotary(unit(W_q x)),   k = rotary(unit(W_k x)),   v = W_v x,   beta = exp(theta) sqrt(d)   for each head
+        y = W_o [head_1, head_2, ...]
+
+    where a head is `sliding_window_attention`. `theta` is learned and starts at 0.
+
+    Args:
+        features: Length of each vector, in and out.
+        heads: Number of heads.
+        head_features: `d`, the length of a head's queries, keys and values; `features / heads` by default.
+        window: How many steps are seen, with the present one.
+        rotary: Whether queries and keys are turned by their position (base 10000); otherwise there is no position.
+        key: For the initial weights.
+
+    Attributes:
+        projections: `query_layer`, `key_layer`, `value_layer` and `output_layer`, without bias.
+        log_temperature: `theta`, `[heads]`.
+
+    Raises:
+        ValueError: If a size is below 1, the heads do not divide the features, or a head cannot be rotated.
+
+    Example:
+        >>> layer = SlidingWindowAttention(8, 2, window=4, key=jax.random.key(0))
+        >>> y, state = layer(jnp.ones((10, 8)))
+        >>> y.shape, state.keys.shape
+        ((10, 8), (1, 4, 2, 4))
+
+    References:
+        Beltagy, Peters and Cohan, Longformer, arXiv 2004.05150. Su et al., RoFormer, arXiv 2104.09864.
+
+    *Differs from the paper*: queries and keys of norm 1 with a learned temperature, as in `OVQAttention`.
+    """
+
+    projections: HeadProjections
+    log_temperature: Float[Array, " heads"]
+    window: int = eqx.field(static=True)
+    rotary: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        *,
+        head_features: int | None = None,
+        window: int,
+        rotary: bool = True,
+        key: PRNGKeyArray,
+    ):
+        check_count("window", window, 1)
+        self.projections = HeadProjections(features, heads, head_features, key=key)
+        check_rotary(rotary, self.projections.size)
+        self.log_temperature = jnp.zeros(heads)
+        self.window = window
+        self.rotary = rotary
+
+    def __call__(
+        self,
+        x: Float[Array, "time features"],
+        state: WindowState | None = None,
+        *,
+        length: Int[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "time features"], WindowState]:
+        first = jnp.zeros((), jnp.int32) if state is None else state.tokens[0]
+        q, k, v = queries_keys_values(self.projections, x, first, self.rotary, length)
+        settings = {"window": self.window, "initial_state": state, "lengths": batched(length)}
+        beta = jnp.exp(self.log_temperature) * self.projections.size**0.5
+        outputs, state = sliding_window_attention(q, k, v, beta=beta, **settings)
+        return self.projections.output(outputs), state
+
+    def empty(self) -> WindowState:
+        size, heads = self.projections.size, self.projections.heads
+        return empty_window(1, heads, size, size, window=self.window, dtype=self.projections.dtype)
