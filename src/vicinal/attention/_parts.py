@@ -1,0 +1,142 @@
+"""What several sequence operators share: checks, padding, chunks, and sums that decay."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from vicinal._numbers import check_count
+
+EPSILON = 1e-5  # keeps a vector of zeros finite
+
+
+def exact(dtype) -> Any:
+    """The dtype of sums: at least float32."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def check_arrays(q, k, v, lengths=None, chunk_size: int = 1, **gates: Array) -> None:
+    """Raises a ValueError or TypeError if arrays do not fit each other."""
+    check_count("chunk_size", chunk_size, 1)
+    if q.ndim != 4 or k.shape != q.shape or v.ndim != 4 or v.shape[:3] != q.shape[:3]:
+        raise ValueError(
+            "expected q and k of shape [batch, time, heads, d] and v of shape [batch, time, heads, e], "
+            f"got {list(q.shape)}, {list(k.shape)} and {list(v.shape)}"
+        )
+    if not (q.dtype == k.dtype == v.dtype and jnp.issubdtype(q.dtype, jnp.floating)):
+        raise TypeError(f"expected q, k and v of one floating dtype, got {q.dtype}, {k.dtype} and {v.dtype}; cast them")
+    for name, gate in gates.items():
+        if gate.shape != q.shape[:3]:
+            raise ValueError(f"expected {name} of shape {list(q.shape[:3])}, got {list(gate.shape)}")
+    if lengths is not None:
+        if jnp.shape(lengths) != q.shape[:1]:
+            raise ValueError(f"expected lengths of shape {list(q.shape[:1])}, got {list(jnp.shape(lengths))}")
+        if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
+            raise TypeError(f"expected integers as lengths, got {jnp.result_type(lengths)}")
+
+
+def check_state(state: Any, expected: Any) -> None:
+    """Raises a ValueError unless a state has the shapes of the one expected."""
+    got, wanted = ([list(x.shape) for x in jax.tree.leaves(tree)] for tree in (state, expected))
+    if got != wanted:
+        raise ValueError(
+            f"expected an initial_state of shapes {wanted}, got {got}; go on with the sizes it was made with"
+        )
+
+
+def temperatures(beta, heads: int, dtype) -> Float[Array, " heads"]:
+    """`beta` as one number for each head."""
+    if jnp.shape(beta) not in ((), (heads,)):
+        raise ValueError(f"expected beta as a number or of shape [{heads}], got shape {list(jnp.shape(beta))}")
+    return jnp.broadcast_to(jnp.asarray(beta).astype(dtype), (heads,))
+
+
+def counted(lengths: Int[Array, " batch"] | None, batch: int, time: int) -> Int[Array, " batch"]:
+    """How many tokens of each row are not padding."""
+    return jnp.full(batch, time, jnp.int32) if lengths is None else jnp.asarray(lengths).astype(jnp.int32)
+
+
+def real(lengths: Int[Array, " batch"] | None, batch: int, time: int) -> Bool[Array, "batch time"]:
+    """Which tokens are not padding."""
+    return jnp.arange(time, dtype=jnp.int32)[None] < counted(lengths, batch, time)[:, None]
+
+
+def without_padding(x: Float[Array, "batch time *rest"], lengths: Int[Array, " batch"] | None) -> Any:
+    """The array with zeros for padding, whatever was there."""
+    if lengths is None:
+        return x
+    keep = real(lengths, *x.shape[:2]).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+    return jnp.where(keep, x, jnp.zeros_like(x))
+
+
+def prepared(lengths: Int[Array, " batch"] | None, *arrays: Array) -> list[Array]:
+    """The arrays in the dtype of sums, with zeros for padding. A key, value or log decay of zero changes no sum."""
+    return [without_padding(x.astype(exact(arrays[0].dtype)), lengths) for x in arrays]
+
+
+def in_chunks(x: Float[Array, "batch time heads *rest"], size: int) -> Float[Array, "chunks batch heads size *rest"]:
+    """Cuts time into chunks, with zeros after the last token."""
+    batch, time, heads, *rest = x.shape
+    number = -(-time // size)
+    x = jnp.pad(x, [(0, 0), (0, number * size - time), *[(0, 0)] * (x.ndim - 2)])
+    return jnp.moveaxis(x.reshape(batch, number, size, heads, *rest), (1, 3), (0, 2))
+
+
+def joined(x: Float[Array, "chunks batch heads size *rest"], time: int) -> Float[Array, "batch time heads *rest"]:
+    """Undoes `in_chunks`."""
+    number, batch, heads, size, *rest = x.shape
+    return jnp.moveaxis(x, (0, 2), (1, 3)).reshape(batch, number * size, heads, *rest)[:, :time]
+
+
+def scan_chunks(step: Callable, state: Any, chunk_size: int, *arrays: Array) -> tuple[Array, Any]:
+    """Goes over chunks, `step(state, chunks) -> (state, outputs)`. The backward pass keeps one state for each chunk."""
+    time = arrays[0].shape[1]
+    size = max(1, min(chunk_size, time))
+    state, outputs = jax.lax.scan(jax.checkpoint(step), state, tuple(in_chunks(x, size) for x in arrays))
+    return joined(outputs, time), state
+
+
+def scan_tokens(step: Callable, state: Any, *arrays: Array) -> tuple[Array, Any]:
+    """Goes over tokens, `step(state, tokens) -> (state, outputs)`, each `[batch, heads, ...]`."""
+    state, outputs = jax.lax.scan(step, state, tuple(jnp.moveaxis(x, 1, 0) for x in arrays))
+    return jnp.moveaxis(outputs, 0, 1), state
+
+
+def decays(total: Float[Array, "*rest time"]) -> Float[Array, "*rest time time"]:
+    """`D_ij = e^{G_i - G_j}` for `j <= i`, else 0: what is left at `i` of a token `j`, from the summed log decays."""
+    seen = jnp.tril(jnp.ones((total.shape[-1],) * 2, bool))
+    difference = total[..., :, None] - total[..., None, :]
+    return jnp.exp(jnp.where(jnp.broadcast_to(seen, difference.shape), difference, -jnp.inf))
+
+
+def read(state, q, k, v, total) -> Float[Array, "batch heads time e"]:
+    """`e^G (q S) + ((q k^T) * D) v`: what the queries of a chunk read of the state before it, and of the chunk."""
+    scores = jnp.einsum("...id,...jd->...ij", q, k) * decays(total)
+    return jnp.exp(total)[..., None] * (q @ state) + scores @ v
+
+
+def write(state, k, v, total) -> Float[Array, "batch heads d e"]:
+    """`e^{G_L} S + (e^{G_L - G} k)^T v`: the state after a chunk."""
+    last = total[..., -1:]
+    kept = jnp.exp(last - total)[..., None] * k
+    return jnp.exp(last)[..., None] * state + jnp.swapaxes(kept, -1, -2) @ v
+
+
+def unit(x: Float[Array, "*rest d"]) -> Float[Array, "*rest d"]:
+    """`x / (|x| + 1e-5)`, with a gradient of zeros at a vector of zeros."""
+    square = jnp.sum(x**2, axis=-1, keepdims=True)
+    zero = square == 0
+    return x / (jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square))) + EPSILON)
+
+
+def rotated(x: Float[Array, "time heads d"], first: Int[Array, ""], base: float = 10_000.0) -> Any:
+    """Rotary positions: feature `i` and `i + d/2` of step `t` turn by the angle `t base^{-2i/d}`."""
+    half, dtype = x.shape[-1] // 2, exact(x.dtype)
+    speed = base ** (-jnp.arange(half, dtype=dtype) / half)
+    position = (first + jnp.arange(len(x), dtype=jnp.int32)).astype(dtype)
+    angle = position[:, None, None] * speed[None, None]
+    left, right = x[..., :half].astype(dtype), x[..., half:].astype(dtype)
+    turned = [left * jnp.cos(angle) - right * jnp.sin(angle), left * jnp.sin(angle) + right * jnp.cos(angle)]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

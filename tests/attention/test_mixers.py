@@ -1,0 +1,154 @@
+"""What every sequence layer answers to. A further layer is one line of `LAYERS`."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from operator_checks import same, weighted
+
+from vicinal.attention.base import Mixer
+from vicinal.attention.gated_delta import GatedDeltaNet
+from vicinal.attention.linear import LinearAttention
+from vicinal.attention.mesa import MesaLayer
+from vicinal.attention.sliding_window import SlidingWindowAttention
+from vicinal.attention.softmax import SoftmaxAttention
+from vicinal.attention.ssd import Mamba2
+
+FEATURES, HEADS, TIME = 8, 2, 20
+LAYERS = {
+    "softmax": functools.partial(SoftmaxAttention, max_length=30),
+    "rotary softmax": functools.partial(SoftmaxAttention, max_length=30, rotary=True),
+    "sliding window": functools.partial(SlidingWindowAttention, window=5),
+    "linear": functools.partial(LinearAttention, chunk_size=8),
+    "mamba2": functools.partial(Mamba2, state_features=4, chunk_size=8),
+    "gated delta": functools.partial(GatedDeltaNet, chunk_size=8),
+    "mesa": functools.partial(MesaLayer, chunk_size=8),
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+@functools.cache
+def made(name, dtype=float):
+    """A layer with random parameters, and a sequence."""
+    rng = np.random.default_rng(0)
+    layer = eqx.filter_eval_shape(lambda: LAYERS[name](FEATURES, HEADS, key=jax.random.key(0)))
+    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
+    layer = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(-0.6, 0.6, leaf.shape), dtype) if is_shape(leaf) else leaf, layer
+    )
+    return layer, jnp.asarray(rng.normal(size=(TIME, FEATURES)), dtype)
+
+
+def call(layer, x, state=None, length=None):
+    return _call(layer, x, state, None if length is None else jnp.asarray(length))
+
+
+@eqx.filter_jit
+def _call(layer, x, state, length):
+    return layer(x, state, length=length)
+
+
+@every_layer
+def test_it_is_a_mixer(name):
+    layer, x = made(name)
+    assert isinstance(layer, Mixer)
+    y, _ = call(layer, x)
+    assert y.shape == x.shape
+    assert y.dtype == x.dtype
+    assert np.all(np.any(y != 0, axis=1))
+
+
+@every_layer
+def test_reading_in_pieces(name):
+    layer, x = made(name)
+    y, end = call(layer, x)
+    state, outputs = layer.empty(), []
+    for piece in (x[:1], x[1:2], x[2:13], x[13:]):
+        output, state = call(layer, piece, state)
+        outputs.append(output)
+    same((jnp.concatenate(outputs), state), (y, end))
+
+
+@every_layer
+def test_the_empty_state_is_no_state(name):
+    layer, x = made(name)
+    empty, (y, state) = layer.empty(), call(layer, x)
+    same(call(layer, x, empty), (y, state))
+    for a, b in zip(jax.tree.leaves(empty), jax.tree.leaves(state), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+
+
+@every_layer
+def test_padding_has_no_influence(name):
+    layer, x = made(name)
+    spoiled = x.at[13:].set(jnp.nan)
+    y, state = call(layer, spoiled, length=13)
+    same((y[:13], state), call(layer, x[:13]))
+    assert not np.any(y[13:])
+    slope = jax.jit(jax.grad(lambda x: weighted(layer(x, length=jnp.asarray(13)))))(spoiled)
+    assert np.all(np.isfinite(slope))
+    assert not np.any(slope[13:])
+
+
+@every_layer
+def test_going_on_after_padding(name):
+    layer, x = made(name)
+    _, state = call(layer, x[:13], length=9)
+    same(call(layer, x[9:], state), (call(layer, x)[0][9:], call(layer, x)[1]))
+
+
+@every_layer
+def test_causal(name):
+    layer, x = made(name)
+    before, after = call(layer, x)[0], call(layer, x.at[11:].multiply(-0.5))[0]
+    assert np.array_equal(before[:11], after[:11])
+    assert np.any(before[11] != after[11])
+
+
+@every_layer
+def test_every_parameter_has_a_finite_gradient(name):
+    layer, x = made(name)
+    slopes = eqx.filter_jit(eqx.filter_grad(lambda layer: weighted(layer(x))))(layer)
+    for path, slope in jax.tree_util.tree_leaves_with_path(slopes):
+        assert np.all(np.isfinite(slope)), path
+        assert np.any(slope != 0), path
+
+
+@every_layer
+def test_a_sequence_of_zeros_has_finite_gradients(name):
+    layer, x = made(name)
+    slopes = eqx.filter_jit(eqx.filter_grad(lambda layer, x: weighted(layer(x))))(layer, 0 * x)
+    assert all(np.all(np.isfinite(slope)) for slope in jax.tree.leaves(slopes))
+
+
+@every_layer
+def test_a_batch_is_each_sequence_on_its_own(name):
+    layer, x = made(name)
+    batch, lengths = jnp.stack([x, -x]), jnp.asarray([TIME, 7])
+    y, _ = eqx.filter_jit(eqx.filter_vmap(lambda x, n: layer(x, length=n)))(batch, lengths)
+    same(y[0], call(layer, x)[0])
+    same(y[1, :7], call(layer, -x[:7])[0])
+
+
+@every_layer
+def test_bfloat16(name):
+    layer, x = made(name, jnp.bfloat16)
+    wide = eqx.filter_jit(lambda tree: jax.tree.map(lambda a: a.astype(float) if eqx.is_array(a) else a, tree))
+    y, _ = call(layer, x)
+    exact, _ = call(*wide((layer, x)))
+    assert y.dtype == jnp.bfloat16
+    assert np.sqrt(np.mean((y.astype(float) - exact) ** 2)) < 0.05 * np.sqrt(np.mean(exact**2))
+    state = layer.empty()
+    assert [a.dtype for a in jax.tree.leaves(call(layer, x, state)[1])] == [a.dtype for a in jax.tree.leaves(state)]
+
+
+@every_layer
+def test_sizes_are_checked(name):
+    with pytest.raises(ValueError, match="heads"):
+        LAYERS[name](7, 2, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="expected heads"):
+        LAYERS[name](8, 0, key=jax.random.key(0))
