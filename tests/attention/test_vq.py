@@ -58,7 +58,7 @@ def test_the_codebook_learns_under_any_loss():
         for t, h in np.ndindex(n, 2):
             z = code(np.asarray(k[row, t, h]), h)
             wanted[h, z] += (CODES[h, z] - k[row, t, h]) / 21
-    np.testing.assert_allclose(jax.grad(loss)(jnp.asarray(CODES)), wanted, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(jnp.asarray(CODES)), wanted, rtol=0, atol=1e-14)
 
 
 def test_the_gradient_goes_straight_through_to_finished_chunks():
@@ -75,7 +75,7 @@ def test_the_gradient_goes_straight_through_to_finished_chunks():
         return jnp.sum(vq_attention(q, k, v, codebook=jnp.asarray(codes), beta=2.0, chunk_size=5)[0][0, 6, 0])
 
     keys = jnp.concatenate([codes[0, :5], k[0, 5:, 0]])
-    np.testing.assert_allclose(jax.grad(ours)(k)[0, :, 0], jax.grad(dense)(keys), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(jax.jit(jax.grad(ours))(k)[0, :, 0], jax.jit(jax.grad(dense))(keys), rtol=0, atol=1e-14)
 
 
 def test_reading_in_pieces():

@@ -183,8 +183,8 @@ def nearest(
 ) -> Int[Array, "*rest heads time"]:
     """The code of smallest distance, the first of equals. No gradient goes through."""
     k, codebook = jax.lax.stop_gradient((k, codebook))
-    closeness = jnp.einsum("...htd,hnd->...htn", k, codebook)
-    return jnp.argmax(closeness - jnp.expand_dims(jnp.sum(codebook**2, axis=-1) / 2, (0, 2)), axis=-1)
+    closeness = jnp.einsum("bhtd,hnd->bhtn", k, codebook)
+    return jnp.argmax(closeness - jnp.sum(codebook**2, axis=-1)[None, :, None] / 2, axis=-1)
 
 
 def _read(sums, codebook, beta, q, k, v, seen):
