@@ -16,6 +16,7 @@ from vicinal.attention.mesa import MesaLayer
 from vicinal.attention.sliding_window import SlidingWindowAttention
 from vicinal.attention.softmax import SoftmaxAttention
 from vicinal.attention.ssd import Mamba2
+from vicinal.attention.vq import VQAttention
 
 FEATURES, HEADS, TIME = 8, 2, 20
 LAYERS = {
@@ -26,6 +27,7 @@ LAYERS = {
     "mamba2": functools.partial(Mamba2, state_features=4, chunk_size=8),
     "gated delta": functools.partial(GatedDeltaNet, chunk_size=8),
     "mesa": functools.partial(MesaLayer, chunk_size=8),
+    "vq": functools.partial(VQAttention, num_codes=6, chunk_size=8),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 pytestmark = pytest.mark.usefixtures("x64")

@@ -215,7 +215,8 @@ class MesaLayer(Mixer):
     References:
         von Oswald et al., MesaNet: sequence modeling by locally optimal test-time training, arXiv 2506.05233.
 
-    *Differs from the paper*: the gates and the normalisation are those of `GatedDeltaNet`, so that the memory alone differs.
+    *Differs from the paper*: the gates and the normalisation are those of `GatedDeltaNet`, so that what differs is the
+    memory alone.
     """
 
     projections: HeadProjections

@@ -245,9 +245,7 @@ class SoftmaxAttention(Mixer):
 def check_rotary(rotary: bool, size: int) -> None:
     """Raises a ValueError if the features of a head cannot be turned in pairs."""
     if rotary and size % 2:
-        raise ValueError(
-            f"expected an even length of a head's vectors with rotary=True, got {size}; change head_features"
-        )
+        raise ValueError(f"expected an even number of head_features with rotary=True, got {size}; change it")
 
 
 def queries_keys_values(projections: HeadProjections, x, first, rotary, length) -> list[Float[Array, "1 time heads d"]]:

@@ -52,7 +52,7 @@ def naive_ovq_attention(
     Example:
         >>> q, k, v = jnp.ones((5, 2)), jnp.eye(5, 2), jnp.arange(5.0)[:, None]
         >>> outputs, _ = naive_ovq_attention(q, k, v, beta=0.0, schedule=Schedule("plateau", 8, 2))
-        >>> outputs[:, 0].round(3).tolist()  # without a temperature, the mean of the values so far
+        >>> [round(x, 3) for x in outputs[:, 0].tolist()]  # without a temperature, the mean of the values so far
         [0.0, 0.5, 1.0, 1.5, 2.0]
     """
     key_sums = jnp.zeros((0, k.shape[1]), k.dtype) if key_sums is None else key_sums
