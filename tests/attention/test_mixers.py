@@ -13,6 +13,7 @@ from vicinal.attention.base import Mixer
 from vicinal.attention.gated_delta import GatedDeltaNet
 from vicinal.attention.linear import LinearAttention
 from vicinal.attention.mesa import MesaLayer
+from vicinal.attention.ovq import OVQAttention
 from vicinal.attention.sliding_window import SlidingWindowAttention
 from vicinal.attention.softmax import SoftmaxAttention
 from vicinal.attention.ssd import Mamba2
@@ -27,6 +28,8 @@ LAYERS = {
     "mamba2": functools.partial(Mamba2, state_features=4, chunk_size=8),
     "gated delta": functools.partial(GatedDeltaNet, chunk_size=8),
     "mesa": functools.partial(MesaLayer, chunk_size=8),
+    "ovq": functools.partial(OVQAttention, num_centroids=8, chunk_size=6),
+    "ovq with convolution": functools.partial(OVQAttention, num_centroids=8, chunk_size=6, short_convolution=3),
     "vq": functools.partial(VQAttention, num_codes=6, chunk_size=8),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)

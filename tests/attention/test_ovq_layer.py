@@ -39,15 +39,16 @@ def test_by_hand(x64, short_convolution):
     layer = make(growth="min", num_centroids=20, head_features=5, short_convolution=short_convolution)
     layer = eqx.tree_at(lambda x: x.log_temperature, layer, jnp.asarray([0.3, -0.2]))
     x = normal(20, 6)
-    layers = (layer.query_layer, layer.key_layer, layer.value_layer)
+    layers = (layer.projections.query_layer, layer.projections.key_layer, layer.projections.value_layer)
     projected = np.concatenate([np.asarray(x) @ np.asarray(part.weight).T for part in layers], axis=1)
     if short_convolution is not None:
         projected = convolved(projected, np.asarray(layer.convolution.weight))
+        projected = projected / (1 + np.exp(-projected))
     q, k, v = (part.reshape(1, 20, 2, 5) for part in np.split(projected, 3, axis=1))
     q, k = (part / (np.linalg.norm(part, axis=-1, keepdims=True) + 1e-5) for part in (q, k))
     beta = np.exp([0.3, -0.2]) * 5**0.5
     heads = [softmax_attention(*(part[:, :, h : h + 1] for part in (q, k, v)), beta[h]) for h in (0, 1)]
-    expected = np.concatenate(heads, axis=2).reshape(20, 10) @ np.asarray(layer.output_layer.weight).T
+    expected = np.concatenate(heads, axis=2).reshape(20, 10) @ np.asarray(layer.projections.output_layer.weight).T
     np.testing.assert_allclose(run(layer, x)[0], expected, rtol=0, atol=1e-12)
 
 

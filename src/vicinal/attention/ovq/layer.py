@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from vicinal.attention._projections import HeadProjections, ShortConvolution, batched
 from vicinal.attention.base import Mixer
 from vicinal.attention.ovq.arguments import check_choices
 from vicinal.attention.ovq.attention import ovq_attention
-from vicinal.attention.ovq.convolution import ShortConvolution
 from vicinal.attention.ovq.dictionary import Rule
 from vicinal.attention.ovq.schedule import Schedule
 from vicinal.attention.ovq.state import OVQState, empty_state
-from vicinal.nn.layers import Linear, _check_sizes
+from vicinal.nn.layers import _check_sizes
 
 EPSILON = 1e-5  # keeps a query or key of zeros finite
 
@@ -34,7 +34,7 @@ class OVQAttentionState(eqx.Module):
 class OVQAttention(Mixer):
     """Multi-head OVQ-attention. It acts on one sequence, and has no positional encoding.
 
-        q = W_q x,   k = W_k x,   v = W_v x,   with a short convolution over time if there is one
+        q = W_q x,   k = W_k x,   v = W_v x,   under silu after a short convolution if there is one
         q = q / (|q| + 1e-5),   k = k / (|k| + 1e-5),   beta = exp(theta) sqrt(d)   for each head
         y = W_o [head_1, head_2, ...]
 
@@ -62,7 +62,7 @@ class OVQAttention(Mixer):
         key: For the initial weights.
 
     Attributes:
-        query_layer, key_layer, value_layer, output_layer: `Linear` layers without bias.
+        projections: The `Linear` layers without bias: `query_layer`, `key_layer`, `value_layer`, `output_layer`.
         log_temperature: `theta`, `[heads]`.
         convolution: The `ShortConvolution`, or None.
 
@@ -84,13 +84,9 @@ class OVQAttention(Mixer):
     *Differs from the paper*: see `ovq_attention`. The short convolution is not part of it.
     """
 
-    query_layer: Linear
-    key_layer: Linear
-    value_layer: Linear
-    output_layer: Linear
+    projections: HeadProjections
     log_temperature: Float[Array, " heads"]
     convolution: ShortConvolution | None
-    heads: int = eqx.field(static=True)
     schedule: Schedule = eqx.field(static=True)
     rule: Rule = eqx.field(static=True)
     memory: str = eqx.field(static=True)
@@ -115,23 +111,18 @@ class OVQAttention(Mixer):
         seed: int = 0,
         key: PRNGKeyArray,
     ):
-        _check_sizes(features=features, heads=heads)
-        if head_features is None and features % heads:
-            raise ValueError(f"expected features that heads={heads} divides, got {features}; or give head_features")
-        size = features // heads if head_features is None else head_features
-        _check_sizes(head_features=size, short_convolution=1 if short_convolution is None else short_convolution)
+        _check_sizes(short_convolution=1 if short_convolution is None else short_convolution)
+        projection_key, convolution_key = jax.random.split(key)
+        self.projections = HeadProjections(features, heads, head_features, key=projection_key)
         self.schedule = Schedule(growth, num_centroids, chunk_size, max_length)
         self.rule = Rule(join, bias, learning_rate, normalize_centroids)
         check_choices(self.rule, memory, jax.random.key(seed))
-        *input_keys, output_key, convolution_key = jax.random.split(key, 5)
-        layers = (Linear(features, heads * size, use_bias=False, key=k) for k in input_keys)
-        self.query_layer, self.key_layer, self.value_layer = layers
-        self.output_layer = Linear(heads * size, features, use_bias=False, key=output_key)
         self.log_temperature = jnp.zeros(heads)
         self.convolution = None
         if short_convolution is not None:
-            self.convolution = ShortConvolution(3 * heads * size, short_convolution, key=convolution_key)
-        self.heads = heads
+            self.convolution = ShortConvolution(
+                3 * heads * self.projections.size, short_convolution, key=convolution_key
+            )
         self.memory = memory
         self.seed = seed
 
@@ -142,21 +133,18 @@ class OVQAttention(Mixer):
         *,
         length: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "time features"], OVQAttentionState]:
-        projected = jnp.concatenate(
-            [jax.vmap(layer)(x) for layer in (self.query_layer, self.key_layer, self.value_layer)], axis=1
-        )
+        projected = self.projections.joint(x)
         last = None
         if self.convolution is not None:
             before = None if state is None else state.convolution
             before = self.convolution.empty() if before is None else before
             projected, last = self.convolution(projected, before, length)
-        size = projected.shape[1] // (3 * self.heads)
-        q, k, v = (part.reshape(1, len(x), self.heads, size) for part in jnp.split(projected, 3, axis=1))
+        q, k, v = (part[None] for part in self.projections.split(projected))
         outputs, attention = ovq_attention(
             _normalized(q),
             _normalized(k),
             v,
-            beta=jnp.exp(self.log_temperature) * size**0.5,
+            beta=jnp.exp(self.log_temperature) * self.projections.size**0.5,
             chunk_size=self.schedule.chunk_size,
             num_centroids=self.schedule.num_centroids,
             growth=self.schedule.growth,
@@ -166,23 +154,21 @@ class OVQAttention(Mixer):
             learning_rate=self.rule.learning_rate,
             normalize_centroids=self.rule.normalize_centroids,
             initial_state=None if state is None else state.attention,
-            lengths=None if length is None else jnp.asarray(length)[None],
+            lengths=batched(length),
             key=jax.random.key(self.seed),
             memory=self.memory,
         )
-        y = jax.vmap(self.output_layer)(outputs.reshape(len(x), self.heads * size))
-        return y, OVQAttentionState(attention, last)
+        return self.projections.output(outputs), OVQAttentionState(attention, last)
 
     def empty(self) -> OVQAttentionState:
         """The state before the first step."""
-        weight = self.value_layer.weight
         attention = empty_state(
             1,
-            self.heads,
-            len(weight) // self.heads,
+            self.projections.heads,
+            self.projections.size,
             chunk_size=self.schedule.chunk_size,
             num_centroids=self.schedule.num_centroids,
-            dtype=weight.dtype,
+            dtype=self.projections.dtype,
         )
         return OVQAttentionState(attention, None if self.convolution is None else self.convolution.empty())
 

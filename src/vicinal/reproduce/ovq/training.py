@@ -1,0 +1,198 @@
+"""How the models of sequences are built, trained and asked."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int, PyTree
+
+from vicinal.attention import (
+    GatedDeltaNet,
+    LanguageModel,
+    LinearAttention,
+    Mamba2,
+    MesaLayer,
+    Mixer,
+    OVQAttention,
+    SlidingWindowAttention,
+    SoftmaxAttention,
+    VQAttention,
+    closest_size,
+    parameter_count,
+)
+from vicinal.data.sequences import Sequences, token_accuracy
+from vicinal.graph import Graph, capture
+from vicinal.losses import masked_softmax_cross_entropy
+from vicinal.reproduce.runs import Scale
+from vicinal.rules import Backprop, Rule
+from vicinal.train import fit, keys_of
+
+FULL, WINDOW, LINEAR, DELTA, MAMBA, MESA, VQ = (
+    "full attention",
+    "window alone",
+    "linear attention",
+    "Gated DeltaNet",
+    "Mamba2",
+    "Mesa layer",
+    "VQ-attention",
+)
+MakeMixer = Callable[..., Mixer]
+
+
+def ovq(num_centroids: int) -> str:
+    """The label of OVQ-attention with so many centroids."""
+    return f"OVQ {num_centroids}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The sizes that all models of an experiment share.
+
+    Attributes:
+        vocabulary: Number of tokens.
+        features: Length of each vector of the stream.
+        window: Of the layers with a sliding window, which have rotary positions.
+        chunk_size: Of OVQ- and VQ-attention.
+        pairs: Pairs of a layer with a window and another, which has no positions.
+        in_features: Length of each input vector, for inputs that are no tokens.
+        max_length: Tokens for which full attention has room.
+        codes: Of VQ-attention.
+    """
+
+    vocabulary: int
+    features: int = 64
+    window: int = 16
+    chunk_size: int = 32
+    pairs: int = 1
+    in_features: int | None = None
+    max_length: int = 4096
+    codes: int = 64
+
+    def mixers(self, label: str, **options: Any) -> list[MakeMixer]:
+        """Functions of a key that make the layers: with a window and another in turn."""
+        near = functools.partial(SlidingWindowAttention, self.features, 1, window=self.window)
+        return [near, self._other(label, options)] * self.pairs
+
+    def _other(self, label: str, options: dict[str, Any]) -> MakeMixer:
+        sizes = (self.features, 1)
+        if label.startswith("OVQ "):
+            count = int(label.split()[1])
+            chosen = {"chunk_size": self.chunk_size, "num_centroids": count} | options
+            return functools.partial(OVQAttention, *sizes, **chosen)
+        makers: dict[str, MakeMixer] = {
+            FULL: functools.partial(SoftmaxAttention, *sizes, max_length=self.max_length),
+            WINDOW: functools.partial(SlidingWindowAttention, *sizes, window=self.window),
+            LINEAR: functools.partial(LinearAttention, *sizes),
+            DELTA: functools.partial(GatedDeltaNet, *sizes),
+            MAMBA: functools.partial(Mamba2, *sizes),
+            MESA: functools.partial(MesaLayer, *sizes),
+            VQ: functools.partial(VQAttention, *sizes, chunk_size=self.chunk_size, num_codes=self.codes),
+        }
+        return functools.partial(makers[label], **options)
+
+    def build(self, label: str, *, key: Any, parameters: int | None = None, **options: Any) -> LanguageModel:
+        """A model with these layers; with perceptrons of the size that comes closest to a number of parameters."""
+
+        def model(hidden: int) -> LanguageModel:
+            mixers = self.mixers(label, **options)
+            inputs = self.in_features
+            return LanguageModel(
+                self.vocabulary, self.features, mixers, hidden_features=hidden, in_features=inputs, key=key
+            )
+
+        own = 2 * self.features
+        if parameters is None:
+            return model(own)
+        return model(closest_size(model, parameters, range(self.features // 2, 4 * self.features + 1)))
+
+    def parameters(self) -> int:
+        """Of the model with full attention, to which the others are matched."""
+        return parameter_count(eqx.filter_eval_shape(lambda key: self.build(FULL, key=key), jax.random.key(0)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How models are trained.
+
+    Attributes:
+        steps: Updates.
+        batch_size: Examples of an update.
+        learning_rate: The highest of AdamW, after a tenth of the updates; it falls along a cosine.
+        rule: What gives the gradient.
+    """
+
+    steps: int
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    rule: Rule = dataclasses.field(default_factory=lambda: Backprop(loss=masked_softmax_cross_entropy))
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW with a warm-up, a cosine and clipped gradients."""
+        rise = max(1, self.steps // 10)
+        rate = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, rise, self.steps, 0.1 * self.learning_rate)
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.01))
+
+
+def train(
+    scale: Scale, label: str, model: LanguageModel, data: Any, how: Training, seed: int, graph: Graph | None = None
+) -> LanguageModel:
+    """The model after training on sequences; `data` is a `Sequences` or a pair of arrays."""
+    inputs, targets = (data.inputs, data.targets) if isinstance(data, Sequences) else data
+    scale.say(f"{label}, {how.steps} updates, seed {seed}")
+    run = fit(
+        how.rule,
+        model,
+        how.optimizer(),
+        (inputs, targets),
+        key=keys_of(seed)[1],
+        steps=how.steps,
+        batch_size=how.batch_size,
+        evaluate_every=how.steps,
+        graph=capture(model, jnp.asarray(inputs[0])) if graph is None else graph,
+        progress=scale.progress,
+    )
+    return run.model
+
+
+def accuracy(model: LanguageModel, data: Sequences, batch_size: int = 8) -> float:
+    """The share of the counted steps that a model predicts."""
+    return token_accuracy(predictions(model, data, batch_size), data)
+
+
+def predictions(model: LanguageModel, data: Sequences, batch_size: int = 8) -> Int[np.ndarray, "examples time"]:
+    """The most likely token at each step."""
+    return np.concatenate([np.asarray(_predicted(model, x)) for x in _batches(data.inputs, batch_size)])
+
+
+@eqx.filter_jit
+def _predicted(model: LanguageModel, x: Array) -> Int[Array, "batch time"]:
+    return jnp.argmax(jax.vmap(model)(x), axis=-1)
+
+
+def _batches(x: np.ndarray, size: int) -> list[Array]:
+    if len(x) % size:
+        raise ValueError(f"expected a number of examples that the batch size, {size}, divides, got {len(x)}")
+    return [jnp.asarray(x[i : i + size]) for i in range(0, len(x), size)]
+
+
+def temperatures(model: LanguageModel) -> list[float]:
+    """The temperature of each head of each layer that has one, `q . k` being a cosine."""
+    found = []
+    for block in model.blocks:
+        theta, heads = getattr(block.mixer, "log_temperature", None), getattr(block.mixer, "projections", None)
+        if theta is not None and heads is not None:
+            found += (np.exp(np.asarray(theta)) * heads.size**0.5).tolist()
+    return found
+
+
+def state_bytes(model: LanguageModel, length: int) -> int:
+    """How many bytes the layers keep of a sequence of some length."""
+    tokens = jax.ShapeDtypeStruct((length,), jnp.int32)
+    states: PyTree = eqx.filter_eval_shape(lambda tokens: model.read(tokens)[1], tokens)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
