@@ -253,7 +253,7 @@ class Program:
             found = [synapse for synapse in found if synapse.equation in own]
         return found, self._part(self._given + self._held, [synapse.presynaptic for synapse in found])
 
-    def split(self, node: str) -> list[tuple[Callable, Callable, Callable]] | None:
+    def split(self, node: str) -> list[tuple[Callable, ...]] | None:
         """A node's prediction at each synapse that carries what vertices hold: below it, its product, and above it.
 
         The three are `(model, x, values) -> activity`, `(model, x, activity) -> product` and

@@ -58,7 +58,7 @@ RULES = {
     "direct feedback, all options": vc.rules.DirectFeedback(
         projector=projectors.Sparse(density=0.7, scale=1.5), hybrid=0.6, shared=False, loss=vc.losses.squared_error
     ),
-    "dynamic inversion, of chains alone": vc.rules.DynamicInversion(leak=0.1, repair=True, clip=5.0),
+    "dynamic inversion, in chains": vc.rules.DynamicInversion(leak=0.1),
 }
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable
 
 import jax
@@ -58,11 +57,13 @@ def loops(graph: Graph, single: bool) -> tuple[Loop, ...]:
         ValueError: If the graph is no chain, or has no dense layer above a vertex.
     """
     for name in graph.vertices:
-        if len(graph.children[name]) != 1 or len(graph.parents[graph.children[name][0]]) != 1:
-            other = graph.children[name] if len(graph.children[name]) != 1 else graph.parents[graph.children[name][0]]
+        nodes = graph.children[name]
+        alone = len(nodes) == 1 and len(graph.parents[nodes[0]]) == 1
+        if not alone or len(graph.program.split(nodes[0]) or ()) != 1:
             raise ValueError(
-                f"expected a chain, in which each vertex has one child that reads it alone, got vertex {name!r} "
-                f"beside or below several ({', '.join(other)}); take another rule for branches and residual connections"
+                "expected a chain, in which each vertex reaches one child that reads it alone, through one product "
+                f"with a weight, got vertex {name!r} that does not; take another rule for branches, residual "
+                "connections and layers with feedback of their own"
             )
     found: list[Loop] = []
     for name in reversed(graph.vertices):
@@ -84,16 +85,12 @@ def loops(graph: Graph, single: bool) -> tuple[Loop, ...]:
 
 
 def _link(graph: Graph, name: str) -> Link | None:
-    """The dense layer above a vertex, or None where that is something else."""
+    """The layer above a vertex, or None where that is not dense."""
     (child,) = graph.children[name]
-    split = graph.program.split(child)
-    if split is None or len(split) != 1:
-        return None
-    ((below, product, above),) = split
+    ((below, product, above),) = graph.program.split(child) or ()
     spec = graph.program.spec
-    given = [
-        [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in jax.tree.leaves(g)] for g in (spec.leaf_types, spec.example)
-    ]
+    groups = spec.leaf_types, jax.tree.leaves(spec.example)
+    given = [[jax.ShapeDtypeStruct(item.shape, item.dtype) for item in group] for group in groups]
     (activity,) = jax.eval_shape(below, *given, [graph.shapes[vertex] for vertex in graph.vertices])
     (result,) = jax.eval_shape(product, *given, [activity])
     if (activity.ndim, result.ndim) != (1, 1):
@@ -130,7 +127,7 @@ class Chain:
         """The error of a link's child, carried to the product: through what is above it, transposed."""
         activity = self._mapped(link.below)(self._graph.ordered(values))
         _, back = jax.vjp(self._mapped(link.above), self._mapped(link.product)(activity))
-        (((carried,),)) = back(jax.tree.leaves(error) if link.child == OUTPUT else [error])
+        ((carried,),) = back(jax.tree.leaves(error) if link.child == OUTPUT else [error])
         return carried
 
     def to_vertex(self, link: Link, values: Values, rates: Float[Array, "batch down"]) -> Float[Array, "batch ..."]:

@@ -22,7 +22,7 @@ _ROUNDING = 1e-9
 
 def loop_matrix(
     weight: Float[np.ndarray, "up down"], feedback: Float[np.ndarray, "down up"], leak: float
-) -> np.ndarray:
+) -> Float[np.ndarray, "units units"]:
     """`M`."""
     up, down = weight.shape
     return np.block([[-np.eye(down), feedback], [weight, -leak * np.eye(up)]])
@@ -105,8 +105,8 @@ def smoothed_abscissa(
     s = float(np.max(eigenvalues(weight, feedback, leak).real)) + smoothing / 2  # it is no lower
     for _ in range(100):
         shifted = matrix - s * identity
-        p = scipy.linalg.solve_continuous_lyapunov(shifted, -identity)
-        q = scipy.linalg.solve_continuous_lyapunov(shifted.T, -identity)
+        p = _lyapunov(shifted)
+        q = _lyapunov(shifted.T)
         size, slope = float(np.trace(p)), float(np.sum(q * p.T))
         # Newton's method on 1/trace(P), which is nearly straight.
         change = (smoothing - 1 / size) * size**2 / (2 * slope)
@@ -115,6 +115,17 @@ def smoothed_abscissa(
             break
     down = weight.shape[1]
     return Smoothed(s, (q @ p / slope)[:down, down:])
+
+
+def _wanted(shape: tuple[int, ...], leak: float, margin: float) -> float:
+    """Where all real parts are to be: more units above than below fade by the leak, whatever the feedback."""
+    up, down = shape
+    return -margin if up <= down else -min(margin, leak / 2)
+
+
+def _lyapunov(matrix: np.ndarray) -> np.ndarray:
+    """`X` with `matrix X + X matrix^T + 1 = 0`."""
+    return np.asarray(scipy.linalg.solve_continuous_lyapunov(matrix, -np.eye(len(matrix))))
 
 
 def stabilise(
@@ -138,7 +149,8 @@ def stabilise(
         feedback: `B`, `[down, up]`, where to start.
         leak: Of the controller.
         step_size: Of Euler's method; None for continuous time.
-        margin: How far below 0 all real parts are to be.
+        margin: How far below 0 all real parts are to be; with steps, how much of what is wrong each unit of time is to
+            take away.
         smoothing: As in `smoothed_abscissa`.
         learning_rate: Of the descent.
         steps: At most so many.
@@ -154,13 +166,12 @@ def stabilise(
         >>> [bool(np.max(np.linalg.eigvals(weight @ b).real) < 0) for b in (before, after)]
         [False, True]
     """
-    up, down = weight.shape
-    wanted = -margin if up <= down else -min(margin, leak / 2)
+    wanted = _wanted(weight.shape, leak, margin)
     for _ in range(steps):
         found = eigenvalues(weight, feedback, leak)
         if np.max(found.real) > wanted:
             feedback = feedback - learning_rate * smoothed_abscissa(weight, feedback, leak, smoothing).gradient
-        elif grows(found, step_size):
+        elif step_size is not None and worst(found, step_size)[1] > 1 + step_size * wanted + _ROUNDING:
             feedback = _SHRINK * feedback
         else:
             break
@@ -170,13 +181,14 @@ def stabilise(
 def repaired(
     weight: Float[Array, "up down"], feedback: Float[Array, "down up"], leak: Array, step_size: Array
 ) -> Float[Array, "down up"]:
-    """The feedback, changed by `stabilise` if the loop is unstable; may be traced: the host does it."""
+    """The feedback, changed by `stabilise` where less than half its margin is left; may be traced: the host does it."""
 
     def on_host(weight: Array, feedback: Array, leak: Array, step_size: Array) -> np.ndarray:
         matrices, dtype = (np.asarray(weight, float), np.asarray(feedback, float)), np.asarray(feedback).dtype
         leak_, step_size_ = float(leak), float(step_size)
         finite = all(np.isfinite(matrix).all() for matrix in matrices)
-        if finite and grows(eigenvalues(*matrices, leak_), step_size_):
+        limit = 1 + step_size_ * _wanted(weight.shape, leak_, _MARGIN) / 2
+        if finite and worst(eigenvalues(*matrices, leak_), step_size_)[1] > limit + _ROUNDING:
             return stabilise(*matrices, leak_, step_size=step_size_).astype(dtype)
         return np.asarray(feedback)
 

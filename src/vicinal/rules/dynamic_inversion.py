@@ -51,9 +51,9 @@ class DynamicInversion(Rule):
     `|1 + step_size eigenvalue| < 1` for all. `B = -W^T` is stable if there is a leak or `W` has full row rank; a random
     `B` seldom is. Where a layer has more units above than below, and no leak, `u` drifts without end and `v` does not.
 
-    Each vertex must have one child, which reads it alone. What lies between a vertex and its child is inverted where it
-    is one product of a vector with a weight, between functions that errors pass transposed. All other layers, as
-    convolutions, are not inverted: errors come back through their transposed maps.
+    The graph must be a chain: each vertex reaches one child, which reads it alone, through one product with a weight.
+    Where that is a product with a vector, it is inverted; what is below and above it (activations, pooling) errors pass
+    transposed. Convolutions are not inverted: errors come back through their transposed maps, weights included.
 
     `Info.result` is converged where the loops move slower than `tolerance`, and diverged where one moves faster at the
     end than at the beginning.
@@ -73,8 +73,8 @@ class DynamicInversion(Rule):
         feedback: What `B` is at first, as the rule's state: `"transpose"`, `-W^T` of the first weights; `"random"`,
             uniform in `±feedback_scale`; `"stabilised"`, that and then changed until the loop is stable.
         feedback_scale: Of random feedback.
-        repair: Whether `B` is changed, by `vicinal.analysis.stabilise`, whenever weights have made a loop unstable. It
-            is looked at, on the host, before every update. Else `B` is fixed.
+        repair: Whether `B` is changed, by `vicinal.analysis.stabilise`, whenever weights have made a loop unstable, or
+            nearly so. It is looked at, on the host, before every update. Else `B` is fixed.
         clip: The largest norm of a vertex's error in an example; None for any.
         allow_unstable: Whether `init` lets a loop pass that is not stable.
         loss: Loss of one example, `loss(output, target) -> scalar`.
@@ -166,40 +166,40 @@ class DynamicInversion(Rule):
         output, values = graph.feedforward(model, x)
         loss, output_error = loss_and_error(self.loss, output, y)
         chain, linear = Chain(graph, model, x), graph.clamp(model, x).linearize(values)
-        found = {loop[0].vertex: loop for loop in loops(graph, self.loop == "single")}
-        state = self._kept(state, {name_of(loop): loop for loop in found.values()}, chain)
+        below = {loop[0].vertex: loop for loop in loops(graph, self.loop == "single")}
+        state = self._kept(state, {name_of(loop): loop for loop in below.values()}, chain)
         errors: Values = {OUTPUT: output_error}
-        result, steps = jnp.zeros(loss.shape, jnp.int32), jnp.zeros(loss.shape, jnp.int32)
+        info = Info(output)
         for name in reversed(graph.vertices):
             (child,) = graph.children[name]
-            if name in found:
-                loop = found[name]
-                error = chain.to_product(loop[0], values, errors[child])
-                rates, *ended = self._invert(chain, loop, state, error)
-                result, steps = jnp.maximum(result, ended[0]), steps + ended[1]
-                held = chain.forward(loop, rates, _BENDS[self.nonlinearity])
-                for link, rate in zip(reversed(loop), held[:-1], strict=True):
+            if name in below:
+                loop = below[name]
+                rates, info = self._invert(chain, loop, state, chain.to_product(loop[0], values, errors[child]), info)
+                for link, rate in zip(reversed(loop), chain.forward(loop, rates, self._bend), strict=False):
                     errors[link.vertex] = self._clipped(chain.to_vertex(link, values, rate))
             elif name not in errors:
                 errors[name] = self._clipped(linear.back(child, errors[child])[name])
-        settled = {"result": result, "steps": steps} if self.method == "dynamic" else {}
-        return Credit(
-            loss, values, {name: errors[name] for name in values}, output_error, Info(output, **settled)
-        ), state
+        return Credit(loss, values, {name: errors[name] for name in values}, output_error, info), state
 
     # --------------------------------------------------------------------------------------------------- one loop
 
+    @property
+    def _bend(self) -> Callable[[Array], Array]:
+        return _BENDS[self.nonlinearity]
+
     def _invert(
-        self, chain: Chain, loop: Loop, state: State, error: Float[Array, "batch up"]
-    ) -> tuple[Float[Array, "batch down"], Int[Array, " batch"], Int[Array, " batch"]]:
-        """What the units below come to hold, a `Result` code, and the steps that it took."""
-        nothing = jnp.zeros(error.shape[0], jnp.int32)
+        self, chain: Chain, loop: Loop, state: State, error: Float[Array, "batch up"], info: Info
+    ) -> tuple[Float[Array, "batch down"], Info]:
+        """What the units below come to hold; and how that went, beside the loops before."""
         if self.method == "pseudo":
-            return error @ jnp.linalg.pinv(chain.matrix(loop)).T, nothing, nothing
+            return error @ jnp.linalg.pinv(chain.matrix(loop)).T, info
         back = state[name_of(loop)]
         if self.method == "closed-form":
-            return closed_form(chain.matrix(loop), back, self.leak.astype(error.dtype), error), nothing, nothing
-        return self._settle(lambda v: chain.forward(loop, v, _BENDS[self.nonlinearity])[-1], back, error)
+            return closed_form(chain.matrix(loop), back, self.leak.astype(error.dtype), error), info
+        rates, result, steps = self._settle(lambda v: chain.forward(loop, v, self._bend)[-1], back, error)
+        if info.result is not None and info.steps is not None:
+            result, steps = jnp.maximum(info.result, result), info.steps + steps  # the worst code is the largest
+        return rates, Info(info.output, result, steps)
 
     def _settle(
         self, forward: Callable[[Array], Array], back: Float[Array, "down up"], error: Float[Array, "batch up"]
