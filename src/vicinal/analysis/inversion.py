@@ -1,7 +1,7 @@
 """Dynamic inversion along training: are its loops stable, and how like are feedback and errors to their references?"""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -133,12 +133,12 @@ def inversion_angles(
     """
     feedback = {name: angle(back, -weight.T) for name, (weight, back) in _pairs(rule, graph, model, state).items()}
 
-    def errors(**settings: str) -> Values:
-        return dataclasses.replace(rule, repair=False, **settings).credit(graph, model, state, x, y)[0].errors
+    def errors(method: Literal["closed-form", "pseudo"] | None) -> Values:
+        other = rule if method is None else dataclasses.replace(rule, method=method, nonlinearity="identity")
+        return dataclasses.replace(other, repair=False).credit(graph, model, state, x, y)[0].errors
 
-    ours = errors()
-    closed_form = error_angles(ours, errors(method="closed-form", nonlinearity="identity"))
-    return InversionAngles(feedback, closed_form, error_angles(ours, errors(method="pseudo", nonlinearity="identity")))
+    ours = errors(None)
+    return InversionAngles(feedback, error_angles(ours, errors("closed-form")), error_angles(ours, errors("pseudo")))
 
 
 def _pairs(rule: DynamicInversion, graph: Graph, model: PyTree, state: State) -> dict[str, tuple[Array, Array]]:

@@ -87,7 +87,7 @@ def loops(graph: Graph, single: bool) -> tuple[Loop, ...]:
 def _link(graph: Graph, name: str) -> Link | None:
     """The layer above a vertex, or None where that is not dense."""
     (child,) = graph.children[name]
-    ((below, product, above),) = graph.program.split(child) or ()
+    below, product, above = (graph.program.split(child) or [])[0]
     spec = graph.program.spec
     groups = spec.leaf_types, jax.tree.leaves(spec.example)
     given = [[jax.ShapeDtypeStruct(item.shape, item.dtype) for item in group] for group in groups]
