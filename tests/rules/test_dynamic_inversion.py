@@ -17,6 +17,7 @@ import vicinal as vc
 from vicinal.inference import Result
 from vicinal.rules import Backprop, DynamicInversion
 from vicinal.rules._stability import eigenvalues, grows, loop_matrix, smoothed_abscissa, stabilise, worst
+from vicinal.testing import cases, check_rule
 
 KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
@@ -473,11 +474,24 @@ def test_stabilised_feedback_learns_without_the_transpose():
     rule = DynamicInversion(feedback="stabilised", repair=True, leak=0.05, clip=1.0, loss=SQUARED)
     state, optimizer_state = rule.init(graph, model, key=KEY), optimizer.init(eqx.filter(model, eqx.is_inexact_array))
     step, losses = eqx.filter_jit(rule.step), []
-    for _ in range(150):
+    for _ in range(80):
         model, optimizer_state, state, loss, info = step(graph, optimizer, model, optimizer_state, state, x, y)
         assert np.all(info.result <= Result.STEP_LIMIT)
         losses.append(float(loss))
-    assert losses[-1] < 0.2 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "rule"),
+    [
+        ("mlp", DynamicInversion(method="pseudo")),
+        ("recurrent", DynamicInversion(method="closed-form", leak=0.1)),
+        ("tied weights", DynamicInversion(loop="single", leak=0.1, repair=True, clip=5.0)),
+    ],
+)
+def test_the_contract_in_other_chains(case, rule):
+    check_rule(rule, only=[chosen for chosen in cases() if chosen.name == case])
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

@@ -74,7 +74,7 @@ class DynamicInversion(Rule):
             uniform in `±feedback_scale`; `"stabilised"`, that and then changed until the loop is stable.
         feedback_scale: Of random feedback.
         repair: Whether `B` is changed, by `vicinal.analysis.stabilise`, whenever weights have made a loop unstable, or
-            nearly so. It is looked at, on the host, before every update. Else `B` is fixed.
+            nearly so. It is looked at, on the host, at first and before every update. Else `B` is fixed.
         clip: The largest norm of a vertex's error in an example; None for any.
         allow_unstable: Whether `init` lets a loop pass that is not stable.
         loss: Loss of one example, `loss(output, target) -> scalar`.
@@ -97,10 +97,11 @@ class DynamicInversion(Rule):
         Podlaski and Machens, Biological credit assignment through dynamic inversion of feedforward networks, NeurIPS
         2020, arXiv 2007.05112.
 
-    *Differs from the paper*: `tolerance` stops before 1000 steps. The single loop's forward copy settles at once. It
-    agrees with the layers' own loops, without a leak and at linear vertices, where all layers of the loop but the
-    lowest's input have the same number of units, or where its `B` and theirs span the same; elsewhere both invert, but
-    not alike, as a wide layer has many right inverses. A derivative is multiplied once, by what is below the weight.
+    *Differs from the paper*: `tolerance` stops before 1000 steps. The single loop's forward copy settles at once, and
+    does not divide by derivatives. It agrees with the layers' own loops, without a leak and at linear vertices, where
+    every weight of the loop is square, or its `B` is `B1 (W1 B1)^-1 B2` of theirs; elsewhere both invert, but not
+    alike, as a wide layer has many right inverses. An error is multiplied by a derivative once (the published code does
+    so twice in places).
     """
 
     local: ClassVar[bool] = True
@@ -155,7 +156,7 @@ class DynamicInversion(Rule):
             if self.feedback != "transpose" and key is not None:
                 drawn = jax.random.uniform(jax.random.fold_in(key, i), back.shape, back.dtype, -1.0)
                 back = self.feedback_scale.astype(back.dtype) * drawn
-            state[name] = self._repaired(weight, back) if self.feedback == "stabilised" else back
+            state[name] = self._repaired(weight, back) if self.repair or self.feedback == "stabilised" else back
             if self.method == "dynamic" and not self.allow_unstable:
                 self._check_stable(name, weight, state[name])
         return state

@@ -184,7 +184,7 @@ def autoencoder(scale: Scale) -> Study:
     scale = scale.by_default(2)
     data, sizes = scale.pick(("digits", (64, 32, 16, 8, 16, 32, 64)), ("mnist", (784, 500, 250, 30, 250, 500, 784)))
     task = task_of(data, kind="autoencoder", sizes=sizes, activation="tanh")
-    updates, rate = scale.pick((200, 0.01), (400, 1e-3))
+    updates, rate = scale.pick((200, 0.01), (300, 3e-3))
     done = {
         name: train_side_by_side(
             scale,
@@ -209,7 +209,7 @@ def autoencoder(scale: Scale) -> Study:
         environment={},
         claims=[_reconstructs(done)],
         differences=[
-            *(["The digits and a smaller network stand in for MNIST, at ten times the rate."] if scale.quick else []),
+            *(["The digits and a smaller network stand in for MNIST, at a larger rate."] if scale.quick else []),
             *(["Orthogonal first weights alone."] if scale.quick else []),
             f"{updates} updates"
             + ("" if scale.quick else f" ({updates / 600:.1g} epochs)")
