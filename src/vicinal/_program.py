@@ -1,6 +1,7 @@
 """Under `graph`: the vertex primitive, and a traced program that can be cut into parts."""
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -251,6 +252,23 @@ class Program:
             own = set(self._prediction(node)[1])
             found = [synapse for synapse in found if synapse.equation in own]
         return found, self._part(self._given + self._held, [synapse.presynaptic for synapse in found])
+
+    def split(self, node: str) -> list[tuple[Callable, ...]] | None:
+        """A node's prediction at each synapse that carries what vertices hold: below it, its product, and above it.
+
+        The three are `(model, x, values) -> activity`, `(model, x, activity) -> product` and
+        `(model, x, product) -> prediction`. None if vertices reach the prediction by another way as well.
+        """
+        outputs, held = self._prediction(node)[0], set(self._held)
+
+        def reach(wanted: list[Any], available: list[Any]) -> bool:
+            return not held.isdisjoint(self._read(self._equations(wanted, available), wanted))
+
+        found = [s for s in self.synapses(node)[0] if reach([s.presynaptic], self._held)]
+        if any(s.product is None for s in found) or reach(outputs, [s.product for s in found]):
+            return None
+        cuts = [(self._held, [s.presynaptic], [s.product], outputs) for s in found]
+        return [tuple(self._part(self._given + a, b) for a, b in itertools.pairwise(cut)) for cut in cuts]
 
     def shapes(self) -> dict[str, PyTree]:
         """What one example of each vertex, and of the output, looks like."""

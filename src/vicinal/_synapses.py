@@ -35,6 +35,7 @@ class Synapse:
         weight: Path of the weight.
         bias: Path of the bias that is added to the product, or None.
         presynaptic: The variable of the program that holds the activity.
+        product: The variable that holds the product, or None where that lies inside a call.
         square: The squared norm of the presynaptic vector: summed over the axes that the weight contracts (for a
             convolution, over channels), the mean over positions.
     """
@@ -43,6 +44,7 @@ class Synapse:
     weight: str
     bias: str | None
     presynaptic: Any
+    product: Any
     square: Callable[[Array], Float[Array, ""]]
 
 
@@ -82,7 +84,8 @@ def _find(
                 if inputs[side] in leaf and inputs[other] in outer:
                     square = _square_dot(eqn.params, other) if name == "dot_general" else _square_conv(eqn.params)
                     products[eqn.outvars[0]] = len(found)
-                    found.append(Synapse(here, leaf[inputs[side]], None, outer[inputs[other]], square))
+                    product = eqn.outvars[0] if equation is None else None
+                    found.append(Synapse(here, leaf[inputs[side]], None, outer[inputs[other]], product, square))
         elif name == "add":
             for side, other in ((0, 1), (1, 0)):
                 index = products.get(inputs[side])

@@ -58,6 +58,7 @@ RULES = {
     "direct feedback, all options": vc.rules.DirectFeedback(
         projector=projectors.Sparse(density=0.7, scale=1.5), hybrid=0.6, shared=False, loss=vc.losses.squared_error
     ),
+    "dynamic inversion, in chains": vc.rules.DynamicInversion(leak=0.1),
 }
 
 

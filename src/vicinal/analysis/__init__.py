@@ -8,6 +8,15 @@ from vicinal.analysis.feedback import (
     feedback_invariant as feedback_invariant,
     feedback_likeness as feedback_likeness,
 )
+from vicinal.analysis.inversion import (
+    InversionAngles as InversionAngles,
+    LoopStability as LoopStability,
+    inversion_angles as inversion_angles,
+    loop_eigenvalues as loop_eigenvalues,
+    loop_stability as loop_stability,
+    smoothed_abscissa as smoothed_abscissa,
+    stabilise as stabilise,
+)
 from vicinal.analysis.locality import Audit as Audit, audit as audit
 from vicinal.analysis.paths import (
     Path as Path,

@@ -1,5 +1,7 @@
 """Softmax attention to everything that was read, and the layer made of it."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -43,7 +45,7 @@ def softmax_attention(
     *,
     beta: float | Float[Array, ""] | Float[Array, " heads"],
     max_length: int | None = None,
-    implementation: str | None = None,
+    implementation: Literal["xla", "cudnn"] | None = None,
     initial_state: SoftmaxState | None = None,
     lengths: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch time heads e"], SoftmaxState]:

@@ -161,8 +161,8 @@ def naive_vq_attention(q, k, v, *, codebook, beta, chunk_size=64, initial_state=
     carry = [state.counts, state.values, pulls, *pending, state.tokens]
     places = real(lengths, *q.shape[:2])
     outputs, (counts, sums, _, *pending, tokens) = scan_tokens(step, carry, *prepared(lengths, q), keys, values, places)
-    pending = [jnp.swapaxes(x, 1, 2).astype(v.dtype) for x in pending]
-    return without_padding(outputs.astype(v.dtype), lengths), VQState(counts, sums, *pending, tokens)
+    keys, values = (jnp.swapaxes(x, 1, 2).astype(v.dtype) for x in pending)
+    return without_padding(outputs.astype(v.dtype), lengths), VQState(counts, sums, keys, values, tokens)
 
 
 def empty_codes(

@@ -5,6 +5,7 @@ from vicinal.rules.activation_relaxation import ActivationRelaxation as Activati
 from vicinal.rules.backprop import Backprop as Backprop
 from vicinal.rules.base import Rule as Rule, State as State
 from vicinal.rules.direct_feedback import DirectFeedback as DirectFeedback
+from vicinal.rules.dynamic_inversion import DynamicInversion as DynamicInversion
 from vicinal.rules.fixed_prediction import FixedPrediction as FixedPrediction
 from vicinal.rules.implicit_sgd import ImplicitSGD as ImplicitSGD
 from vicinal.rules.incremental_pc import IncrementalPC as IncrementalPC

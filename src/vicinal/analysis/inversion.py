@@ -1,0 +1,152 @@
+"""Dynamic inversion along training: are its loops stable, and how like are feedback and errors to their references?"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, PyTree
+
+from vicinal.analysis.angles import angle
+from vicinal.analysis.feedback import error_angles
+from vicinal.graph import Graph, Values
+from vicinal.rules import DynamicInversion
+from vicinal.rules._inversion import weights
+from vicinal.rules._stability import (
+    Smoothed as Smoothed,
+    eigenvalues,
+    smoothed_abscissa as smoothed_abscissa,
+    stabilise as stabilise,
+    worst,
+)
+from vicinal.rules.base import State
+
+
+class LoopStability(NamedTuple):
+    """How stable a loop is.
+
+    Attributes:
+        abscissa: The largest real part of its eigenvalues, per time constant; below 0 if it is stable.
+        amplification: The largest of `|1 + step_size eigenvalue|`; below 1 if Euler's method is stable.
+    """
+
+    abscissa: float
+    amplification: float
+
+
+class InversionAngles(eqx.Module):
+    """How like its references dynamic inversion is; angles in degrees, by the names of loops and of vertices.
+
+    Attributes:
+        feedback: Between `B` and `-W^T`, of each loop.
+        closed_form: Between the error of each vertex and where the controllers would come to rest, the mean over
+            examples.
+        pseudo: The same to pseudo-backpropagation.
+    """
+
+    feedback: dict[str, Float[Array, ""]]
+    closed_form: dict[str, Float[Array, ""]]
+    pseudo: dict[str, Float[Array, ""]]
+
+
+def loop_eigenvalues(
+    rule: DynamicInversion, graph: Graph, model: PyTree, state: State
+) -> dict[str, Complex[np.ndarray, " units"]]:
+    """The eigenvalues of each loop of a rule, those of `[[-1, B], [W, -leak]]`; in no order.
+
+    Args:
+        rule: The rule.
+        graph: The captured graph, a chain.
+        model: The model.
+        state: The rule's state, with `B` of each loop.
+
+    Returns:
+        For each loop, by its lowest vertex, as many eigenvalues as it has units.
+
+    Raises:
+        ValueError: If the state is not one with feedback for this graph.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vicinal as vc
+        >>> model, rule = vc.nn.MLP((3, 5, 2), key=jax.random.key(0)), vc.rules.DynamicInversion()
+        >>> graph = vc.capture(model, jnp.ones(3))
+        >>> found = loop_eigenvalues(rule, graph, model, rule.init(graph, model))
+        >>> found["hidden1"].shape, bool(found["hidden1"].real.max() < 0)
+        ((7,), True)
+    """
+    return {
+        name: eigenvalues(np.asarray(weight, float), np.asarray(back, float), float(rule.leak))
+        for name, (weight, back) in _pairs(rule, graph, model, state).items()
+    }
+
+
+def loop_stability(rule: DynamicInversion, graph: Graph, model: PyTree, state: State) -> dict[str, LoopStability]:
+    """How stable each loop of a rule is; arguments are those of `loop_eigenvalues`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vicinal as vc
+        >>> model, rule = vc.nn.MLP((3, 5, 2), key=jax.random.key(0)), vc.rules.DynamicInversion(leak=0.0)
+        >>> graph = vc.capture(model, jnp.ones(3))
+        >>> state = {"hidden1": jnp.zeros((5, 2))}  # then a controller has nothing to hold it
+        >>> loop_stability(rule, graph, model, state)["hidden1"]
+        LoopStability(abscissa=0.0, amplification=1.0)
+    """
+    return {
+        name: LoopStability(float(np.max(found.real)), worst(found, float(rule.step_size))[1])
+        for name, found in loop_eigenvalues(rule, graph, model, state).items()
+    }
+
+
+def inversion_angles(
+    rule: DynamicInversion, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree
+) -> InversionAngles:
+    """The angles of a rule's feedback and errors to their references; may be compiled.
+
+    Args:
+        rule: The rule.
+        graph: The captured graph, a chain.
+        model: The model.
+        state: The rule's state, with `B` of each loop.
+        x: Inputs, `[batch, ...]`.
+        y: Targets, `[batch, ...]`.
+
+    Returns:
+        The angles; not a number where an error is zero, or not finite.
+
+    Raises:
+        ValueError: If the state is not one with feedback for this graph.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vicinal as vc
+        >>> model, rule = vc.nn.MLP((3, 5, 2), key=jax.random.key(0)), vc.rules.DynamicInversion(leak=0.1)
+        >>> graph, x = vc.capture(model, jnp.ones(3)), jax.random.normal(jax.random.key(1), (4, 3))
+        >>> found = inversion_angles(rule, graph, model, rule.init(graph, model), x, jnp.zeros(4, int))
+        >>> float(found.feedback["hidden1"]), float(found.closed_form["hidden1"]) < 0.1
+        (0.0, True)
+        >>> bool(0 < found.pseudo["hidden1"] < 20)
+        True
+
+    References:
+        Podlaski and Machens, Biological credit assignment through dynamic inversion of feedforward networks, NeurIPS
+        2020, arXiv 2007.05112.
+    """
+    feedback = {name: angle(back, -weight.T) for name, (weight, back) in _pairs(rule, graph, model, state).items()}
+
+    def errors(method: Literal["closed-form", "pseudo"] | None) -> Values:
+        other = rule if method is None else dataclasses.replace(rule, method=method, nonlinearity="identity")
+        return dataclasses.replace(other, repair=False).credit(graph, model, state, x, y)[0].errors
+
+    ours = errors(None)
+    return InversionAngles(feedback, error_angles(ours, errors("closed-form")), error_angles(ours, errors("pseudo")))
+
+
+def _pairs(rule: DynamicInversion, graph: Graph, model: PyTree, state: State) -> dict[str, tuple[Array, Array]]:
+    """`W` and `B` of each loop."""
+    forward = weights(graph, model, rule.loop == "single")
+    if not isinstance(state, dict) or set(state) != set(forward):
+        raise ValueError(
+            f"expected a state with the feedback of {', '.join(forward)}, got {type(state).__name__}; "
+            "take what rule.init returns for this graph, with a method that has feedback"
+        )
+    return {name: (weight, jnp.asarray(state[name])) for name, weight in forward.items()}

@@ -1,0 +1,554 @@
+"""Dynamic inversion: where it comes to rest, when it does, and what it reads."""
+
+import dataclasses
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.integrate
+import scipy.linalg
+import scipy.stats
+
+import vicinal as vc
+from vicinal.inference import Result
+from vicinal.rules import Backprop, DynamicInversion
+from vicinal.rules._stability import eigenvalues, grows, loop_matrix, smoothed_abscissa, stabilise, worst
+from vicinal.testing import cases, check_rule
+
+KEY = jax.random.key(0)
+SQUARED = vc.losses.squared_error
+
+
+def double(tree):
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+def layers(weights, x):
+    """A linear network."""
+    for i, weight in enumerate(weights[:-1]):
+        x = vc.vertex(weight @ x, f"h{i}")
+    return weights[-1] @ x
+
+
+def linear(*sizes, seed=0, batch=3):
+    """A linear network, and a batch for it: `(model, graph, x, y)`."""
+    generator = np.random.default_rng(seed)
+    weights = [
+        jnp.asarray(generator.normal(size=(up, down)) * 0.6 / down**0.5) for down, up in itertools.pairwise(sizes)
+    ]
+    model = jax.tree_util.Partial(layers, weights)
+    x, y = (jnp.asarray(generator.normal(size=(batch, n))) for n in (sizes[0], sizes[-1]))
+    return model, vc.capture(model, x[0]), x, y
+
+
+def perceptron(place, batch=4):
+    model = double(vc.nn.MLP((5, 8, 6, 3), vertex_at=place, key=KEY))
+    x = jax.random.normal(jax.random.key(1), (batch, 5), jnp.float64)
+    return model, vc.capture(model, x[0]), x, jax.random.normal(jax.random.key(2), (batch, 3), jnp.float64)
+
+
+def rule_of(**settings):
+    return DynamicInversion(loss=SQUARED, **{"tolerance": 1e-13, "steps": 100_000, **settings})
+
+
+def credit(rule, task, state=None):
+    model, graph, x, y = task
+    state = rule.init(graph, model, key=KEY) if state is None else state
+    return eqx.filter_jit(rule.credit)(graph, model, state, x, y)[0], state
+
+
+def error_of(model, x, y):
+    return np.asarray(y - jax.vmap(model)(x))
+
+
+def at_rest(weight, back, leak, errors):
+    """`B (W B - leak)^-1 e`, an example at a time."""
+    inverse = np.linalg.inv(weight @ back - leak * np.eye(len(weight)))
+    return np.stack([back @ (inverse @ error) for error in errors])
+
+
+# -------------------------------------------------------------------------------------------- where it comes to rest
+
+
+@pytest.mark.parametrize("place", ["pre", "post"])
+@pytest.mark.parametrize("feedback", ["transpose", "stabilised"])
+def test_the_loops_come_to_rest_at_the_closed_form(x64, place, feedback):
+    """T-k1, layer by layer down a network of tanh units, written out in NumPy for both places of a vertex."""
+    task = model, _, x, y = perceptron(place)
+    settings = {"feedback": feedback, "leak": 0.05}
+    found, state = credit(rule_of(**settings), task)
+    assert np.all(found.info.result == Result.CONVERGED)
+
+    (_, b1), (w2, b2), (w3, b3) = [(np.asarray(m.weight), np.asarray(m.bias)) for m in model.layers]
+    first = np.asarray(x) @ np.asarray(model.layers[0].weight).T + b1
+    second = np.tanh(first) @ w2.T + b2
+    delta = at_rest(w3, np.asarray(state["hidden2"]), 0.05, np.asarray(y) - np.tanh(second) @ w3.T - b3)
+    product = delta * (1 - np.tanh(second) ** 2)  # the error at the product below
+    lower = at_rest(w2, np.asarray(state["hidden1"]), 0.05, product)
+    expected = {"hidden2": product, "hidden1": lower * (1 - np.tanh(first) ** 2)}
+    if place == "post":  # the local product brings the derivative of a rate
+        expected = {"hidden2": delta, "hidden1": lower}
+    reference, _ = credit(rule_of(method="closed-form", **settings), task, state)
+    for name, error in expected.items():
+        np.testing.assert_allclose(found.errors[name], error, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(reference.errors[name], error, rtol=0, atol=1e-12)
+
+
+def test_both_places_of_a_vertex_are_one_rule(x64):
+    gradients = []
+    for place in ("pre", "post"):
+        model, graph, x, y = perceptron(place)
+        rule = rule_of(method="closed-form")
+        gradients.append(rule.value_and_grad(graph, model, rule.init(graph, model), x, y)[1].layers)
+    for ours, theirs in zip(jax.tree.leaves(gradients[0]), jax.tree.leaves(gradients[1]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-13)
+
+
+def test_the_steps_are_those_of_euler_in_numpy(x64):
+    task = model, _, x, y = linear(5, 4, 3)
+    found, state = credit(rule_of(steps=17, tolerance=None, step_size=0.3, leak=0.2, nonlinearity="tanh"), task)
+    weight, back, errors = np.asarray(model.args[0][1]), np.asarray(state["h0"]), error_of(model, x, y)
+    for error, ended in zip(errors, np.asarray(found.errors["h0"]), strict=True):
+        u, v = np.zeros(3), np.zeros(4)
+        for _ in range(17):
+            u, v = u + 0.3 * (weight @ np.tanh(v) - 0.2 * u - error), v + 0.3 * (back @ u - v)
+        np.testing.assert_allclose(ended, v, rtol=0, atol=1e-13)
+    assert np.all(found.info.steps == 17)
+    assert np.all(found.info.result == Result.STEP_LIMIT)
+
+
+@pytest.mark.parametrize("sizes", [(5, 7, 3), (5, 3, 7)])
+@pytest.mark.parametrize("method", ["dynamic", "closed-form"])
+def test_minus_the_transpose_is_levenberg_marquardt(x64, sizes, method):
+    """T-k2 and T-k6: the hidden target is the damped least-squares step, and the update its local product."""
+    task = model, graph, x, y = linear(*sizes)
+    rule = rule_of(leak=0.3, method=method)
+    found, state = credit(rule, task)
+    weight, errors = np.asarray(model.args[0][1]), error_of(model, x, y)
+    damped = np.vstack([weight, 0.3**0.5 * np.eye(sizes[1])])  # min |W d - e|^2 + leak |d|^2
+    steps = [np.linalg.lstsq(damped, np.append(error, np.zeros(sizes[1])))[0] for error in errors]
+    np.testing.assert_allclose(found.errors["h0"], np.stack(steps), rtol=0, atol=1e-11)
+    update = -rule.value_and_grad(graph, model, state, x, y)[1].args[0][0]
+    expected = np.mean([np.outer(step, row) for step, row in zip(steps, np.asarray(x), strict=True)], axis=0)
+    np.testing.assert_allclose(update, expected, rtol=0, atol=1e-11)
+
+
+def test_without_a_leak_and_wide_it_is_the_gauss_newton_step(x64):
+    """T-k6: with a leak that vanishes, the pseudo-inverse; which is the method's own reference."""
+    task = linear(5, 7, 3)
+    small, none = (credit(rule_of(method="closed-form", leak=leak), task)[0].errors["h0"] for leak in (1e-9, 0.0))
+    pseudo, state = credit(rule_of(method="pseudo"), task)
+    model, _, x, y = task
+    expected = error_of(model, x, y) @ np.linalg.pinv(np.asarray(model.args[0][1])).T
+    assert state == ()
+    for found, within in ((small, 1e-7), (none, 1e-12), (pseudo.errors["h0"], 1e-12)):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=within)
+
+
+@pytest.mark.parametrize("sizes", [(5, 7, 3), (5, 3, 7), (5, 4, 4)])
+def test_the_smaller_inverse_is_the_same(x64, sizes):
+    """T-k3, push-through: `(B W - leak)^-1 B = B (W B - leak)^-1`."""
+    task = model, _, x, y = linear(*sizes)
+    found, state = credit(rule_of(method="closed-form", feedback="random", leak=0.2, allow_unstable=True), task)
+    weight, back = np.asarray(model.args[0][1]), np.asarray(state["h0"])
+    np.testing.assert_allclose(
+        found.errors["h0"], at_rest(weight, back, 0.2, error_of(model, x, y)), rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_any_stable_feedback_inverts_without_a_leak(x64, seed):
+    """T-k5: `W delta = e` for feedback that is neither the transpose nor the pseudo-inverse."""
+    task = model, graph, x, y = linear(5, 9, 4, seed=seed)
+    rule = rule_of(leak=0.0, feedback="stabilised")
+    state = rule.init(graph, model, key=jax.random.key(seed))
+    found, _ = credit(rule, task, state)
+    weight, errors = np.asarray(model.args[0][1]), error_of(model, x, y)
+    assert np.all(found.info.result == Result.CONVERGED)
+    np.testing.assert_allclose(np.asarray(found.errors["h0"]) @ weight.T, errors, rtol=0, atol=1e-10)
+    assert float(vc.analysis.angle(state["h0"], -weight.T)) > 40
+    assert np.max(np.abs(found.errors["h0"] - errors @ np.linalg.pinv(weight).T)) > 0.01
+
+
+def test_a_bent_loop_inverts_what_it_bends(x64):
+    """At rest without a leak `W tanh(v) = e`."""
+    model, graph, x, y = linear(5, 9, 3)
+    y = jax.vmap(model)(x) + 0.1 * y  # rates below 1 can do so much
+    found, _ = credit(rule_of(leak=0.0, nonlinearity="tanh"), (model, graph, x, y))
+    made = np.tanh(np.asarray(found.errors["h0"])) @ np.asarray(model.args[0][1]).T
+    np.testing.assert_allclose(made, error_of(model, x, y), rtol=0, atol=1e-10)
+
+
+# --------------------------------------------------------------------------------------------------- the single loop
+
+
+def test_a_single_loop_equals_the_layers_where_the_inverse_is_one(x64):
+    """Layers of one width: `W^-1 e` at every vertex, whatever the feedback."""
+    weights = [scipy.stats.ortho_group.rvs(4, random_state=i) * [0.9, 0.8, 1.0, 1.1] for i in range(4)]
+    model = jax.tree_util.Partial(layers, [jnp.asarray(weight) for weight in weights])
+    x, y = jax.random.normal(KEY, (2, 3, 4), jnp.float64)
+    task = model, vc.capture(model, x[0]), x, y
+    one, state = credit(rule_of(loop="single", leak=0.0, tolerance=1e-12), task)
+    many, states = credit(rule_of(leak=0.0, tolerance=1e-12), task)
+    assert (set(state), set(states)) == ({"h0"}, {"h0", "h1", "h2"})
+    assert np.all(one.info.result == Result.CONVERGED)
+    for name, error in many.errors.items():
+        np.testing.assert_allclose(one.errors[name], error, rtol=0, atol=1e-9)
+
+
+def test_a_single_loop_in_wide_layers(x64):
+    """Both invert; they are the same inverse where the feedback is `B1 (W1 B1)^-1 B2`."""
+    task = model, _, x, y = linear(5, 8, 6, 3)
+    (_, w1, w2), errors = (np.asarray(w) for w in model.args[0]), error_of(model, x, y)
+    many, states = credit(rule_of(method="closed-form", leak=0.0), task)
+    one, state = credit(rule_of(method="closed-form", loop="single", leak=0.0), task)
+    np.testing.assert_allclose(state["h0"], -(w2 @ w1).T, rtol=0, atol=1e-14)
+    for found in (one, many):
+        lower, upper = (np.asarray(found.errors[name]) for name in ("h0", "h1"))
+        np.testing.assert_allclose(lower @ w1.T, upper, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(upper @ w2.T, errors, rtol=0, atol=1e-11)
+    assert np.max(np.abs(one.errors["h1"] - many.errors["h1"])) > 0.01
+    b1, b2 = np.asarray(states["h0"]), np.asarray(states["h1"])
+    chosen = {"h0": jnp.asarray(b1 @ np.linalg.solve(w1 @ b1, b2))}
+    same, _ = credit(rule_of(loop="single", leak=0.0, method="closed-form"), task, chosen)
+    for name, error in many.errors.items():
+        np.testing.assert_allclose(same.errors[name], error, rtol=0, atol=1e-11)
+
+
+def test_a_single_loop_with_a_bend_copies_it(x64):
+    task = model, _, _, _ = linear(5, 4, 4, 3)
+    found, _ = credit(rule_of(loop="single", leak=0.1, nonlinearity="tanh"), task)
+    copied = np.tanh(np.asarray(found.errors["h0"])) @ np.asarray(model.args[0][1]).T
+    np.testing.assert_allclose(found.errors["h1"], copied, rtol=0, atol=1e-12)
+
+
+# --------------------------------------------------------------------------------------------------------- stability
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4)])
+@pytest.mark.parametrize("leak", [0.0, 0.1])
+def test_eigenvalues_are_those_of_the_whole_loop(shape, leak):
+    generator = np.random.default_rng(1)
+    weight, back = generator.normal(size=shape), generator.normal(size=shape[::-1])
+    whole = np.linalg.eigvals(np.block([[-np.eye(shape[1]), back], [weight, -leak * np.eye(shape[0])]]))
+    found = eigenvalues(weight, back, leak)
+    distances = np.abs(found[:, None] - whole[None, :])
+    assert len(found) == len(whole)
+    assert max(distances.min(axis=0).max(), distances.min(axis=1).max()) < 1e-6  # repeated ones split by some 1e-8
+    np.testing.assert_allclose(np.sum(found), np.sum(whole), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_predicted_stability_is_what_happens(x64, sign):
+    """T-k4: `B = W^T` grows as its eigenvalue says; `B = -W^T` with steps just too long does, just short does not."""
+    model, graph, x, y = linear(5, 4, 3)
+    weight = np.asarray(model.args[0][1])
+    back, errors = sign * 4 * weight.T, error_of(model, x, y)
+    state, found = {"h0": jnp.asarray(back)}, eigenvalues(weight, back, 0.1)
+    if sign > 0:
+        assert np.max(found.real) > 0
+        sizes = []
+        for steps in (3000, 3001):
+            rule = rule_of(leak=0.1, steps=steps, tolerance=None, step_size=0.05)
+            done, _ = credit(rule, (model, graph, x, y), state)
+            assert np.all(done.info.result == Result.DIVERGED)
+            sizes.append(np.asarray(done.errors["h0"]))
+        np.testing.assert_allclose(sizes[1] / sizes[0], worst(found, 0.05)[1], rtol=1e-3)
+        return
+    longest = np.min(-2 * found.real / np.abs(found) ** 2)  # |1 + h lambda| < 1
+    for factor, stable in ((0.98, True), (1.02, False)):
+        rule = rule_of(leak=0.1, steps=3000, step_size=factor * longest)
+        done, _ = credit(rule, (model, graph, x, y), state)
+        assert grows(found, factor * longest) != stable
+        if stable:
+            rest = at_rest(weight, back, 0.1, errors)
+            np.testing.assert_allclose(done.errors["h0"], rest, rtol=0, atol=1e-10)
+        else:
+            assert np.all(done.info.result >= Result.DIVERGED)
+
+
+def test_a_loop_that_overflows_says_so(x64):
+    model, graph, x, y = linear(5, 4, 3)
+    state = {"h0": 100 * model.args[0][1].T}
+    done, _ = credit(rule_of(tolerance=None, steps=1000), (model, graph, x, y), state)
+    assert np.all(done.info.result == Result.NON_FINITE)
+
+
+def test_more_units_above_without_a_leak_drift_and_still_answer(x64):
+    """No units below can answer all of the error: the controller drifts, what is below comes to rest."""
+    task = model, _, x, y = linear(5, 3, 6)
+    done, _ = credit(rule_of(leak=0.0, steps=3000), task)
+    assert np.all(done.info.result == Result.STEP_LIMIT)
+    expected = error_of(model, x, y) @ np.linalg.pinv(np.asarray(model.args[0][1])).T
+    np.testing.assert_allclose(done.errors["h0"], expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
+def test_the_smoothed_abscissa_is_what_it_says(shape):
+    """Its definition as an integral over time; its gradient by finite differences."""
+    generator = np.random.default_rng(2)
+    weight, back = generator.normal(size=shape), generator.normal(size=shape[::-1])
+    found, identity = smoothed_abscissa(weight, back, 0.1, smoothing=0.5), np.eye(sum(shape))
+    matrix = loop_matrix(weight, back, 0.1)
+    assert found.value >= np.max(np.linalg.eigvals(matrix).real) + 0.25
+    size, _ = scipy.integrate.quad(
+        lambda t: np.sum(scipy.linalg.expm((matrix - found.value * identity) * t) ** 2), 0, 60, epsabs=1e-9, limit=200
+    )
+    np.testing.assert_allclose(size, 1 / 0.5, rtol=1e-6)
+    for i, j in ((0, 0), (1, 3), (3, 2)):
+        change = np.zeros_like(back)
+        change[i, j] = 1e-5
+        values = [smoothed_abscissa(weight, back + s * change, 0.1, smoothing=0.5).value for s in (1, -1)]
+        np.testing.assert_allclose((values[0] - values[1]) / 2e-5, found.gradient[i, j], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "leak"), [((10, 20), 0.0), ((10, 20), 0.01), ((12, 8), 0.05)])
+def test_random_feedback_is_made_stable(shape, leak):
+    generator = np.random.default_rng(3)
+    weight = generator.normal(size=shape) / shape[1] ** 0.5
+    before = generator.uniform(-0.5, 0.5, size=shape[::-1])
+    assert np.max(np.linalg.eigvals(loop_matrix(weight, before, leak)).real) > 0
+    after = stabilise(weight, before, leak, step_size=0.5)
+    ended = np.linalg.eigvals(loop_matrix(weight, after, leak))
+    assert np.max(ended.real) < 0
+    assert np.max(np.abs(1 + 0.5 * ended)) < 1
+    assert stabilise(weight, after, leak, step_size=0.5) is after
+    # It is still no transpose.
+    assert float(vc.analysis.angle(jnp.asarray(after), jnp.asarray(-weight.T))) > 30
+
+
+def test_an_unstable_loop_is_refused_by_name(x64):
+    model, graph, _, _ = linear(5, 9, 7, 6)
+    with pytest.raises(ValueError, match=r"expected a stable loop at vertex 'h1', got the eigenvalue .*allow_unstable"):
+        rule_of(feedback="random").init(graph, model, key=KEY)
+    rule_of(feedback="random", allow_unstable=True).init(graph, model, key=KEY)
+    rule_of(feedback="random", method="closed-form").init(graph, model, key=KEY)
+    rule_of(feedback="stabilised").init(graph, model, key=KEY)
+    with pytest.raises(ValueError, match=r"'h1', got the eigenvalue -.* take a shorter step_size"):
+        rule_of(step_size=1.9).init(graph, model)
+
+
+def test_repair_keeps_a_loop_stable_while_weights_change(x64):
+    """A weight that turns its sign makes a loop unstable; repaired, it goes on inverting."""
+    model, graph, x, y = linear(5, 6, 3)
+    rule = rule_of(leak=0.0, repair=True)
+    state = rule.init(graph, model)
+    turned = eqx.tree_at(lambda m: m.args[0][1], model, replace_fn=jnp.negative)
+    step = eqx.filter_jit(rule.credit)
+    _, kept = step(graph, model, state, x, y)
+    np.testing.assert_array_equal(kept["h0"], state["h0"])
+    found, after = step(graph, turned, state, x, y)
+    assert np.all(found.info.result == Result.CONVERGED)
+    made = np.asarray(found.errors["h0"]) @ np.asarray(turned.args[0][1]).T
+    np.testing.assert_allclose(made, error_of(turned, x, y), rtol=0, atol=1e-9)
+    assert np.any(np.asarray(after["h0"]) != np.asarray(state["h0"]))
+    found, same = dataclasses.replace(rule, repair=False, steps=500).credit(graph, turned, state, x, y)
+    assert np.all(found.info.result >= Result.DIVERGED)
+    assert same is state
+
+
+def test_a_traced_init_is_the_same(x64):
+    model, graph, _, _ = linear(5, 9, 7, 6)
+    rule = rule_of(feedback="stabilised")
+    eager, traced = rule.init(graph, model, key=KEY), eqx.filter_jit(rule.init)(graph, model, key=KEY)
+    for name, back in eager.items():
+        np.testing.assert_allclose(traced[name], back, rtol=0, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------- along training
+
+
+def test_angles_to_the_references(x64):
+    task = model, graph, x, y = linear(5, 9, 4)
+    rule = rule_of(leak=0.0, feedback="stabilised", tolerance=1e-12)
+    _, state = credit(rule, task)
+    found = vc.analysis.inversion_angles(rule, graph, model, state, x, y)
+    weight, back = np.asarray(model.args[0][1]), np.asarray(state["h0"])
+
+    def degrees(a, b):
+        return np.rad2deg(np.arccos(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)))
+
+    np.testing.assert_allclose(found.feedback["h0"], degrees(back, -weight.T), rtol=1e-9)
+    assert float(found.closed_form["h0"]) < 1e-8
+    errors = error_of(model, x, y)
+    rest, pseudo = at_rest(weight, back, 0.0, errors), errors @ np.linalg.pinv(weight).T
+    expected = np.mean([degrees(a, b) for a, b in zip(rest, pseudo, strict=True)])
+    np.testing.assert_allclose(found.pseudo["h0"], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("loop", ["layer", "single"])
+def test_stability_of_the_loops_of_a_model(x64, loop):
+    model, graph, _, _ = linear(5, 6, 4, 3)
+    rule = rule_of(leak=0.1, loop=loop)
+    state = rule.init(graph, model)
+    found = vc.analysis.loop_stability(rule, graph, model, state)
+    w1, w2 = (np.asarray(weight) for weight in model.args[0][1:])
+    expected = {"h0": w2 @ w1} if loop == "single" else {"h0": w1, "h1": w2}
+    assert set(found) == set(expected)
+    for name, weight in expected.items():
+        values = np.linalg.eigvals(loop_matrix(weight, np.asarray(state[name]), 0.1))
+        np.testing.assert_allclose(found[name].abscissa, np.max(values.real), rtol=0, atol=1e-7)
+        np.testing.assert_allclose(found[name].amplification, np.max(np.abs(1 + 0.5 * values)), rtol=0, atol=1e-7)
+    with pytest.raises(ValueError, match="expected a state with the feedback of h"):
+        vc.analysis.loop_eigenvalues(rule, graph, model, ())
+
+
+# ---------------------------------------------------------------------------------------- what is inverted, and read
+
+
+@pytest.mark.parametrize("place", ["pre", "post"])
+def test_dense_layers_over_convolutions(x64, place):
+    """The dense layers are inverted, down to the maps below them; what is below has the transposed maps' errors."""
+    model = double(vc.nn.ConvNet((1, 8, 8), [(3, 3, 1), (2, 3, 1)], (6, 3), "tanh", place, key=KEY))
+    x = jax.random.normal(jax.random.key(1), (2, 1, 8, 8), jnp.float64)
+    graph = vc.capture(model, x[0])
+    found, state = credit(rule_of(method="closed-form", leak=0.2), (model, graph, x, jnp.zeros((2, 3))))
+    assert {name: back.shape for name, back in state.items()} == {"hidden1": (6, 3), "conv2": (32, 6)}
+    _, values = graph.feedforward(model, x)
+
+    def slope(name):
+        held = np.asarray(values[name])
+        return 1 - np.tanh(held) ** 2 if place == "pre" else 1 - held**2
+
+    w1, w2 = (np.asarray(layer.weight) for layer in model.layers)
+    delta = at_rest(w2, -w2.T, 0.2, -np.asarray(jax.vmap(model)(x))) * slope("hidden1")
+    maps = at_rest(w1, -w1.T, 0.2, delta).reshape(2, 2, 4, 4) * slope("conv2")
+    np.testing.assert_allclose(
+        found.errors["conv2"] * (1 if place == "pre" else slope("conv2")), maps, rtol=0, atol=1e-12
+    )
+    _, back = jax.vjp(jax.vmap(model.convolutions[1]), jnp.asarray(np.tanh(np.asarray(values["conv1"]))))
+    (below,) = back(jnp.asarray(maps))
+    scale = slope("conv1") if place == "pre" else 1
+    np.testing.assert_allclose(found.errors["conv1"], scale * np.asarray(below), rtol=0, atol=1e-12)
+
+
+def test_the_first_response_comes_by_the_feedback_alone(x64):
+    """After two steps the units below hold `-step_size^2 B e`; the forward copy of `W` comes in with the fourth."""
+    model, graph, x, y = linear(5, 4, 3)
+    state = {"h0": jax.random.normal(KEY, (4, 3), jnp.float64)}
+    other = eqx.tree_at(lambda m: m.args[0][1], model, replace_fn=lambda w: jnp.flip(w) - 0.2)
+    moved = y + jax.vmap(other)(x) - jax.vmap(model)(x)  # the same output error
+    for steps, same in ((2, True), (3, True), (4, False)):
+        rule = rule_of(steps=steps, tolerance=None)
+        found = [credit(rule, (m, graph, x, t), state)[0].errors["h0"] for m, t in ((model, y), (other, moved))]
+        assert np.allclose(*found, rtol=0, atol=1e-13) == same
+        if steps == 2:
+            expected = -0.25 * error_of(model, x, y) @ np.asarray(state["h0"]).T
+            np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-13)
+
+
+def test_the_audit_finds_held_errors(x64):
+    """The update reads the two ends of its synapses; the controllers hold the errors there."""
+    model, graph, x, y = linear(5, 4, 4, 3)
+    assert vc.analysis.audit(rule_of(leak=0.1), graph, model, x, y, key=KEY).local
+
+
+def test_clipping(x64):
+    task = linear(5, 4, 4, 3)
+    free, clipped = (credit(rule_of(leak=0.1, clip=clip), task)[0].errors["h1"] for clip in (None, 0.5))
+    norms = np.linalg.norm(free, axis=1)
+    assert norms.max() > 0.5
+    np.testing.assert_allclose(clipped, free * np.minimum(1, 0.5 / norms)[:, None], rtol=0, atol=1e-12)
+
+
+def test_a_tolerance_stops_each_example_by_itself(x64):
+    task = model, graph, x, y = linear(5, 4, 3)
+    rule = rule_of(leak=0.3, tolerance=1e-3)
+    together, state = credit(rule, task)
+    alone = [credit(rule, (model, graph, x[i : i + 1], y[i : i + 1]), state)[0] for i in range(3)]
+    np.testing.assert_array_equal(together.info.steps, [int(one.info.steps[0]) for one in alone])
+    for i, one in enumerate(alone):
+        np.testing.assert_allclose(together.errors["h0"][i], one.errors["h0"][0], rtol=0, atol=1e-14)
+    rest = at_rest(np.asarray(model.args[0][1]), np.asarray(state["h0"]), 0.3, error_of(model, x, y))
+    assert 1e-8 < np.max(np.abs(together.errors["h0"] - rest)) < 1e-1
+
+
+def test_stabilised_feedback_learns_without_the_transpose():
+    model = vc.nn.MLP((6, 12, 8, 3), key=KEY)
+    x, y = jax.random.normal(jax.random.key(1), (16, 6)), jax.random.normal(jax.random.key(2), (16, 3))
+    graph, optimizer = vc.capture(model, x[0]), optax.adam(1e-2)
+    rule = DynamicInversion(feedback="stabilised", repair=True, leak=0.05, clip=1.0, loss=SQUARED)
+    state, optimizer_state = rule.init(graph, model, key=KEY), optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+    step, losses = eqx.filter_jit(rule.step), []
+    for _ in range(80):
+        model, optimizer_state, state, loss, info = step(graph, optimizer, model, optimizer_state, state, x, y)
+        assert np.all(info.result <= Result.STEP_LIMIT)
+        losses.append(float(loss))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "rule"),
+    [
+        ("mlp", DynamicInversion(method="pseudo")),
+        ("recurrent", DynamicInversion(method="closed-form", leak=0.1)),
+        ("tied weights", DynamicInversion(loop="single", leak=0.1, repair=True, clip=5.0)),
+    ],
+)
+def test_the_contract_in_other_chains(case, rule):
+    check_rule(rule, only=[chosen for chosen in cases() if chosen.name == case])
+
+
+# ---------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"method": "exact"}, ValueError, "expected method as one of dynamic, closed-form, pseudo, got 'exact'"),
+        ({"loop": "all"}, ValueError, "expected loop as one of layer, single, got 'all'"),
+        ({"feedback": "tied"}, ValueError, "expected feedback as one of transpose, random, stabilised"),
+        ({"nonlinearity": "relu"}, ValueError, "expected nonlinearity as one of identity, tanh"),
+        ({"nonlinearity": "tanh", "method": "pseudo"}, ValueError, "'identity' with method 'pseudo'"),
+        ({"steps": 0}, ValueError, "expected steps as an integer of at least 1"),
+        ({"leak": -0.1}, ValueError, "expected the leak of at least 0"),
+        ({"step_size": 0.0}, ValueError, "expected the step size above 0"),
+        ({"tolerance": 0.0}, ValueError, "expected the tolerance above 0"),
+        ({"clip": 0.0}, ValueError, "expected clip above 0"),
+        ({"feedback_scale": -1.0}, ValueError, "expected the scale of the feedback of at least 0"),
+        ({"repair": 1}, ValueError, "expected repair as True or False"),
+        ({"loss": "mse"}, TypeError, "expected a loss as a function"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, error, words):
+    with pytest.raises(error, match=words):
+        DynamicInversion(**settings)
+
+
+def test_what_is_no_chain_is_refused():
+    rule = DynamicInversion()
+    residual = vc.nn.ResidualMLP((5, 8, 3), depth=4, key=KEY)
+    with pytest.raises(ValueError, match="expected a chain, in which each vertex reaches one child"):
+        rule.init(vc.capture(residual, jnp.ones(5)), residual)
+    every = vc.nn.RNN(3, 4, 2, every_step=True, key=KEY)
+    with pytest.raises(ValueError, match=r"expected a chain, .* got vertex 'hidden\[0\]'"):
+        rule.init(vc.capture(every, jnp.ones((3, 3))), every)
+    model = vc.nn.MLP((5, 4, 3), key=KEY)
+    fed = vc.feedback.attach(model, vc.feedback.random(), key=KEY)
+    with pytest.raises(ValueError, match=r"expected a chain, .* with feedback of their own"):
+        rule.init(vc.capture(fed, jnp.ones(5)), fed)
+    shallow = vc.nn.MLP((5, 3), key=KEY)
+    with pytest.raises(ValueError, match=r"expected a dense layer .* above some vertex"):
+        rule.init(vc.capture(shallow, jnp.ones(5)), shallow)
+
+
+def test_a_key_and_the_state_are_needed(x64):
+    model, graph, x, y = linear(5, 4, 3)
+    with pytest.raises(ValueError, match="expected a key to draw the feedback with"):
+        rule_of(feedback="stabilised").init(graph, model)
+    for state in ((), {"h1": jnp.ones((4, 3))}):
+        with pytest.raises(ValueError, match="expected the feedback of h0 as state, got"):
+            rule_of().value_and_grad(graph, model, state, x, y)
+
+
+def test_transposed_feedback_is_of_the_first_weights_and_no_backpropagation(x64):
+    """With a large leak the loop barely moves from `W^T e / leak`: backpropagation, by feedback that is its own."""
+    model, graph, x, y = linear(5, 4, 3)
+    found, _ = credit(rule_of(leak=1e6, method="closed-form"), (model, graph, x, y))
+    exact, _ = Backprop(loss=SQUARED).credit(graph, model, (), x, y)
+    np.testing.assert_allclose(1e6 * found.errors["h0"], exact.errors["h0"], rtol=1e-5)
