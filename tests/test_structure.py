@@ -68,6 +68,8 @@ def public_things():
     for module in (
         vc,
         vc.analysis,
+        vc.attention,
+        vc.data.sequences,
         vc.data,
         vc.energy,
         vc.feedback,

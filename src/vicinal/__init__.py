@@ -2,6 +2,7 @@
 
 from vicinal import (
     analysis as analysis,
+    attention as attention,
     data as data,
     energy as energy,
     feedback as feedback,

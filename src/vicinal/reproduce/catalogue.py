@@ -16,8 +16,10 @@ from vicinal.reproduce import (
     feedback_convergence,
     feedback_paths,
     il_theory,
+    inversion,
     ipc,
     mq,
+    ovq,
     relaxed,
     routes,
 )
@@ -47,6 +49,8 @@ class Experiment:
 
 _IL_THEORY = "Alonso et al. 2022, arXiv 2206.00164"
 _CONSTRAINED = "Alonso and Neftci 2021, arXiv 2104.15137"
+_DI = "Podlaski and Machens 2020, arXiv 2007.05112"
+_OVQ = "Alonso, Figliolia and Millidge 2026, arXiv 2602.03922"
 _MQ = "Alonso, Krichmar and Neftci 2024, arXiv 2305.13562"
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -184,6 +188,64 @@ EXPERIMENTS: dict[str, Experiment] = {
             "Millidge, Tschantz, Seth and Buckley 2020, arXiv 2010.01047",
             relaxed.mnist,
             "ten minutes",
+        ),
+        Experiment(
+            "ovq/capacity",
+            "what an untrained OVQ layer recalls, by facts and by length",
+            _OVQ,
+            ovq.capacity,
+            "three minutes",
+        ),
+        Experiment(
+            "ovq/recall",
+            "recall in context, basic and by position, beyond the length of training",
+            _OVQ,
+            ovq.recall,
+            "an hour",
+        ),
+        Experiment(
+            "ovq/mqar",
+            "multi-query associative recall; one layer alone; learning by local rules",
+            _OVQ,
+            ovq.mqar,
+            "an hour",
+        ),
+        Experiment("ovq/icl", "linear regression in context against the ridge oracle", _OVQ, ovq.icl, "an hour"),
+        Experiment(
+            "ovq/ablations",
+            "growth, beginning, rate and bias of the centroids; their number at test time",
+            _OVQ,
+            ovq.ablations,
+            "half an hour",
+        ),
+        Experiment("ovq/books", "books byte by byte, beyond the length of training", _OVQ, ovq.books, "half an hour"),
+        Experiment(
+            "ovq/cost",
+            "time and memory against full attention and the others, by length",
+            _OVQ,
+            ovq.cost,
+            "ten minutes",
+        ),
+        Experiment(
+            "di/regression",
+            "linear and non-linear regression by dynamic inversion",
+            _DI,
+            inversion.regression,
+            "half an hour",
+        ),
+        Experiment(
+            "di/mnist",
+            "MNIST one example at a time, by dynamic inversion and its references",
+            _DI,
+            inversion.mnist,
+            "an hour",
+        ),
+        Experiment(
+            "di/autoencoder",
+            "a deep autoencoder by the closed form of dynamic inversion",
+            _DI,
+            inversion.autoencoder,
+            "an hour",
         ),
     )
 }
