@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import vicinal as vc
+from vicinal.feedback.named import FeedbackName
 from vicinal.recipes import RECIPES, recipe
-from vicinal.settings import FeedbackName, InferenceSettings, ModelSettings, TaskSettings, assignment
+from vicinal.settings import InferenceSettings, ModelSettings, TaskSettings, assignment
 from vicinal.task import Task
 
 

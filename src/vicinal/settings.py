@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from vicinal import feedback, losses, nn
 from vicinal.data import Dataset, load
 from vicinal.feedback import Route
+from vicinal.feedback.named import ROUTES, FeedbackName
 from vicinal.files import write_atomically, write_text_atomically
 from vicinal.inference import Adaptive, ErrorBased, Inference, Sequential, Simultaneous
 from vicinal.recipes import Made, recipe, with_route
@@ -25,29 +26,6 @@ PAGE, RESULTS = "report.html", "results.json"
 """What a comparison, a sweep or an experiment writes into its folder beside them."""
 
 LossName = Literal["softmax_cross_entropy", "squared_error", "sigmoid_cross_entropy", "sigmoid_squared_error"]
-FeedbackName = Literal[
-    "tied",
-    "random",
-    "sign-symmetric",
-    "kolen-pollack",
-    "weight-mirror",
-    "information-alignment",
-    "symmetric-alignment",
-    "activation-alignment",
-]
-
-_ROUTES: dict[str, Callable[[], Route]] = {
-    "tied": feedback.tied,
-    "random": feedback.random,
-    "sign-symmetric": feedback.sign_symmetric,
-    "kolen-pollack": feedback.kolen_pollack,
-    "weight-mirror": feedback.weight_mirror,
-    "information-alignment": feedback.information_alignment,
-    "symmetric-alignment": feedback.symmetric_alignment,
-    "activation-alignment": feedback.activation_alignment,
-}
-
-
 _READ_BY = {
     "preset": ("vertex_at",),
     "mlp": ("sizes", "activation", "shift", "vertex_at"),
@@ -129,7 +107,7 @@ class ModelSettings:
     def build(self, data: Dataset, route: Route | None = None, *, key: PRNGKeyArray) -> PyTree:
         """The network for a data set that `shaped` returned; `route` is a recipe's feedback, set by none here."""
         if self.feedback is not None:
-            route = _ROUTES[self.feedback]()
+            route = ROUTES[self.feedback]()
         return with_route(self._build(data, key), route, key=key)
 
     def _build(self, data: Dataset, key: PRNGKeyArray) -> PyTree:
