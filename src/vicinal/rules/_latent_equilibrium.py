@@ -1,19 +1,18 @@
-"""Under rules without phases: time, noise, filters, and which feedback of a chain of layers can be learned."""
+"""Under rules that are always on: their time constants, noise and filters, and the presentation of a batch."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend import core
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal.credit import presynaptic_norms
-from vicinal.graph import OUTPUT, Graph, Values
+from vicinal.graph import Graph, Values
 from vicinal.rules.base import apply_gradient
 
 
@@ -109,6 +108,12 @@ def drift(noise: Array, sigma: Array, times: TimeConstants, key: PRNGKeyArray) -
     return noise * scaled(1 - times.dt / times.xi, noise) + kick * jax.random.normal(key, noise.shape, noise.dtype)
 
 
+def stationary(like: Array, sigma: Array, times: TimeConstants, key: PRNGKeyArray) -> Array:
+    """Noise as it is once it has forgotten where it began, in the shape of an array."""
+    size = scaled(sigma, like) * scaled(math.sqrt(times.variance), like)
+    return size * jax.random.normal(key, like.shape, like.dtype)
+
+
 def high_pass(filtered: Array, now: Array, before: Array, times: TimeConstants) -> Array:
     """A step of a high-pass filter: `rhat + (r(t) - r(t - dt)) - dt/tau rhat`."""
     return filtered * scaled(1 - times.dt / times.high_pass, filtered) + (now - before)
@@ -123,132 +128,6 @@ def leak(voltages: Values, prospective: Values, times: TimeConstants) -> Values:
     """A step of `tau du/dt = -u + drive`, whose prospective voltage `u + tau du/dt` is the drive."""
     rate = times.dt / times.membrane
     return {name: u + scaled(rate, u) * (prospective[name] - u) for name, u in voltages.items()}
-
-
-# ------------------------------------------------------------------------------------------------ chains of layers
-
-
-@dataclasses.dataclass(frozen=True)
-class Link:
-    """A dense layer above a vertex: its feedback can be learned.
-
-    Attributes:
-        node: What the layer predicts.
-        below: The vertex it reads.
-        weight: Path of its weight, `[above, below]`.
-        shape: Of the weight.
-    """
-
-    node: str
-    below: str
-    weight: str
-    shape: tuple[int, int]
-
-
-def links(graph: Graph, rule: str) -> tuple[Link, ...]:
-    """The dense layers above vertices, from the lowest up.
-
-    Raises:
-        ValueError: If the graph is no chain, its output no vector, or a dense layer of another form.
-    """
-    nodes = (*graph.vertices, OUTPUT)
-    for i, node in enumerate(nodes):
-        chained = graph.parents[node] == nodes[max(i - 1, 0) : i] and (node in graph.reads_input) == (i == 0)
-        if not chained:
-            reads = [*graph.parents[node], *(["the input"] if node in graph.reads_input else [])]
-            raise ValueError(
-                f"expected a chain of layers for {rule}, each reading the one below, got {node!r} that reads "
-                f"{' and '.join(reads)}; take a network without skips or recurrence"
-            )
-    shape = getattr(graph.shapes[OUTPUT], "shape", None)
-    if shape is None or len(shape) != 1:
-        raise ValueError(f"expected a vector as output for {rule}, got {graph.shapes[OUTPUT]}")
-    found = [_layer(graph, node, rule) for node in nodes if len(graph.shapes[node].shape) == 1]
-    return tuple(link for link in found if link is not None)
-
-
-def _layer(graph: Graph, node: str, rule: str) -> Link | None:
-    """The dense layer of a node; None if it reads the input."""
-    parents, local = graph.program.local(node)
-    spec = graph.program.spec
-    held = [graph.shapes[name] for name in parents]
-    jaxpr = jax.make_jaxpr(local)(spec.leaf_types, jax.tree.leaves(spec.example), held).jaxpr
-    leaf = dict(zip(jaxpr.invars, spec.paths, strict=False))
-    weights = [path for eqn in _products(jaxpr) if (path := _weight(eqn, leaf)) is not None]
-    if len(weights) != 1 or len(graph.synapses(node)) != 1:
-        raise ValueError(
-            f"expected {node!r} as weight @ rates (+ bias) for {rule}, with the vertices at potentials and weights "
-            'of [out, in], got another form; take vc.nn.MLP(..., vertex_at="pre"), without feedback attached to it'
-        )
-    shape = spec.leaf_types[spec.paths.index(weights[0])].shape
-    return Link(node, parents[0], weights[0], shape) if parents else None
-
-
-def _products(jaxpr: core.Jaxpr) -> list[core.JaxprEqn | None]:
-    """The products that a result is the sum of; None among them for anything else that makes it."""
-    producer = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
-    found, pending = [], list(jaxpr.outvars)
-    while pending:
-        eqn = producer.get(pending.pop())
-        name = None if eqn is None else eqn.primitive.name
-        if eqn is None:
-            continue
-        if name == "dot_general":
-            found.append(eqn)
-        elif name in ("add", "reshape", "broadcast_in_dim", "squeeze", "transpose", "convert_element_type"):
-            pending += [v for v in eqn.invars if not isinstance(v, core.Literal)]
-        else:
-            found.append(None)
-    return found
-
-
-def _weight(eqn: core.JaxprEqn | None, leaf: Mapping[Any, str]) -> str | None:
-    """The path of the matrix of a product `weight @ activity`; empty for another product."""
-    if eqn is None:
-        return ""
-    contracted = eqn.params["dimension_numbers"][0]
-    for v, axes in zip(eqn.invars, contracted, strict=True):
-        if v in leaf and len(v.aval.shape) == 2:
-            return leaf[v] if tuple(axes) == (1,) else ""
-    return ""
-
-
-def with_weights(model: PyTree, weights: Mapping[str, Array]) -> PyTree:
-    """The model with other arrays at these paths."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: weights.get(jax.tree_util.keystr(path), leaf), model)
-
-
-def rates_and_slopes(graph: Graph, model: PyTree, values: Values, x: PyTree) -> tuple[Values, Values]:
-    """What each vertex's activation makes of its value, and the derivative; a vertex without one is linear."""
-    leaves, inputs = graph.program.spec.check(model, x)
-    names, part = graph.program.activations
-    run = jax.vmap(part, in_axes=(None, 0, 0))
-    rates, back = jax.vjp(lambda held: run(leaves, inputs, held), [values[name] for name in names])
-    (slopes,) = back([jnp.ones_like(rate) for rate in rates])
-    linear = {name: jnp.ones_like(value) for name, value in values.items()}
-    return values | dict(zip(names, rates, strict=True)), linear | dict(zip(names, slopes, strict=True))
-
-
-def arriving(graph: Graph, model: PyTree, link: Link, values: Values, noise: Array, x: PyTree) -> Array:
-    """The noise of the vertex below as it reaches the layer, `[batch, below]`.
-
-    It is itself, or where pooling stands between what the derivative of what lies between makes of it.
-    """
-    if math.prod(noise.shape[1:]) == link.shape[1]:
-        return noise.reshape(noise.shape[0], -1)
-    leaves, inputs = graph.program.spec.check(model, x)
-    _, part = graph.program.synapses(link.node)
-
-    def entering(value: Array) -> Array:
-        held = graph.ordered(values | {link.below: value})
-        return jax.vmap(part, in_axes=(None, 0, 0))(leaves, inputs, held)[0]
-
-    return jax.jvp(entering, (values[link.below],), (noise,))[1]
-
-
-def mean_outer(above: Float[Array, "batch above"], below: Float[Array, "batch below"]) -> Float[Array, "above below"]:
-    """The batch mean of `above below^T`."""
-    return jnp.dot(above.T, below) / scaled(above.shape[0], above)
 
 
 # --------------------------------------------------------------------------------------------------- presentations

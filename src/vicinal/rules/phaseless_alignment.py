@@ -13,20 +13,16 @@ from vicinal._numbers import check, check_count, number, optional_number
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
+from vicinal.rules._chains import Link, arriving, links, mean_outer, rates_and_slopes, with_weights
 from vicinal.rules._latent_equilibrium import (
     Advance,
-    Link,
     TimeConstants,
-    arriving,
     drift,
     high_pass,
     leak,
-    links,
     low_pass,
-    mean_outer,
-    rates_and_slopes,
     scaled,
-    with_weights,
+    stationary,
     with_weights_held,
     with_weights_moving,
 )
@@ -73,8 +69,7 @@ class PhaselessState(eqx.Module):
     @property
     def values(self) -> Values:
         """The prospective voltages."""
-        assert self.running is not None
-        return self.running.values
+        return _running(self).values
 
 
 class PhaselessAlignment(Rule):
@@ -238,9 +233,7 @@ class PhaselessAlignment(Rule):
 
     def advance(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, y: PyTree) -> PhaselessState:
         """One step of `dt` of everything but the weights, from a state that is running."""
-        chain, times, held = links(graph, _NAME), self.times, state.running
-        if held is None:
-            raise ValueError("expected a state that is running, got one between presentations; give a batch_size")
+        chain, times, held = links(graph, _NAME), self.times, _running(state)
         key, *keys = jax.random.split(state.key, len(chain) + 1)
         noise = {
             link.below: drift(held.noise[link.below], self.sigma, times, drawn)
@@ -295,9 +288,8 @@ class PhaselessAlignment(Rule):
         chain = links(graph, _NAME)
         rest = _at_rest(graph, chain, batch)
         key, *keys = jax.random.split(state.key, len(chain) + 1)
-        size = self.sigma * jnp.sqrt(number(self.times.variance))
         noise = {
-            link.below: scaled(size, old := rest.noise[link.below]) * jax.random.normal(drawn, old.shape, old.dtype)
+            link.below: stationary(rest.noise[link.below], self.sigma, self.times, drawn)
             for link, drawn in zip(chain, keys, strict=True)
         }
         output, values = _propagate(graph, model, noise, rest.errors, self.nudge, x)
@@ -310,10 +302,16 @@ class PhaselessAlignment(Rule):
         return PhaselessState(moved.feedback, moved.products, moved.key, running)
 
     def _credit(self, moved: PhaselessState, loss: Array, output: Array) -> Credit:
-        errors = dict(moved.running.errors)
+        errors = dict(_running(moved).errors)
         output_error = errors.pop(OUTPUT)
         info = Info(output, steps=jnp.full(loss.shape, self.times.steps, jnp.int32))
         return Credit(loss, moved.values, errors, output_error, info)
+
+
+def _running(state: PhaselessState) -> Running:
+    if state.running is None:
+        raise ValueError("expected a state that is running, got one between presentations; give a batch_size")
+    return state.running
 
 
 def _propagate(
@@ -335,7 +333,7 @@ def _errors(
     output_error: Array,
     x: PyTree,
 ) -> Values:
-    """`phi' * (B error)` from the top down: the way back through the graph, with `B^T` in place of each dense weight."""
+    """`phi' * (B error)` from the top down: the way back in the graph, with `B^T` in place of each dense weight."""
     carrying = with_weights(model, {link.weight: feedback[link.node] for link in chain})
     return graph.adjoints(carrying, values, x, output_error)
 
