@@ -24,8 +24,8 @@ def yin_yang_class(
 
     The symbol is the disc of `radius` around `(radius, radius)`, with a dot around the middle of each horizontal
     radius: the left one at `x = radius / 2`, the right one at `3/2 radius`. Both dots are one class. Elsewhere a point
-    belongs to yin if it is above the S that two half circles of radius `radius / 2` make: in the right disc, or in the
-    upper half and not in the left disc.
+    belongs to yin if it is above the S that two half circles of radius `radius / 2` make: in the left disc, or in the
+    upper half and not in the right disc.
 
     Args:
         x: Coordinates to the right.
@@ -43,7 +43,7 @@ def yin_yang_class(
     """
     right, left = np.hypot(x - 1.5 * radius, y - radius), np.hypot(x - 0.5 * radius, y - radius)
     in_dot = (right <= dot) | (left <= dot)
-    is_yin = (right <= 0.5 * radius) | ((y > radius) & (left > 0.5 * radius))
+    is_yin = (left <= 0.5 * radius) | ((y > radius) & (right > 0.5 * radius))
     found = np.where(in_dot, DOT, np.where(is_yin, YIN, YANG))
     return np.where(np.hypot(x - radius, y - radius) <= radius, found, -1)
 
@@ -97,7 +97,7 @@ def _drawn(
     missing = np.arange(count)
     while len(missing):
         proposed = generator.uniform(0.0, 2 * radius, (len(missing), 2))
-        accepted = yin_yang_class(*proposed.T, radius, dot) == classes[missing]
+        accepted = yin_yang_class(proposed[:, 0], proposed[:, 1], radius, dot) == classes[missing]
         points[missing[accepted]] = proposed[accepted]
         missing = missing[~accepted]
     return np.concatenate([points, 1 - points], axis=1).astype(np.float32), classes
