@@ -104,6 +104,31 @@ def test_implicit_sgd(case):
     check_rule(vc.rules.ImplicitSGD(learning_rate=0.1), skip=NOT_OF_IMPLICIT_SGD, only=[case])
 
 
+TIMES = vc.rules.TimeConstants(dt=0.5, presentation=5.0, low_pass=10.0)
+CROSS_ENTROPY = vc.losses.softmax_cross_entropy
+NOISE = ("zero error", "batch")  # noise moves weights where nothing is left to learn, and is drawn for a whole batch
+ALWAYS_ON = {
+    "phaseless": (vc.rules.PhaselessAlignment(times=TIMES), NOISE),
+    "phaseless, without noise": (vc.rules.PhaselessAlignment(times=TIMES, sigma=0.0, nudge=0.1), ()),
+    # The circuit's other weights learn within a presentation, from its batch; interneurons do not keep up with forward
+    # weights that move .3 in each. That it learns is tested by itself.
+    "microcircuit": (vc.rules.Microcircuit(times=TIMES, sigma=0.02, loss=CROSS_ENTROPY), (*NOISE, "learns")),
+    "microcircuit, without noise": (
+        vc.rules.Microcircuit(times=TIMES, sigma=0.0, loss=CROSS_ENTROPY),
+        ("batch", "learns"),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("always on")
+@pytest.mark.parametrize("name", ALWAYS_ON)
+def test_always_on(name):
+    """Rules of chains of layers with vertices at potentials, which the other cases are not."""
+    rule, skip = ALWAYS_ON[name]
+    check_rule(rule, skip=skip, only=CASES[1:2])
+
+
 def test_backpropagation_fails_the_locality_check_when_it_claims_to_be_local():
     class Pretender(vc.rules.Backprop):
         local = True

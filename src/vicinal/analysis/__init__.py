@@ -26,6 +26,13 @@ from vicinal.analysis.paths import (
     path_of as path_of,
     straightness as straightness,
 )
+from vicinal.analysis.phaseless import (
+    FeedbackAngles as FeedbackAngles,
+    Traces as Traces,
+    learned_feedback_angles as learned_feedback_angles,
+    phaseless_update_angles as phaseless_update_angles,
+    voltage_traces as voltage_traces,
+)
 from vicinal.analysis.proximal import (
     proximal_activities as proximal_activities,
     proximal_objective as proximal_objective,

@@ -13,3 +13,4 @@ from vicinal.data.download import Progress as Progress, fetch as fetch
 from vicinal.data.errors import DataError as DataError
 from vicinal.data.loading import data_folder as data_folder, load as load
 from vicinal.data.sources import SOURCES as SOURCES, RemoteFile as RemoteFile, Source as Source
+from vicinal.data.yinyang import yin_yang as yin_yang, yin_yang_class as yin_yang_class

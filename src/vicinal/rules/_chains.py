@@ -1,0 +1,139 @@
+"""Under rules that learn feedback from noise: which layers of a chain there are, and what neurons make of values."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+from jaxtyping import Array, Float, PyTree
+
+from vicinal.graph import OUTPUT, Graph, Values
+
+_SUMS = {"add", "reshape", "broadcast_in_dim", "squeeze", "transpose", "convert_element_type"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A dense layer above a vertex: its feedback can be learned.
+
+    Attributes:
+        node: What the layer predicts.
+        below: The vertex it reads.
+        weight: Path of its weight, `[above, below]`.
+        bias: Path of its bias, or None.
+        shape: Of the weight.
+    """
+
+    node: str
+    below: str
+    weight: str
+    bias: str | None
+    shape: tuple[int, int]
+
+
+def links(graph: Graph, rule: str) -> tuple[Link, ...]:
+    """The dense layers above vertices, from the lowest up.
+
+    Raises:
+        ValueError: If the graph is no chain, its output no vector, or a dense layer of another form.
+    """
+    nodes = (*graph.vertices, OUTPUT)
+    for i, node in enumerate(nodes):
+        chained = graph.parents[node] == nodes[max(i - 1, 0) : i] and (node in graph.reads_input) == (i == 0)
+        if not chained:
+            reads = [*graph.parents[node], *(["the input"] if node in graph.reads_input else [])]
+            raise ValueError(
+                f"expected a chain of layers for {rule}, each reading the one below, got {node!r} that reads "
+                f"{' and '.join(reads)}; take a network without skips or recurrence"
+            )
+    shape = getattr(graph.shapes[OUTPUT], "shape", None)
+    if shape is None or len(shape) != 1:
+        raise ValueError(f"expected a vector as output for {rule}, got {graph.shapes[OUTPUT]}")
+    found = [_layer(graph, node, rule) for node in nodes if len(graph.shapes[node].shape) == 1]
+    return tuple(link for link in found if link is not None)
+
+
+def _layer(graph: Graph, node: str, rule: str) -> Link | None:
+    """The dense layer of a node; None if it reads the input."""
+    parents, local = graph.program.local(node)
+    spec = graph.program.spec
+    held = [graph.shapes[name] for name in parents]
+    jaxpr = jax.make_jaxpr(local)(spec.leaf_types, jax.tree.leaves(spec.example), held).jaxpr
+    leaf = dict(zip(jaxpr.invars, spec.paths, strict=False))
+    weights = [path for eqn in _products(jaxpr) if (path := _weight(eqn, leaf)) is not None]
+    synapses = graph.synapses(node)
+    if not weights or weights != [synapse.weight for synapse in synapses]:
+        raise ValueError(
+            f"expected {node!r} as weight @ rates (+ bias) for {rule}, with the vertices at potentials and weights "
+            'of [out, in], got another form; take vc.nn.MLP(..., vertex_at="pre"), without feedback attached to it'
+        )
+    shape = spec.leaf_types[spec.paths.index(weights[0])].shape
+    return Link(node, parents[0], weights[0], synapses[0].bias, shape) if parents else None
+
+
+def _products(jaxpr: core.Jaxpr) -> list[core.JaxprEqn | None]:
+    """The products that a result is the sum of; None among them for anything else that makes it."""
+    producer = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
+    found: list[core.JaxprEqn | None] = []
+    pending: list[Any] = list(jaxpr.outvars)
+    while pending:
+        eqn = producer.get(pending.pop())
+        if eqn is None:  # a parameter or the input
+            continue
+        if eqn.primitive.name in _SUMS:
+            pending += [v for v in eqn.invars if not isinstance(v, core.Literal)]
+        else:
+            found.append(eqn if eqn.primitive.name == "dot_general" else None)
+    return found
+
+
+def _weight(eqn: core.JaxprEqn | None, leaf: Mapping[Any, str]) -> str | None:
+    """The path of the matrix of a product `weight @ activity`; empty for another product."""
+    if eqn is None:
+        return ""
+    contracted = eqn.params["dimension_numbers"][0]
+    for v, axes in zip(eqn.invars, contracted, strict=True):
+        if v in leaf and len(v.aval.shape) == 2:
+            return leaf[v] if tuple(axes) == (1,) else ""
+    return ""
+
+
+def with_weights(model: PyTree, weights: Mapping[str, Array]) -> PyTree:
+    """The model with other arrays at these paths."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: weights.get(jax.tree_util.keystr(path), leaf), model)
+
+
+def rates_and_slopes(graph: Graph, model: PyTree, values: Values, x: PyTree) -> tuple[Values, Values]:
+    """What each vertex's activation makes of its value, and the derivative; a vertex without one is linear."""
+    leaves, inputs = graph.program.spec.check(model, x)
+    names, part = graph.program.activations
+    run = jax.vmap(part, in_axes=(None, 0, 0))
+    rates, back = jax.vjp(lambda held: run(leaves, inputs, held), [values[name] for name in names])
+    (slopes,) = back([jnp.ones_like(rate) for rate in rates])
+    linear = {name: jnp.ones_like(value) for name, value in values.items()}
+    return values | dict(zip(names, rates, strict=True)), linear | dict(zip(names, slopes, strict=True))
+
+
+def arriving(graph: Graph, model: PyTree, link: Link, values: Values, noise: Array, x: PyTree) -> Array:
+    """The noise of the vertex below as it reaches the layer, `[batch, below]`.
+
+    It is itself, or where pooling stands between what the derivative of what lies between makes of it.
+    """
+    if math.prod(noise.shape[1:]) == link.shape[1]:
+        return noise.reshape(noise.shape[0], -1)
+    leaves, inputs = graph.program.spec.check(model, x)
+    _, part = graph.program.synapses(link.node)
+
+    def entering(value: Array) -> Array:
+        held = graph.ordered(values | {link.below: value})
+        return jax.vmap(part, in_axes=(None, 0, 0))(leaves, inputs, held)[0]
+
+    return jax.jvp(entering, (values[link.below],), (noise,))[1]
+
+
+def mean_outer(above: Float[Array, "batch above"], below: Float[Array, "batch below"]) -> Float[Array, "above below"]:
+    """The batch mean of `above below^T`."""
+    return jnp.dot(above.T, below) / jnp.asarray(above.shape[0], above.dtype)

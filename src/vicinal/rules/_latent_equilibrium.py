@@ -1,0 +1,182 @@
+"""Under rules that are always on: their time constants, noise and filters, and the presentation of a batch."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from vicinal.credit import presynaptic_norms
+from vicinal.graph import Graph, Values
+from vicinal.rules.base import apply_gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeConstants:
+    """The times of a network that is simulated in steps, all in milliseconds.
+
+        dt <= xi, high_pass  <  presentation  <  low_pass,      xi and high_pass within a factor of ten
+
+    The noise has to be fast beside a presentation, and the low-pass slow, for the noise to teach feedback and leave
+    the weights alone; published settings keep factors of 10, 10 and 100 between them.
+
+    Args:
+        dt: Of a step of the simulation.
+        xi: Correlation time of the noise.
+        high_pass: Of the filter that rates go through before feedback learns from them.
+        presentation: How long an example is shown, a whole number of steps.
+        low_pass: Of the filter that products go through before weights learn from them.
+        membrane: Of the voltages, which nothing else depends on: rates are those of prospective voltages.
+
+    Raises:
+        ValueError: If a time is not above zero, or their order is another.
+
+    Example:
+        >>> TimeConstants().steps
+        100
+    """
+
+    dt: float = 0.1
+    xi: float = 1.0
+    high_pass: float = 1.0
+    presentation: float = 10.0
+    low_pass: float = 1000.0
+    membrane: float = 10.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"expected the time {field.name} as a number of ms above 0, got {value!r}")
+        fast, slow = min(self.xi, self.high_pass), max(self.xi, self.high_pass)
+        for holds, wanted, got in (
+            (self.dt <= fast, "dt of at most xi and high_pass", f"{self.dt:g} beside {fast:g}"),
+            (self.dt <= self.membrane, "dt of at most membrane", f"{self.dt:g} beside {self.membrane:g}"),
+            (slow <= 10 * fast, "xi and high_pass within a factor of ten", f"{self.xi:g} and {self.high_pass:g}"),
+            (slow < self.presentation, "xi and high_pass below presentation", f"{slow:g} beside {self.presentation:g}"),
+            (
+                self.presentation < self.low_pass,
+                "presentation below low_pass",
+                f"{self.presentation:g} beside {self.low_pass:g}",
+            ),
+        ):
+            if not holds:
+                raise ValueError(f"expected {wanted} (ms), got {got}; dt <= xi, high_pass < presentation < low_pass")
+        if abs(self.presentation / self.dt - round(self.presentation / self.dt)) > 1e-6:
+            raise ValueError(
+                f"expected presentation as a whole number of steps, got {self.presentation:g} with dt {self.dt:g} ms"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Steps of a presentation."""
+        return round(self.presentation / self.dt)
+
+    @property
+    def variance(self) -> float:
+        """Stationary variance of the noise, for `sigma` of 1: `1 / (2 - dt/xi)`."""
+        return 1 / (2 - self.dt / self.xi)
+
+    def gain(self, fresh: bool) -> float:
+        """`E[xi rhat]` of noise and of the same noise high-passed, for `sigma` of 1: what feedback learns `W^T` by.
+
+        With `a = 1 - dt/xi` and `h = 1 - dt/high_pass`, it is `variance (1 - a) / (1 - a h)`. Where the filter starts
+        empty with each presentation, the mean over the presentation is a little smaller.
+        """
+        a, h = 1 - self.dt / self.xi, 1 - self.dt / self.high_pass
+        q = a * h
+        missing = q * (1 - q**self.steps) / (self.steps * (1 - q)) if fresh else 0.0
+        return self.variance * (1 - a) / (1 - q) * (1 - missing)
+
+
+# --------------------------------------------------------------------------------------- noise, filters, voltages
+
+
+def scaled(number: Float[Array, ""] | float, like: Array) -> Array:
+    """A number in the dtype of an array."""
+    return jnp.asarray(number, like.dtype)
+
+
+def drift(noise: Array, sigma: Array, times: TimeConstants, key: PRNGKeyArray) -> Array:
+    """A step of Ornstein-Uhlenbeck noise: `xi + (sqrt(tau dt) sigma normal - dt xi) / tau`."""
+    kick = scaled(sigma, noise) * scaled(math.sqrt(times.dt / times.xi), noise)
+    return noise * scaled(1 - times.dt / times.xi, noise) + kick * jax.random.normal(key, noise.shape, noise.dtype)
+
+
+def stationary(like: Array, sigma: Array, times: TimeConstants, key: PRNGKeyArray) -> Array:
+    """Noise as it is once it has forgotten where it began, in the shape of an array."""
+    size = scaled(sigma, like) * scaled(math.sqrt(times.variance), like)
+    return size * jax.random.normal(key, like.shape, like.dtype)
+
+
+def high_pass(filtered: Array, now: Array, before: Array, times: TimeConstants) -> Array:
+    """A step of a high-pass filter: `rhat + (r(t) - r(t - dt)) - dt/tau rhat`."""
+    return filtered * scaled(1 - times.dt / times.high_pass, filtered) + (now - before)
+
+
+def low_pass(products: PyTree, gradient: PyTree, times: TimeConstants) -> PyTree:
+    """A step of the low-pass filter of the weights' products."""
+    return jax.tree.map(lambda p, g: p + scaled(times.dt / times.low_pass, p) * (g - p), products, gradient)
+
+
+def leak(voltages: Values, prospective: Values, times: TimeConstants) -> Values:
+    """A step of `tau du/dt = -u + drive`, whose prospective voltage `u + tau du/dt` is the drive."""
+    rate = times.dt / times.membrane
+    return {name: u + scaled(rate, u) * (prospective[name] - u) for name, u in voltages.items()}
+
+
+# --------------------------------------------------------------------------------------------------- presentations
+
+Moving = TypeVar("Moving", bound=Any)
+"""What moves in a presentation: a pytree with `products`, the low-passed gradient, and `values`."""
+
+Advance = Callable[[PyTree, Moving], Moving]
+"""A step of `dt`: from the model and what moves to what has moved."""
+
+
+def with_weights_held(advance: Advance, model: PyTree, moving: Moving, times: TimeConstants) -> tuple[Moving, PyTree]:
+    """A presentation; returns what has moved, and the mean of the low-passed products along the way."""
+
+    def body(carry: tuple[Moving, PyTree], _: None) -> tuple[tuple[Moving, PyTree], None]:
+        moving, total = carry
+        moving = advance(model, moving)
+        return (moving, jax.tree.map(jnp.add, total, moving.products)), None
+
+    start = (moving, jax.tree.map(jnp.zeros_like, moving.products))
+    (moving, total), _ = jax.lax.scan(body, start, length=times.steps)
+    return moving, jax.tree.map(lambda t: t / scaled(times.steps, t), total)
+
+
+def with_weights_moving(
+    advance: Advance,
+    graph: Graph,
+    optimizer: optax.GradientTransformation,
+    model: PyTree,
+    optimizer_state: optax.OptState,
+    moving: Moving,
+    x: PyTree,
+    loss: Float[Array, ""],
+    times: TimeConstants,
+) -> tuple[PyTree, optax.OptState, Moving]:
+    """A presentation in which the optimiser is called at every step, each time with that step's share."""
+    arrays, static = eqx.partition(model, eqx.is_array)
+    memory, fixed = eqx.partition(optimizer_state, eqx.is_array_like)
+
+    def body(carry: Any, _: None) -> tuple[Any, None]:
+        arrays, memory, moving = carry
+        model = eqx.combine(arrays, static)
+        moving = advance(model, moving)
+        gradient = jax.tree.map(lambda p: p / scaled(times.steps, p), moving.products)
+        presynaptic = presynaptic_norms(graph, model, moving.values, x)
+        model, state = apply_gradient(
+            optimizer, gradient, eqx.combine(memory, fixed), model, presynaptic=presynaptic, value=loss
+        )
+        return (eqx.filter(model, eqx.is_array), eqx.filter(state, eqx.is_array_like), moving), None
+
+    (arrays, memory, moving), _ = jax.lax.scan(body, (arrays, memory, moving), length=times.steps)
+    return eqx.combine(arrays, static), eqx.combine(memory, fixed), moving

@@ -1,0 +1,324 @@
+"""The cortical microcircuit of phaseless alignment: pyramidal cells, and interneurons that predict the layer above."""
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from vicinal._numbers import check, check_count, number, optional_number
+from vicinal.credit import Credit, Info, local_gradient
+from vicinal.graph import OUTPUT, Graph, Values
+from vicinal.losses import Loss, check_loss, loss_and_error, squared_error
+from vicinal.rules._chains import Link, links, mean_outer, rates_and_slopes
+from vicinal.rules._latent_equilibrium import (
+    Advance,
+    TimeConstants,
+    drift,
+    high_pass,
+    leak,
+    low_pass,
+    scaled,
+    stationary,
+    with_weights_held,
+    with_weights_moving,
+)
+from vicinal.rules._microcircuit import Cells, Conductances, MicrocircuitState, at_rest, running_cells
+from vicinal.rules.base import Rule, State
+
+_NAME = "the microcircuit"
+
+
+class Microcircuit(Rule):
+    """Phaseless alignment in a model of cortex: pyramidal cells of three compartments, and interneurons.
+
+    Interneurons predict the rates of the layer above and cancel them in the apical dendrites of their own; what is not
+    cancelled is the error. In each step of `dt`, with rates `r = phi(u)` and prospective voltages `u`:
+
+        p_l    = W_l r_{l-1} + b_l                                     what the basal dendrite makes of the soma
+        v_l    = B^PP_l r_{l+1} + B^PI_l r^I_{l+1} + xi_l              apical dendrite, from the rates of a step ago
+        u_l    = p_l + apical_share v_l,           u_L = p_L - target_share dLoss/dp_L
+        q      = W^IP_l r_l + b^I_l                                    dendrite of the interneurons of node l + 1
+        u^I    = (1 - interneuron_share) q + interneuron_share u_{l+1}
+        G_l   += dt/tau_LO (-(r_l - phi(p_l)) r_{l-1}^T - G_l)           the gradient that the optimiser gets
+        W^IP  += dt interneuron_rate (r^I - phi(q)) r_l^T
+        B^PI  -= dt apical_rate v_l r^I^T
+        B^PP  += dt feedback_rate (xi_l rhat_{l+1}^T - decay B^PP)
+
+    All of it goes on all the time. In the self-predicting state, `W^IP_l = W_{l+1}` and `B^PI = -B^PP`, apical
+    dendrites are silent unless there is noise or an error. Small errors then come down as `phi' B^PP error`, each layer
+    with a factor of `conductances.error_share` more, so that where `B^PP` is the transpose the gradient of each layer
+    is backpropagation's times `target_share error_share^k`, `k` layers below the output. Interneurons have to learn
+    faster than forward weights change, and `B^PI` faster than `B^PP` but more slowly than errors come and go.
+
+    Time, noise, `decay=None` (here `c sigma^2 apical_share`), what the optimiser gets, `batch_size` and evaluation are
+    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials. The output is linear.
+
+    Args:
+        times: Time constants, in ms; the membranes have that of their conductances in place of `times.membrane`.
+        conductances: Of the compartments.
+        sigma: Of the noise, in the apical dendrites.
+        feedback_rate: Learning rate of `B^PP`, per ms.
+        interneuron_rate: Of `W^IP`, per ms.
+        apical_rate: Of `B^PI`, per ms.
+        decay: Of `B^PP`, or None.
+        start: `"self-predicting"`, or `"random"` weights of interneurons and from them.
+        feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
+        batch_size: None begins each presentation anew; a number keeps as many circuits running on.
+        loss: Loss of one example, `loss(output, target) -> scalar`; a squared error is a target voltage.
+
+    Raises:
+        ValueError: If a setting is out of its range, or the graph is no chain of dense layers.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vicinal as vc
+        >>> model = vc.nn.MLP((3, 4, 5, 2), "sigmoid", vertex_at="pre", key=jax.random.key(0))
+        >>> x, y = jnp.ones((6, 3)), jnp.zeros((6, 2))
+        >>> graph, rule = vc.capture(model, x[0]), vc.rules.Microcircuit()
+        >>> state = rule.init(graph, model, key=jax.random.key(1))
+        >>> {name: weight.shape for name, (weight, _) in state.interneurons.items()}
+        {'hidden2': (5, 4), 'output': (2, 5)}
+
+    References:
+        Max, Kriener, Pineda García, Nowotny, Jaras, Senn and Petrovici, Learning efficient backprojections across
+        cortical hierarchies in real time, Nature Machine Intelligence 6, 2024, arXiv 2212.10249.
+        Sacramento, Costa, Bengio and Senn, Dendritic cortical microcircuits approximate the backpropagation algorithm,
+        NeurIPS 2018, arXiv 1810.11393.
+
+    *Differs from the paper*: forward weights hold the attenuation from dendrite to soma (`W` here is `g_bas / (g_l +
+    g_bas + g_api)` times theirs, `W^IP` likewise), so that the circuit without feedback is the model as it is. Units of
+    the output are linear. Rates go up within a step and come down in the next; in the published code they take a step
+    both ways. It low-passes rates' products; the default decay is ours.
+    """
+
+    local: ClassVar[bool] = True
+    phases: ClassVar[bool] = False
+    holds_errors: ClassVar[bool] = True
+
+    times: TimeConstants = eqx.field(static=True, default=TimeConstants())
+    conductances: Conductances = eqx.field(static=True, default=Conductances())
+    sigma: Float[Array, ""] = eqx.field(converter=number, default=0.05)
+    feedback_rate: Float[Array, ""] = eqx.field(converter=number, default=10.0)
+    interneuron_rate: Float[Array, ""] = eqx.field(converter=number, default=1.0)
+    apical_rate: Float[Array, ""] = eqx.field(converter=number, default=0.05)
+    decay: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
+    start: Literal["self-predicting", "random"] = eqx.field(static=True, default="self-predicting")
+    feedback_scale: Float[Array, ""] = eqx.field(converter=number, default=1.0)
+    batch_size: int | None = eqx.field(static=True, default=None)
+    loss: Loss = eqx.field(static=True, default=squared_error)
+
+    def __check_init__(self):
+        for name, kind in (("times", TimeConstants), ("conductances", Conductances)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"expected {name} as vicinal.rules.{kind.__name__}, got {getattr(self, name)!r}")
+        for name in ("sigma", "feedback_rate", "interneuron_rate", "apical_rate", "decay", "feedback_scale"):
+            check(f"{name.replace('_', ' ')}", getattr(self, name), lambda v: v >= 0, "of at least 0")
+        if self.start not in ("self-predicting", "random"):
+            raise ValueError(f"expected start as 'self-predicting' or 'random', got {self.start!r}")
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size, 1)
+        check_loss(self.loss)
+
+    def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> MicrocircuitState:
+        """Draws the weights that the model does not hold.
+
+        Raises:
+            ValueError: If there is no key, or the graph is no chain of dense layers with vertices at potentials.
+        """
+        if key is None:
+            raise ValueError("expected a key for feedback and noise, got none; rule.init(graph, model, key=key)")
+        chain, arrays = _dense_chain(graph), _by_path(model)
+        noise_key, *keys = jax.random.split(key, len(chain) + 1)
+        feedback, lateral, interneurons = {}, {}, {}
+        for link, drawn in zip(chain, keys, strict=True):
+            weight, bias = arrays[link.weight], None if link.bias is None else arrays[link.bias]
+            size = self.feedback_scale.astype(weight.dtype) / jnp.sqrt(jnp.asarray(link.shape[1], weight.dtype))
+            first, second, third = size * jax.random.normal(drawn, (3, *link.shape), weight.dtype)
+            predicting = self.start == "self-predicting"
+            feedback[link.node] = first
+            lateral[link.node] = -first if predicting else second
+            interneurons[link.node] = (weight if predicting else third, bias)
+        products = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
+        cells = None if self.batch_size is None else at_rest(graph, chain, self.batch_size)
+        return MicrocircuitState(feedback, lateral, interneurons, products, noise_key, cells)
+
+    def credit(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Credit, State]:
+        """What somata hold and carry in the last step of a presentation; the noise is the state's own."""
+        return self.assign(graph, model, state, x, y, key=key)[1:]
+
+    def assign(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Credit, State]:
+        del key
+        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
+        moved, gradient = with_weights_held(advance, model, begun, self.times)
+        return gradient, self._credit(moved, loss, output), self._end(moved)
+
+    def step(
+        self,
+        graph: Graph,
+        optimizer: optax.GradientTransformation,
+        model: PyTree,
+        optimizer_state: optax.OptState,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
+        del key
+        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
+        model, optimizer_state, moved = with_weights_moving(
+            advance, graph, optimizer, model, optimizer_state, begun, x, jnp.mean(loss), self.times
+        )
+        return model, optimizer_state, self._end(moved), jnp.mean(loss), self._credit(moved, loss, output).info
+
+    def noiseless(self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree) -> tuple[PyTree, Credit]:
+        """What the circuit comes to with noise off and all weights held: what forward weights learn on average.
+
+        Returns:
+            `(gradient, credit)`, after `20 (layers + 1)` steps from the state without errors.
+        """
+        none = {name: jnp.zeros_like(self.sigma) for name in ("sigma", "feedback_rate", "interneuron_rate")}
+        still: Any = dataclasses.replace(self, **none, apical_rate=none["sigma"], batch_size=None)
+        advance, begun, (loss, output) = still._begin(graph, model, state, x, y)
+        steps = 20 * (len(graph.vertices) + 1)
+        moved, _ = jax.lax.scan(lambda moving, _: (advance(model, moving), None), begun, length=steps)
+        credit = self._credit(moved, loss, output)
+        return local_gradient(graph, model, credit, x), credit
+
+    def advance(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree) -> MicrocircuitState:
+        """One step of `dt` of everything but the weights, from a state that is running."""
+        chain, times, held, shares = _dense_chain(graph), self.times, running_cells(state), self.conductances
+        key, *keys = jax.random.split(state.key, len(chain) + 1)
+        noise, apical, lift = {}, {}, {name: jnp.zeros_like(value) for name, value in held.values.items()}
+        for link, drawn in zip(chain, keys, strict=True):
+            noise[link.below] = drift(held.noise[link.below], self.sigma, times, drawn)
+            down = jnp.dot(held.rates[link.node], state.feedback[link.node])
+            apical[link.below] = down + jnp.dot(held.interneurons[link.node], state.lateral[link.node])
+            apical[link.below] = apical[link.below] + noise[link.below]
+            lift[link.below] = scaled(shares.apical_share, down) * apical[link.below]
+        predicted, values = graph.clamp(model, x).propagate(lift)
+        _, error = loss_and_error(self.loss, predicted, y)
+        output_error = scaled(shares.target_share, error) * error
+        somata = values | {OUTPUT: predicted + output_error}
+        basal = {name: value - lift[name] for name, value in values.items()} | {OUTPUT: predicted}
+        rates, _ = rates_and_slopes(graph, model, somata, x)
+        expected, _ = rates_and_slopes(graph, model, basal, x)
+        errors = {name: rates[name] - expected[name] for name in values} | {OUTPUT: output_error}
+        weights, interneurons = self._interneurons(chain, graph, model, state, rates, somata, x)
+        filtered = {n: high_pass(held.filtered[n], rates[n], held.rates[n], times) for n in held.rates}
+        feedback, lateral = {}, {}
+        for link in chain:
+            above, down = filtered[link.node], state.feedback[link.node]
+            taught = mean_outer(above, noise[link.below]) - scaled(self._decay(), down) * down
+            feedback[link.node] = down + self._in_step(self.feedback_rate, down) * taught
+            silenced = mean_outer(held.interneurons[link.node], apical[link.below])
+            lateral[link.node] = state.lateral[link.node] - self._in_step(self.apical_rate, down) * silenced
+        loss = jnp.zeros(predicted.shape[:1], predicted.dtype)
+        own = {name: errors[name] for name in values}
+        credit = Credit(loss, values, own, output_error, Info(predicted))
+        products = low_pass(state.products, local_gradient(graph, model, credit, x), times)
+        total = shares.leak + shares.basal + shares.apical
+        voltages = leak(held.voltages, values, dataclasses.replace(times, membrane=max(1 / total, times.dt)))
+        kept = {n: rates[n] for n in held.rates}
+        cells = Cells(voltages, values, apical, interneurons, errors, noise, kept, filtered)
+        return MicrocircuitState(feedback, lateral, weights, products, key, cells)
+
+    def _interneurons(
+        self,
+        chain: tuple[Link, ...],
+        graph: Graph,
+        model: PyTree,
+        state: MicrocircuitState,
+        rates: Values,
+        somata: Values,
+        x: PyTree,
+    ) -> tuple[dict[str, tuple[Array, Array | None]], Values]:
+        """The interneurons' weights after the step, and their rates."""
+        dendrites = {link.node: _dendrite(state.interneurons[link.node], rates[link.below]) for link in chain}
+        share = self.conductances.interneuron_share
+        own = {n: scaled(1 - share, q) * q + scaled(share, q) * somata[n] for n, q in dendrites.items()}
+        fired, _ = rates_and_slopes(graph, model, somata | own, x)
+        expected, _ = rates_and_slopes(graph, model, somata | dendrites, x)
+        moved = {}
+        for link in chain:
+            weight, bias = state.interneurons[link.node]
+            missed = fired[link.node] - expected[link.node]
+            rate = self._in_step(self.interneuron_rate, missed)
+            bias = None if bias is None else bias + rate * jnp.mean(missed, axis=0)
+            moved[link.node] = (weight + rate * mean_outer(missed, rates[link.below]), bias)
+        return moved, {link.node: fired[link.node] for link in chain}
+
+    def _in_step(self, rate: Array, like: Array) -> Array:
+        return scaled(self.times.dt, like) * scaled(rate, like)
+
+    def _decay(self) -> Array:
+        if self.decay is not None:
+            return self.decay
+        gain = self.times.gain(self.batch_size is None) * self.conductances.apical_share
+        return gain * jnp.square(self.sigma)
+
+    def _begin(
+        self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree
+    ) -> tuple[Advance, MicrocircuitState, tuple[Array, Array]]:
+        """A step as a function of model and state, the state at the start, and `(loss, output)` without noise."""
+        output, _ = graph.feedforward(model, x)
+        loss, _ = loss_and_error(self.loss, output, y)
+        batch = loss.shape[0]
+        if self.batch_size is None:
+            state = self._fresh(graph, model, state, x, batch)
+        elif batch != self.batch_size:
+            raise ValueError(
+                f"expected batches of {self.batch_size} for as many running circuits, got one of {batch}; "
+                "leave out what is left of an epoch, or take batch_size=None"
+            )
+        return lambda model, state: self.advance(graph, model, state, x, y), state, (loss, output)
+
+    def _fresh(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, batch: int) -> MicrocircuitState:
+        """Cells without errors, with noise of its stationary variance that has not reached a soma yet."""
+        chain = _dense_chain(graph)
+        rest = at_rest(graph, chain, batch)
+        key, *keys = jax.random.split(state.key, len(chain) + 1)
+        output, values = graph.feedforward(model, x)
+        rates, _ = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
+        # Without learning and nudging the interneurons' rates are what follows.
+        _, interneurons = self._interneurons(chain, graph, model, state, rates, values | {OUTPUT: output}, x)
+        noise = {
+            link.below: stationary(rest.noise[link.below], self.sigma, self.times, drawn)
+            for link, drawn in zip(chain, keys, strict=True)
+        }
+        kept = {link.node: rates[link.node] for link in chain}
+        cells = dataclasses.replace(rest, values=values, interneurons=interneurons, noise=noise, rates=kept)
+        return dataclasses.replace(state, key=key, cells=cells)
+
+    def _end(self, moved: MicrocircuitState) -> MicrocircuitState:
+        return moved if self.batch_size is not None else dataclasses.replace(moved, cells=None)
+
+    def _credit(self, moved: MicrocircuitState, loss: Array, output: Array) -> Credit:
+        errors = dict(running_cells(moved).errors)
+        output_error = errors.pop(OUTPUT)
+        info = Info(output, steps=jnp.full(loss.shape, self.times.steps, jnp.int32))
+        return Credit(loss, moved.values, errors, output_error, info)
+
+
+def _dendrite(weights: tuple[Array, Array | None], rates: Array) -> Array:
+    weight, bias = weights
+    product = jnp.dot(rates, weight.T)
+    return product if bias is None else product + bias[None]
+
+
+def _by_path(model: PyTree) -> dict[str, Array]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+
+
+def _dense_chain(graph: Graph) -> tuple[Link, ...]:
+    chain = links(graph, _NAME)
+    if len(chain) != len(graph.vertices) or any(graph.shapes[k.below].shape != (k.shape[1],) for k in chain):
+        raise ValueError(f"expected dense layers alone for {_NAME}, got {graph!r}; take PhaselessAlignment")
+    return chain

@@ -1,0 +1,355 @@
+"""Phaseless alignment learning: feedback learns from noise, while everything else learns, all the time."""
+
+from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from vicinal._numbers import check, check_count, number, optional_number
+from vicinal.credit import Credit, Info, local_gradient
+from vicinal.graph import OUTPUT, Graph, Values
+from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
+from vicinal.rules._chains import Link, arriving, links, mean_outer, rates_and_slopes, with_weights
+from vicinal.rules._latent_equilibrium import (
+    Advance,
+    TimeConstants,
+    drift,
+    high_pass,
+    leak,
+    low_pass,
+    scaled,
+    stationary,
+    with_weights_held,
+    with_weights_moving,
+)
+from vicinal.rules.base import Rule, State
+
+_NAME = "phaseless alignment"
+
+
+class Running(eqx.Module):
+    """What the neurons hold, for each example that is shown; all `[batch, ...]`.
+
+    Attributes:
+        voltages: `u`, of each vertex.
+        values: Prospective voltages, of each vertex.
+        errors: Of each vertex and of `"output"`.
+        noise: `xi`, of the vertices below learned feedback.
+        rates: Of the nodes that feedback comes from.
+        filtered: The same high-passed, `rhat`.
+    """
+
+    voltages: Values
+    values: Values
+    errors: Values
+    noise: Values
+    rates: Values
+    filtered: Values
+
+
+class PhaselessState(eqx.Module):
+    """What `PhaselessAlignment` carries.
+
+    Attributes:
+        feedback: The learned feedback `B^T`, by what its layer predicts, in the shape of its weight, `[above, below]`.
+        products: `G`, the low-passed gradient.
+        key: What noise is drawn from; the same key, the same noise.
+        running: What the neurons hold; None if each presentation begins anew.
+    """
+
+    feedback: dict[str, Float[Array, "above below"]]
+    products: PyTree
+    key: PRNGKeyArray
+    running: Running | None
+
+    @property
+    def values(self) -> Values:
+        """The prospective voltages."""
+        return _running(self).values
+
+
+class PhaselessAlignment(Rule):
+    """Phaseless alignment learning (PAL): neurons in latent equilibrium, whose noise teaches feedback.
+
+    Every batch is shown for `times.presentation` ms, in steps of `dt`. In each of them, with rates `r = phi(value)`:
+
+        xi_l     += (sqrt(tau_xi dt) sigma normal - dt xi_l) / tau_xi
+        value_l   = W_l r_{l-1} + b_l + xi_l + nudge * error_l                the prospective voltage, u + tau du/dt
+        error_L   = -dLoss/d output,    error_{l-1} = phi'(value_{l-1}) * (B_l error_l)
+        rhat_l   += r_l(t) - r_l(t - dt) - dt/tau_HP rhat_l
+        B_l      += dt * feedback_rate * (xi_{l-1} rhat_l^T - decay B_l)
+        G_l      += dt/tau_LO (-error_l r_{l-1}^T - G_l)                      the gradient that the optimiser gets
+
+    Rates follow a change of the input at once, whatever the membranes' time constant. Noise crosses a layer as
+    `phi' W phi'`, so that feedback settles where
+
+        B_l  =  (c sigma^2 / decay) E[phi'_{l-1} W_l^T phi'_l],      c = times.gain(batch_size is None)
+
+    and with `regularizer="slopes"`, where the decay of `B_ij` has a factor `phi'_i phi'_j`, at `W^T` itself (times
+    `c sigma^2 / decay`). There are no phases: W, b and B all move in every step, a batch's products by their mean.
+
+    The optimiser is called at every step, with `G / steps`: plain gradient descent at a learning rate of
+    `eta * presentation` is `dW/dt = -eta G`. `value_and_grad` holds the weights (B goes on learning) and returns the
+    mean of `G` along the way: what `step` applies, to first order in the learning rate. As `G` begins at zero, the
+    first `low_pass / presentation` updates are small.
+
+    It takes chains of layers with vertices at potentials. Feedback is learned for dense layers above a vertex. Errors
+    go through convolutions and pooling as in the model: through the transposed kernel, or through fixed random ones
+    that `vicinal.feedback.attach` gives them. Below the lowest learned feedback there is no noise.
+
+    Evaluation (`vicinal.train.evaluate`, the loss and output reported here) runs the model itself, without noise.
+
+    Args:
+        times: Time constants, in ms (`vicinal.rules.TimeConstants`).
+        sigma: Of the noise, in the unit of the potentials; 0 leaves feedback as it is, but for `decay`.
+        feedback_rate: Learning rate of the feedback, per ms; it takes `1 / (feedback_rate * decay)` ms to settle.
+        decay: Of the feedback. None takes `c sigma^2`, which makes the fixed point the transpose in a linear network.
+        regularizer: `"plain"`, or `"slopes"` for the fixed point without derivatives.
+        nudge: How far errors move the voltages they belong to, in [0, 1): 0 is the published limit of weak nudging.
+        feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
+        batch_size: None begins each presentation with noise of its stationary variance and an empty filter. A number
+            keeps as many networks running on, which share their weights: then each batch must have this size.
+        loss: Loss of one example, `loss(output, target) -> scalar`.
+
+    Raises:
+        ValueError: If a setting is out of its range, or the graph is no chain of layers with vertices at potentials.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vicinal as vc
+        >>> model = vc.nn.MLP((3, 4, 5, 2), vertex_at="pre", key=jax.random.key(0))
+        >>> x, y = jnp.ones((5, 3)), jnp.zeros(5, int)
+        >>> graph, rule = vc.capture(model, x[0]), vc.rules.PhaselessAlignment()
+        >>> state = rule.init(graph, model, key=jax.random.key(1))
+        >>> {name: feedback.shape for name, feedback in state.feedback.items()}
+        {'hidden2': (5, 4), 'output': (2, 5)}
+        >>> loss, gradient, state, info = rule.value_and_grad(graph, model, state, x, y)
+        >>> gradient.layers[1].weight.shape, int(info.steps[0])
+        ((5, 4), 100)
+
+    References:
+        Max, Kriener, Pineda García, Nowotny, Jaras, Senn and Petrovici, Learning efficient backprojections across
+        cortical hierarchies in real time, Nature Machine Intelligence 6, 2024, arXiv 2212.10249.
+        Haider, Ellenberger, Kriener, Jordan, Senn and Petrovici, Latent equilibrium, NeurIPS 2021, arXiv 2110.14549.
+
+    *Differs from the paper*: the factor `beta` of its output error is left to the learning rate. The published code
+    holds the noise of its output layer at zero, as here, and applies its steps to all layers alike; here those that
+    feedback is not learned for have no noise. The default decay is ours. The published settings are, in ms, those of
+    `times` with sigma .05, feedback rate 10 and decay 5e-5.
+    """
+
+    local: ClassVar[bool] = True
+    phases: ClassVar[bool] = False
+    holds_errors: ClassVar[bool] = True
+
+    times: TimeConstants = eqx.field(static=True, default=TimeConstants())
+    sigma: Float[Array, ""] = eqx.field(converter=number, default=0.05)
+    feedback_rate: Float[Array, ""] = eqx.field(converter=number, default=10.0)
+    decay: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
+    regularizer: Literal["plain", "slopes"] = eqx.field(static=True, default="plain")
+    nudge: Float[Array, ""] = eqx.field(converter=number, default=0.0)
+    feedback_scale: Float[Array, ""] = eqx.field(converter=number, default=1.0)
+    batch_size: int | None = eqx.field(static=True, default=None)
+    loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
+
+    def __check_init__(self):
+        if not isinstance(self.times, TimeConstants):
+            raise TypeError(f"expected times as vicinal.rules.TimeConstants, got {self.times!r}")
+        for name in ("sigma", "feedback_rate", "decay", "feedback_scale"):
+            check(f"{name.replace('_', ' ')}", getattr(self, name), lambda v: v >= 0, "of at least 0")
+        check("nudge", self.nudge, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
+        if self.regularizer not in ("plain", "slopes"):
+            raise ValueError(f"expected regularizer as 'plain' or 'slopes', got {self.regularizer!r}")
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size, 1)
+        check_loss(self.loss)
+
+    def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> PhaselessState:
+        """Draws the first feedback; the neurons are at rest.
+
+        Raises:
+            ValueError: If there is no key, or the graph is no chain of layers with vertices at potentials.
+        """
+        if key is None:
+            raise ValueError("expected a key for feedback and noise, got none; rule.init(graph, model, key=key)")
+        chain = links(graph, _NAME)
+        noise_key, *keys = jax.random.split(key, len(chain) + 1)
+        feedback = {}
+        for link, drawn in zip(chain, keys, strict=True):
+            dtype = graph.shapes[link.below].dtype
+            size = self.feedback_scale.astype(dtype) / jnp.sqrt(jnp.asarray(link.shape[1], dtype))
+            feedback[link.node] = size * jax.random.normal(drawn, link.shape, dtype)
+        products = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
+        running = None if self.batch_size is None else _at_rest(graph, chain, self.batch_size)
+        return PhaselessState(feedback, products, noise_key, running)
+
+    def credit(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Credit, State]:
+        """What vertices hold and carry in the last step of a presentation; the noise is the state's own."""
+        return self.assign(graph, model, state, x, y, key=key)[1:]
+
+    def assign(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Credit, State]:
+        del key
+        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
+        moved, gradient = with_weights_held(advance, model, begun, self.times)
+        return gradient, self._credit(moved, loss, output), self._end(moved)
+
+    def step(
+        self,
+        graph: Graph,
+        optimizer: optax.GradientTransformation,
+        model: PyTree,
+        optimizer_state: optax.OptState,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
+        del key
+        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
+        model, optimizer_state, moved = with_weights_moving(
+            advance, graph, optimizer, model, optimizer_state, begun, x, jnp.mean(loss), self.times
+        )
+        return model, optimizer_state, self._end(moved), jnp.mean(loss), self._credit(moved, loss, output).info
+
+    def noiseless(self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree) -> tuple[PyTree, Credit]:
+        """What the state's feedback gives where noise and nudging are off: what weights learn but for the low-pass.
+
+        Returns:
+            `(gradient, credit)`, at feedforward values.
+        """
+        output, values = graph.feedforward(model, x)
+        loss, output_error = loss_and_error(self.loss, output, y)
+        errors = _errors(links(graph, _NAME), graph, model, state.feedback, values, output_error, x)
+        credit = Credit(loss, values, errors, output_error, Info(output))
+        return local_gradient(graph, model, credit, x), credit
+
+    def advance(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, y: PyTree) -> PhaselessState:
+        """One step of `dt` of everything but the weights, from a state that is running."""
+        chain, times, held = links(graph, _NAME), self.times, _running(state)
+        key, *keys = jax.random.split(state.key, len(chain) + 1)
+        noise = {
+            link.below: drift(held.noise[link.below], self.sigma, times, drawn)
+            for link, drawn in zip(chain, keys, strict=True)
+        }
+        output, values = _propagate(graph, model, noise, held.errors, self.nudge, x)
+        _, output_error = loss_and_error(self.loss, output, y)
+        errors = _errors(chain, graph, model, state.feedback, values, output_error, x)
+        rates, slopes = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
+        filtered = {n: high_pass(held.filtered[n], rates[n], held.rates[n], times) for n in held.rates}
+        feedback = {}
+        for link in chain:
+            pair = filtered[link.node], arriving(graph, model, link, values, noise[link.below], x)
+            feedback[link.node] = self._learned(state.feedback[link.node], pair, link, slopes)
+        loss = jnp.zeros(output.shape[:1], output.dtype)
+        credit = Credit(loss, values, errors, output_error, Info(output))
+        products = low_pass(state.products, local_gradient(graph, model, credit, x), times)
+        voltages = leak(held.voltages, values, times)
+        every = errors | {OUTPUT: output_error}
+        running = Running(voltages, values, every, noise, {n: rates[n] for n in held.rates}, filtered)
+        return PhaselessState(feedback, products, key, running)
+
+    def _learned(self, feedback: Array, pair: tuple[Array, Array], link: Link, slopes: Values) -> Array:
+        """`B^T + dt * rate * (rhat xi^T - decay B^T)`."""
+        taught = mean_outer(*pair)
+        decay = self.decay
+        if decay is None:
+            decay = self.times.gain(self.batch_size is None) * jnp.square(self.sigma)
+        lost = scaled(decay, feedback) * feedback
+        if self.regularizer == "slopes":
+            lost = lost * mean_outer(slopes[link.node], slopes[link.below].reshape(pair[1].shape))
+        return feedback + scaled(self.times.dt, feedback) * scaled(self.feedback_rate, feedback) * (taught - lost)
+
+    def _begin(
+        self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, y: PyTree
+    ) -> tuple[Advance, PhaselessState, tuple[Array, Array]]:
+        """A step as a function of model and state, the state at the start, and `(loss, output)` without noise."""
+        output, _ = graph.feedforward(model, x)
+        loss, _ = loss_and_error(self.loss, output, y)
+        batch = loss.shape[0]
+        if self.batch_size is None:
+            state = self._fresh(graph, model, state, x, batch)
+        elif batch != self.batch_size:
+            raise ValueError(
+                f"expected batches of {self.batch_size} for as many running networks, got one of {batch}; "
+                "leave out what is left of an epoch, or take batch_size=None"
+            )
+        return lambda model, state: self.advance(graph, model, state, x, y), state, (loss, output)
+
+    def _fresh(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, batch: int) -> PhaselessState:
+        """Neurons whose noise has its stationary variance, and whose filters are empty."""
+        chain = links(graph, _NAME)
+        rest = _at_rest(graph, chain, batch)
+        key, *keys = jax.random.split(state.key, len(chain) + 1)
+        noise = {
+            link.below: stationary(rest.noise[link.below], self.sigma, self.times, drawn)
+            for link, drawn in zip(chain, keys, strict=True)
+        }
+        output, values = _propagate(graph, model, noise, rest.errors, self.nudge, x)
+        rates, _ = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
+        running = Running(rest.voltages, values, rest.errors, noise, {n: rates[n] for n in rest.rates}, rest.filtered)
+        return PhaselessState(state.feedback, state.products, key, running)
+
+    def _end(self, moved: PhaselessState) -> PhaselessState:
+        running = None if self.batch_size is None else moved.running
+        return PhaselessState(moved.feedback, moved.products, moved.key, running)
+
+    def _credit(self, moved: PhaselessState, loss: Array, output: Array) -> Credit:
+        errors = dict(_running(moved).errors)
+        output_error = errors.pop(OUTPUT)
+        info = Info(output, steps=jnp.full(loss.shape, self.times.steps, jnp.int32))
+        return Credit(loss, moved.values, errors, output_error, info)
+
+
+def _running(state: PhaselessState) -> Running:
+    if state.running is None:
+        raise ValueError("expected a state that is running, got one between presentations; give a batch_size")
+    return state.running
+
+
+def _propagate(
+    graph: Graph, model: PyTree, noise: Values, errors: Values, nudge: Array, x: PyTree
+) -> tuple[Array, Values]:
+    """Every vertex at its prediction, plus noise, plus the error that nudges it."""
+    pushes = {name: scaled(nudge, error) * error for name, error in errors.items()}
+    deviations = {name: pushes[name] + noise[name] if name in noise else pushes[name] for name in graph.vertices}
+    output, values = graph.clamp(model, x).propagate(deviations)
+    return output + pushes[OUTPUT], values
+
+
+def _errors(
+    chain: tuple[Link, ...],
+    graph: Graph,
+    model: PyTree,
+    feedback: dict[str, Array],
+    values: Values,
+    output_error: Array,
+    x: PyTree,
+) -> Values:
+    """`phi' * (B error)` from the top down: the way back in the graph, with `B^T` in place of each dense weight."""
+    carrying = with_weights(model, {link.weight: feedback[link.node] for link in chain})
+    return graph.adjoints(carrying, values, x, output_error)
+
+
+def _at_rest(graph: Graph, chain: tuple[Link, ...], batch: int) -> Running:
+    """Everything at zero."""
+
+    def zeros(names: Iterable[str]) -> Values:
+        return {name: jnp.zeros((batch, *graph.shapes[name].shape), graph.shapes[name].dtype) for name in names}
+
+    every, above = graph.vertices, [link.node for link in chain]
+    return Running(
+        zeros(every),
+        zeros(every),
+        zeros((*every, OUTPUT)),
+        zeros(link.below for link in chain),
+        zeros(above),
+        zeros(above),
+    )
