@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal.attention._projections import HeadProjections, ShortConvolution, batched
+from vicinal.attention._parts import unit
+from vicinal.attention._projections import HeadProjections, ShortConvolution, batched, kept
 from vicinal.attention.base import Mixer
 from vicinal.attention.ovq.arguments import check_choices
 from vicinal.attention.ovq.attention import ovq_attention
@@ -15,8 +16,6 @@ from vicinal.attention.ovq.dictionary import Rule
 from vicinal.attention.ovq.schedule import Schedule
 from vicinal.attention.ovq.state import OVQState, empty_state
 from vicinal.nn.layers import _check_sizes
-
-EPSILON = 1e-5  # keeps a query or key of zeros finite
 
 
 class OVQAttentionState(eqx.Module):
@@ -133,7 +132,7 @@ class OVQAttention(Mixer):
         *,
         length: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "time features"], OVQAttentionState]:
-        projected = self.projections.joint(x)
+        projected = self.projections.joint(kept(x, length))
         last = None
         if self.convolution is not None:
             before = None if state is None else state.convolution
@@ -141,8 +140,8 @@ class OVQAttention(Mixer):
             projected, last = self.convolution(projected, before, length)
         q, k, v = (part[None] for part in self.projections.split(projected))
         outputs, attention = ovq_attention(
-            _normalized(q),
-            _normalized(k),
+            unit(q),
+            unit(k),
             v,
             beta=jnp.exp(self.log_temperature) * self.projections.size**0.5,
             chunk_size=self.schedule.chunk_size,
@@ -194,10 +193,3 @@ def with_centroids(layer: OVQAttention, num_centroids: int) -> OVQAttention:
     changed = jax.tree.unflatten(structure, leaves)
     object.__setattr__(changed, "schedule", schedule)  # a static field, and this copy is still ours alone
     return changed
-
-
-def _normalized(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-    """`x / (|x| + epsilon)`, with a gradient of zeros at a vector of zeros."""
-    square = jnp.sum(x**2, axis=-1, keepdims=True)
-    zero = square == 0
-    return x / (jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square))) + EPSILON)

@@ -1,10 +1,8 @@
 """What each part of an OVQ layer is good for: trained models of MQAR with one part changed."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -31,15 +29,13 @@ _CHANGES: dict[str, dict[str, Any]] = {
 
 def ablations(scale: Scale) -> Study:
     """Growth, beginning, rate and bias of the centroids; and their number changed after training."""
-    scale = scale.by_default(2)
-    count = scale.pick(32, 64)
-    shape = Shape(scale.pick(64, 256), features=scale.pick(32, 64), chunk_size=scale.pick(16, 32))
-    how = Training(scale.pick(40, 1200))
-    time, facts = scale.pick((32, 4), (64, 16))
-    tests = scale.pick(
-        {"trained length": (32, 4), "twice": (64, 8)},
-        {"64 steps, 16 pairs": (64, 16), "512 steps, 16 pairs": (512, 16), "512 steps, 64 pairs": (512, 64)},
-    )
+    scale = scale.by_default(1)
+    count = 16
+    shape = Shape(80, features=scale.pick(16, 64), window=8, chunk_size=16)
+    how = Training(scale.pick(8, 600), batch_size=32, learning_rate=5e-3)
+    time, facts = 32, 4
+    sizes = scale.pick(((32, 4), (64, 8)), ((32, 4), (256, 4), (256, 16)))
+    tests = {f"{steps} steps, {pairs} pairs": (steps, pairs) for steps, pairs in sizes}
     found: dict[str, dict[str, list[float]]] = {}
     changed: dict[str, dict[str, list[float]]] = {}
     factors = (0.25, 0.5, 1, 2, 4)
@@ -52,7 +48,10 @@ def ablations(scale: Scale) -> Study:
             model = train(scale, label, model, data, how, seed)
             for name, (steps, pairs) in tests.items():
                 test = _test(shape, steps, pairs, scale)
-                asked = _for_length(model, steps) if more else model
+                asked = model
+                if more:
+                    other = shape.build(ovq(count), key=jax.random.key(seed), **options, max_length=steps)
+                    asked = _for_length(model, other)
                 found[label][name].append(accuracy(asked, test))
                 if label == _DEFAULT:
                     for factor in factors:
@@ -88,12 +87,9 @@ def _with_centroids(model: LanguageModel, count: int) -> LanguageModel:
     return _mapped(model, lambda layer: with_centroids(layer, count))
 
 
-def _for_length(model: LanguageModel, length: int) -> LanguageModel:
-    def longer(layer: OVQAttention) -> OVQAttention:
-        schedule = dataclasses.replace(layer.schedule, max_length=length)
-        return eqx.tree_at(lambda layer: layer.schedule, layer, schedule)
-
-    return _mapped(model, longer)
+def _for_length(model: LanguageModel, other: LanguageModel) -> LanguageModel:
+    """The weights of a model in another that is the same but for the length that its schedule is for."""
+    return jax.tree.unflatten(jax.tree.structure(other), jax.tree.leaves(model))
 
 
 def _mapped(model: LanguageModel, change: Callable[[OVQAttention], OVQAttention]) -> LanguageModel:

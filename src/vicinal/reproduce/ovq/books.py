@@ -27,11 +27,11 @@ _LOG2 = math.log(2.0)
 def books(scale: Scale) -> Study:
     """Bits per byte in each range of positions, up to eight times the length of training."""
     scale = scale.by_default(1)
-    length = scale.pick(32, 256)
-    count = scale.pick(16, 128)
-    shape = Shape(256, features=scale.pick(32, 128), chunk_size=scale.pick(16, 64), window=scale.pick(8, 32))
+    length = scale.pick(16, 128)
+    count = scale.pick(8, 64)
+    shape = Shape(256, features=scale.pick(16, 64), chunk_size=scale.pick(8, 32), window=scale.pick(4, 16))
     labels = [FULL, ovq(count), WINDOW, *scale.pick((), (LINEAR, DELTA))]
-    how = Training(scale.pick(20, 1200), batch_size=scale.pick(8, 16))
+    how = Training(scale.pick(10, 800), batch_size=scale.pick(8, 16))
     if scale.quick:
         train_texts = test_texts = (np.frombuffer(_QUICK, np.uint8),)
     else:

@@ -151,7 +151,7 @@ def measure(operator: Operator, mode: str, sizes: Sizes, length: int, repetition
 def cost(scale: Scale) -> Study:
     """Time, temporary memory and state of OVQ-attention against full attention and the others, by length."""
     sizes = scale.pick(Sizes(features=16, num_centroids=32, chunk_size=32, window=32), Sizes())
-    lengths = scale.pick((128, 256), (512, 1024, 2048, 4096, 8192, 16_384))
+    lengths = scale.pick((64, 128), (512, 1024, 2048, 4096, 8192, 16_384))
     names = list(operators(sizes, 1))
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for mode in (FORWARD, BOTH, DECODE):

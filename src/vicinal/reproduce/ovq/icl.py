@@ -13,7 +13,7 @@ from vicinal.data.sequences import Regression, linear_regression, normalized_err
 from vicinal.losses import masked_squared_error
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
 from vicinal.reproduce.ovq.recall import DIFFERENCES
-from vicinal.reproduce.ovq.training import DELTA, FULL, LINEAR, MESA, WINDOW, Shape, Training, ovq, train
+from vicinal.reproduce.ovq.training import FULL, MESA, WINDOW, Shape, Training, ovq, train
 from vicinal.reproduce.runs import Scale
 from vicinal.rules import Backprop
 from vicinal.sweeping import interval_text
@@ -24,14 +24,14 @@ _ORACLE = "ridge regression"
 def icl(scale: Scale) -> Study:
     """The error after so many examples of a function, with 1, 8 and 32 functions mixed."""
     scale = scale.by_default(2)
-    features, pairs = scale.pick(2, 4), scale.pick(16, 96)
-    functions = scale.pick((1, 2), (1, 8, 32))
-    count = scale.pick(16, 128)
-    labels = [FULL, ovq(count), WINDOW, *scale.pick((), (LINEAR, DELTA, MESA))]
-    how = Training(scale.pick(40, 1500), rule=Backprop(loss=masked_squared_error))
+    features, pairs = scale.pick(2, 4), scale.pick(8, 48)
+    functions = scale.pick((1,), (1, 4))
+    count = scale.pick(8, 64)
+    labels = [FULL, ovq(count), WINDOW, *scale.pick((), (MESA,))]
+    how = Training(scale.pick(15, 500), rule=Backprop(loss=masked_squared_error))
     found: dict[str, dict[str, list[list[float]]]] = {}
     for number in functions:
-        shape = Shape(1, features=scale.pick(32, 64), chunk_size=scale.pick(16, 32), in_features=features + 1 + number)
+        shape = Shape(1, features=scale.pick(16, 64), window=8, chunk_size=16, in_features=features + 1 + number)
         test = linear_regression(scale.pick(16, 256), pairs, number, features=features, seed=10_000)
         found[str(number)] = {_ORACLE: [_errors(ridge_oracle(test), test)]}
         parameters = shape.parameters()

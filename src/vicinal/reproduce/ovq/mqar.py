@@ -48,15 +48,15 @@ _KEY_FEATURES, _VALUES = 32, 16
 def mqar(scale: Scale) -> Study:
     """Zoology's task along both axes; its continuous form for one layer; and learning by local rules."""
     scale = scale.by_default(2)
-    shape = Shape(scale.pick(64, 256), features=scale.pick(32, 64), chunk_size=scale.pick(16, 32))
-    sizes = scale.pick((32,), (32, 128))
+    shape = Shape(80, features=scale.pick(16, 64), window=8, chunk_size=16)
+    sizes = scale.pick((16,), (8, 64))
     labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA, MAMBA, MESA, VQ))]
-    how = Training(scale.pick(60, 1500))
+    how = Training(scale.pick(20, 600), batch_size=32, learning_rate=5e-3)
     axes = Axes(
-        time=scale.pick(32, 64),
-        facts=scale.pick((2, 4), (4, 8, 16)),
-        times=scale.pick((32, 64), (64, 128, 256, 512, 1024)),
-        per_fact=scale.pick(8, 8),
+        time=32,
+        facts=(4,),
+        times=scale.pick((32, 64), (32, 64, 128, 256)),
+        per_fact=8,
         tested=scale.pick(8, 64),
         examples=scale.pick(256, 8192),
     )
@@ -107,11 +107,11 @@ def _task(vocabulary: int) -> Task:
 
 def _one_layer(scale: Scale) -> dict[str, dict[str, list[float]]]:
     """Accuracy by centroids and pairs."""
-    how = Training(scale.pick(30, 400), learning_rate=1e-2)
+    how = Training(scale.pick(20, 200), learning_rate=1e-2)
     found: dict[str, dict[str, list[float]]] = {}
-    for count in scale.pick((16,), (32, 128, 512)):
+    for count in scale.pick((16,), (16, 64, 256)):
         found[str(count)] = {}
-        for pairs in scale.pick((8, 16), (32, 128, 256)):
+        for pairs in scale.pick((8,), (32, 128)):
             each = {"rounds": 1, "key_features": _KEY_FEATURES, "values": _VALUES}
             row = []
             for seed in range(scale.seeds):
@@ -134,8 +134,8 @@ def _one_layer(scale: Scale) -> dict[str, dict[str, list[float]]]:
 
 def _local_rules(scale: Scale) -> dict[str, list[float]]:
     """Accuracy by rule."""
-    shape = Shape(64, features=scale.pick(16, 64), chunk_size=16, window=8)
-    time, facts = 32, scale.pick(2, 4)
+    shape = Shape(32, features=scale.pick(16, 64), chunk_size=16, window=8)
+    time, facts = scale.pick((16, 2), (32, 4))
     loss = masked_softmax_cross_entropy
     rules: dict[str, Rule] = {
         "BP": Backprop(loss=loss),
@@ -147,10 +147,10 @@ def _local_rules(scale: Scale) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {label: [] for label in rules}
     for label, rule in rules.items():
         for seed in range(scale.seeds):
-            data = task_of_mqar(scale.pick(256, 8192), time, facts, vocabulary=64, seed=seed)
-            test = task_of_mqar(256, time, facts, vocabulary=64, seed=1000 + seed)
+            data = task_of_mqar(scale.pick(256, 8192), time, facts, vocabulary=32, seed=seed)
+            test = task_of_mqar(256, time, facts, vocabulary=32, seed=1000 + seed)
             model = shape.build(ovq(32), key=jax.random.key(seed))
-            how = Training(scale.pick(40, 1500), rule=rule)
+            how = Training(scale.pick(10, 400), batch_size=32, learning_rate=5e-3, rule=rule)
             found[label].append(accuracy(train(scale, f"{label}, MQAR", model, data, how, seed), test))
     return found
 

@@ -13,9 +13,6 @@ from vicinal.reproduce.ovq.training import (
     DELTA,
     FULL,
     LINEAR,
-    MAMBA,
-    MESA,
-    VQ,
     WINDOW,
     Shape,
     Training,
@@ -89,15 +86,15 @@ def run(
 def recall(scale: Scale) -> Study:
     """Basic and positional recall."""
     scale = scale.by_default(2)
-    shape = Shape(scale.pick(64, 256), features=scale.pick(32, 64), chunk_size=scale.pick(16, 32))
-    sizes = scale.pick((32,), (64, 256))
-    labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA, MAMBA, MESA, VQ))]
-    how = Training(scale.pick(60, 1500))
+    shape = Shape(64, features=scale.pick(16, 64), window=8, chunk_size=16)
+    sizes = scale.pick((16,), (16, 128))
+    labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA))]
+    how = Training(scale.pick(20, 600), learning_rate=5e-3)
     axes = Axes(
-        time=scale.pick(64, 128),
-        facts=scale.pick((2, 4), (4, 8, 12)),
-        times=scale.pick((64, 128), (128, 256, 512, 1024, 2048)),
-        per_fact=scale.pick(16, 10),
+        time=64,
+        facts=(4, 6),
+        times=scale.pick((64, 128), (64, 128, 256, 512)),
+        per_fact=16,
         tested=scale.pick(8, 32),
         examples=scale.pick(256, 8192),
     )
