@@ -209,6 +209,31 @@ BIBTEX: dict[str, str] = {
   year   = {2020},
   note   = {arXiv:2010.01047},
 }""",
+    "alonso2026": """\
+@misc{alonso2026,
+  title  = {Online Vector Quantized Attention},
+  author = {Alonso, Nick and Figliolia, Tomas and Millidge, Beren},
+  year   = {2026},
+  note   = {arXiv:2602.03922},
+}""",
+    "podlaski2020": """\
+@inproceedings{podlaski2020,
+  title     = {Biological credit assignment through dynamic inversion of feedforward networks},
+  author    = {Podlaski, William F. and Machens, Christian K.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {33},
+  year      = {2020},
+  note      = {arXiv:2007.05112},
+}""",
+    "max2024": """\
+@article{max2024,
+  title   = {Learning efficient backprojections across cortical hierarchies in real time},
+  author  = {Max, Kevin and Kriener, Laura and {Pineda Garc{\'i}a}, Garibaldi and Nowotny, Thomas and Jaras, Ismael and
+             Senn, Walter and Petrovici, Mihai A.},
+  journal = {Nature Machine Intelligence},
+  year    = {2024},
+  note    = {arXiv:2212.10249},
+}""",
     "kingma2015": """\
 @inproceedings{kingma2015,
   title     = {Adam: A Method for Stochastic Optimization},

@@ -20,6 +20,7 @@ from vicinal.reproduce import (
     ipc,
     mq,
     ovq,
+    phaseless,
     relaxed,
     routes,
 )
@@ -49,6 +50,7 @@ class Experiment:
 
 _IL_THEORY = "Alonso et al. 2022, arXiv 2206.00164"
 _CONSTRAINED = "Alonso and Neftci 2021, arXiv 2104.15137"
+_PAL = "Max et al. 2024, arXiv 2212.10249"
 _DI = "Podlaski and Machens 2020, arXiv 2007.05112"
 _OVQ = "Alonso, Figliolia and Millidge 2026, arXiv 2602.03922"
 _MQ = "Alonso, Krichmar and Neftci 2024, arXiv 2305.13562"
@@ -245,6 +247,31 @@ EXPERIMENTS: dict[str, Experiment] = {
             "a deep autoencoder by the closed form of dynamic inversion",
             _DI,
             inversion.autoencoder,
+            "an hour",
+        ),
+        Experiment(
+            "pal/teacher",
+            "feedback learned from noise beside held weights: angles along time",
+            _PAL,
+            phaseless.teacher,
+            "half an hour",
+        ),
+        Experiment(
+            "pal/microcircuit",
+            "the same in a cortical microcircuit, all plasticities on",
+            _PAL,
+            phaseless.microcircuit,
+            "half an hour",
+        ),
+        Experiment(
+            "pal/yinyang", "the Yin-Yang data set by phaseless alignment learning", _PAL, phaseless.yinyang, "an hour"
+        ),
+        Experiment("pal/mnist", "MNIST by phaseless alignment learning", _PAL, phaseless.mnist, "an hour"),
+        Experiment(
+            "pal/autoencoder",
+            "an autoencoder with two units: what a linear read-out finds in them",
+            _PAL,
+            phaseless.autoencoder,
             "an hour",
         ),
     )

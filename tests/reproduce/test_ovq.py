@@ -1,0 +1,56 @@
+"""OVQ-attention: what is measured, and the quick forms that do not take long."""
+
+import numpy as np
+import pytest
+
+from vicinal.reproduce import ovq
+from vicinal.reproduce.ovq import capacity, cost
+from vicinal.reproduce.runs import Scale
+
+QUICK = Scale(quick=True, asked=1, progress=False)
+
+
+def test_what_fits_is_recalled_and_what_does_not_is_forgotten():
+    """A centroid for every fact recalls all; one for a few facts, hardly more than its share."""
+    few, many = capacity.distinct(256, 100, seed=0), capacity.distinct(1024, 100, seed=0)
+    assert capacity.recall(capacity.ovq(512, growth="min"), few) == 1
+    assert capacity.recall(capacity.ovq(64), many) < 0.3
+    facts = capacity.repeated(32, 512, 32, seed=0)
+    assert facts.keys.shape == (512, 64)
+    assert len(np.unique(np.round(facts.asked, 6), axis=0)) == 32
+    assert capacity.recall(capacity.ovq(256), facts) == 1
+
+
+def test_the_memories_beside_it_are_what_they_are_called():
+    """With orthogonal keys each of them recalls everything; linear attention by its sum of outer products."""
+    keys = np.eye(64)
+    values = np.random.default_rng(0).integers(0, 64, 64)
+    facts = capacity.Facts(np.concatenate([keys, keys]), np.concatenate([values, values]), keys, values)
+    for memory in (capacity.linear, capacity.delta, capacity.ridge):
+        assert capacity.recall(memory, facts) == 1
+    changed = np.roll(values, 1)  # the delta rule replaces, the sum keeps both
+    facts = capacity.Facts(facts.keys, np.concatenate([values, changed]), keys, changed)
+    assert capacity.recall(capacity.delta, facts) == 1
+
+
+def test_costs_are_measured():
+    sizes = cost.Sizes(features=8, num_centroids=8, chunk_size=16, window=16)
+    assert set(cost.operators(sizes, 4)) >= {cost.FULL, cost.OVQ}
+    for mode in (cost.FORWARD, cost.BOTH, cost.DECODE):
+        states = []
+        for length in (32, 64):
+            found = cost.measure(cost.operators(sizes, length)[cost.OVQ], mode, sizes, length, repetitions=1)
+            assert 0 < found.seconds < 60
+            states.append(found.state_bytes)
+        assert states[0] == states[1]
+    with pytest.raises(ValueError, match="expected a mode"):
+        cost.measure(cost.operators(sizes, 32)[cost.OVQ], "both ways", sizes, 32)
+
+
+@pytest.mark.slow
+def test_regression_and_books():
+    found = ovq.icl(QUICK).numbers["errors"]["1"]
+    assert found["ridge regression"][0][3] < 1e-12  # of functions of two numbers, after three examples
+    assert all(np.all(np.isfinite(row)) for row in found.values())
+    bits = ovq.books(QUICK).numbers["bits"]
+    assert all(np.all((np.array(row) > 0) & (np.array(row) < 9)) for row in bits.values())
