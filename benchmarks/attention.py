@@ -24,6 +24,9 @@ def main() -> None:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
+    unknown = {*(arguments.operators or ())} - {*operators(Sizes(), 1)}
+    if unknown:
+        parser.error(f"expected operators among {', '.join(operators(Sizes(), 1))}, got {', '.join(sorted(unknown))}")
     sizes = Sizes(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Sizes)})
     print(f"{environment()}\n{sizes}")
     found = []

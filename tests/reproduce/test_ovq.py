@@ -1,12 +1,17 @@
 """OVQ-attention: what is measured, and the quick forms that do not take long."""
 
+import importlib
+
 import numpy as np
 import pytest
 
 from vicinal.reproduce import ovq
-from vicinal.reproduce.ovq import capacity, cost
 from vicinal.reproduce.runs import Scale
 
+# The package's names of the same spelling are functions.
+capacity, cost, mqar, recall = (
+    importlib.import_module(f"vicinal.reproduce.ovq.{name}") for name in ("capacity", "cost", "mqar", "recall")
+)
 QUICK = Scale(quick=True, asked=1, progress=False)
 
 
@@ -54,3 +59,16 @@ def test_regression_and_books():
     assert all(np.all(np.isfinite(row)) for row in found.values())
     bits = ovq.books(QUICK).numbers["bits"]
     assert all(np.all((np.array(row) > 0) & (np.array(row) < 9)) for row in bits.values())
+
+
+def test_every_test_set_of_the_full_experiments_can_be_drawn():
+    """Keys and values are words that differ: a vocabulary may have too few."""
+    full = Scale(quick=False)
+    for module in (recall, mqar):
+        shape, axes = module.setup(full)
+        for task, own in module.tasks(shape, axes):
+            for axis in (recall.FIXED, recall.FILLED):
+                for time in own.times:
+                    data = task(2, time, own.count(axis, time), 0, True)
+                    assert data.inputs.shape == (2, time)
+                    assert data.inputs.max() < shape.vocabulary

@@ -97,6 +97,8 @@ def vq_attention(
     loss, and the straight-through gradient goes on through finished chunks.
     """
     codebook, beta, state, keys, values = _start(q, k, v, codebook, beta, chunk_size, initial_state, lengths)
+    if not q.shape[1]:
+        return v, state
     batch, time, heads, _ = q.shape
     dtype, number = exact(v.dtype), counted(lengths, batch, time)
     pending = state.tokens % chunk_size

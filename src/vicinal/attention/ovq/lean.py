@@ -24,7 +24,7 @@ def scan_lean(
         dloss/dS = G + (what the read gives)
 
     Automatic differentiation would keep all `S` instead: memory that grows with the length times the dictionary. The
-    subtraction rounds: after 512 chunks in float32 the first dictionary is back to 1e-6 of a key's size.
+    subtraction rounds: after 512 chunks in float32 the first dictionary is back to some 1e-6.
 
     Args:
         rule: The choices. A constant learning rate is not a sum, so it cannot be undone.

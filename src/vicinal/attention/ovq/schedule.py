@@ -68,6 +68,11 @@ class Schedule:
         longest = self.max_length
         if self.growth == "linear" and longest is None:
             raise ValueError("expected max_length with growth='linear', got None; give the longest length to come")
+        if self.growth == "linear" and longest is not None and self.num_centroids > longest:
+            raise ValueError(
+                f"expected num_centroids of at most max_length={longest} with growth='linear', got "
+                f"{self.num_centroids}; a chunk makes no more of them than it has tokens"
+            )
         if self.growth == "linear" and longest is not None and longest * self.num_centroids >= 2**31:
             raise ValueError(
                 f"expected max_length * num_centroids below 2**31, got {longest} * {self.num_centroids}; "
@@ -103,7 +108,7 @@ class Schedule:
         most, tokens = self.num_centroids, chunks * self.chunk_size
         if self.growth == "plateau":
             # t N / (t + N) = N - N^2 / (t + N), where no number outgrows an int32.
-            size = most - (most * most + tokens + most - 1) // (tokens + most)
+            size = most - (most * most - 1) // (tokens + most) - 1
         elif self.growth in ("min", "constant"):  # the checks leave a constant no room to differ
             size = xp.minimum(tokens, most)
         elif self.growth == "linear":

@@ -29,8 +29,9 @@ def basic_recall(
 
     The value's tokens count, each predicted from the step before it with the true ones read so far. Keys are drawn
     from one half of the vocabulary and values from the other. Two things can grow with time, and they say different
-    things. The facts stay and the distance grows: fix `facts`, and let `queries` repeat until the end (the default)
-    or fix them too, so that noise fills the gap. Or the facts fill the context: leave `facts` out.
+    things. The facts stay and the distance grows: fix `facts` and `queries`, so that noise fills the gap. (By default
+    questions repeat until the end, and each says its answer again, so that the distance does not grow.) Or the facts
+    fill the context: leave `facts` out.
 
     Args:
         examples: How many examples.

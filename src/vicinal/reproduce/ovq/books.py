@@ -38,9 +38,9 @@ def books(scale: Scale) -> Study:
         texts = load_books()
         train_texts, test_texts = texts.train, texts.test
     test = byte_windows(test_texts, 8 * length)
-    shown = slice(scale.pick(8, 32))
+    shown = np.linspace(0, len(test.inputs) - 1, scale.pick(8, 32)).astype(int)  # from all books
     test = Sequences(test.inputs[shown], test.targets[shown], test.mask[shown])
-    edges = [0, *(length * 2**i for i in range(4))]
+    edges = [0, length // 2, *(length * 2**i for i in range(4))]
     parameters = shape.parameters()
     found: dict[str, list[list[float]]] = {label: [] for label in labels}
     for label in labels:
@@ -112,11 +112,12 @@ def _panel(found: dict[str, list[list[float]]], edges: Sequence[int]) -> Panel:
 
 def _ends(found: dict[str, list[list[float]]]) -> dict[str, tuple[float, float]]:
     means = {label: np.mean(runs, axis=0) for label, runs in found.items()}
-    return {label: (float(row[0]), float(row[-1])) for label, row in means.items()}
+    # Not the first range: there is little to go by yet.
+    return {label: (float(row[1]), float(row[-1])) for label, row in means.items()}
 
 
 def _summary(found: dict[str, list[list[float]]], edges: Sequence[int]) -> str:
-    first, last = _ranges(edges)[0], _ranges(edges)[-1]
+    first, last = _ranges(edges)[1], _ranges(edges)[-1]
     parts = ", ".join(f"{label} {a:.2f} and {b:.2f}" for label, (a, b) in _ends(found).items())
     return f"Bits per byte at positions {first} and {last}: {parts}."
 
@@ -127,8 +128,8 @@ def _extrapolates(found: dict[str, list[list[float]]], ours: str) -> Claim:
     return Claim(
         "OVQ-attention goes on beyond the length of training without a loss (arXiv 2602.03922; third-party results say "
         "that its state weakens there, arXiv 2605.09877).",
-        f"{ours}: {first:.2f} bits at the beginning, {last:.2f} in the last range; full attention "
-        f"{ends[FULL][0]:.2f} and {ends[FULL][1]:.2f}, the window alone {ends[WINDOW][0]:.2f} and "
+        f"{ours}: {first:.2f} bits in the second half of the length of training, {last:.2f} in the last range; "
+        f"full attention {ends[FULL][0]:.2f} and {ends[FULL][1]:.2f}, the window alone {ends[WINDOW][0]:.2f} and "
         f"{ends[WINDOW][1]:.2f}.",
         "holds" if last <= first else "holds in part" if last <= ends[FULL][1] else "does not hold",
     )

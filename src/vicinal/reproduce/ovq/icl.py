@@ -114,8 +114,8 @@ def _learns(found: dict[str, dict[str, list[list[float]]]], ours: str) -> Claim:
         number: {label: float(np.mean(_at(row[label], 10**6))) for label in (FULL, ours, WINDOW)}
         for number, row in found.items()
     }
-    near = [row[ours] <= row[FULL] + 0.05 for row in ends.values()]
-    learned = any(row[FULL] < 0.5 for row in ends.values())
+    judged = [row for row in ends.values() if row[FULL] < 0.5]
+    near = [row[ours] <= row[FULL] + 0.05 for row in judged]
     return Claim(
         "OVQ-attention learns linear functions in context as full attention does (arXiv 2602.03922, up to 128 "
         "functions).",
@@ -124,6 +124,6 @@ def _learns(found: dict[str, dict[str, list[list[float]]]], ours: str) -> Claim:
             f"{number} functions " + ", ".join(f"{label} {value:.2f}" for label, value in row.items())
             for number, row in ends.items()
         )
-        + ". Within .05 counts; if full attention nowhere comes below .5 it is left open.",
-        "open" if not learned else "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        + ". Within .05 counts; where full attention does not come below .5 it is left open.",
+        "open" if not judged else "holds" if all(near) else "holds in part" if any(near) else "does not hold",
     )

@@ -45,13 +45,9 @@ from vicinal.sweeping import interval_text
 _KEY_FEATURES, _VALUES = 32, 16
 
 
-def mqar(scale: Scale) -> Study:
-    """Zoology's task along both axes; its continuous form for one layer; and learning by local rules."""
-    scale = scale.by_default(2)
+def setup(scale: Scale) -> tuple[Shape, Axes]:
+    """The models' sizes, and where they are trained and tested."""
     shape = Shape(80, features=scale.pick(16, 64), window=8, chunk_size=16)
-    sizes = scale.pick((16,), (8, 64))
-    labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA, MAMBA, MESA, VQ))]
-    how = Training(scale.pick(20, 600), batch_size=32, learning_rate=5e-3)
     axes = Axes(
         time=32,
         facts=(4,),
@@ -60,7 +56,23 @@ def mqar(scale: Scale) -> Study:
         tested=scale.pick(8, 64),
         examples=scale.pick(256, 8192),
     )
-    found, told = run(scale, labels, shape, how, axes, _task(shape.vocabulary), "MQAR")
+    return shape, axes
+
+
+def tasks(shape: Shape, axes: Axes) -> list[tuple[Task, Axes]]:
+    """MQAR alone."""
+    return [(_task(shape.vocabulary), axes)]
+
+
+def mqar(scale: Scale) -> Study:
+    """Zoology's task along both axes; its continuous form for one layer; and learning by local rules."""
+    scale = scale.by_default(2)
+    shape, axes = setup(scale)
+    sizes = scale.pick((16,), (8, 64))
+    labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA, MAMBA, MESA, VQ))]
+    how = Training(scale.pick(20, 600), batch_size=32, learning_rate=5e-3)
+    ((task, _),) = tasks(shape, axes)
+    found, told = run(scale, labels, shape, how, axes, task, "MQAR")
     alone = _one_layer(scale)
     local = _local_rules(scale)
     return Study(
@@ -99,7 +111,8 @@ def mqar(scale: Scale) -> Study:
 
 
 def _task(vocabulary: int) -> Task:
-    def task(examples: int, time: int, facts: int, seed: int) -> Sequences:
+    def task(examples: int, time: int, facts: int, seed: int, once: bool) -> Sequences:
+        del once  # each key is asked for once anyway
         return task_of_mqar(examples, time, facts, vocabulary=vocabulary, seed=seed)
 
     return task

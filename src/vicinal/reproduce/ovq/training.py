@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from vicinal.attention import (
     GatedDeltaNet,
@@ -191,8 +191,12 @@ def temperatures(model: LanguageModel) -> list[float]:
     return found
 
 
-def state_bytes(model: LanguageModel, length: int) -> int:
-    """How many bytes the layers keep of a sequence of some length."""
-    tokens = jax.ShapeDtypeStruct((length,), jnp.int32)
-    states: PyTree = eqx.filter_eval_shape(lambda tokens: model.read(tokens)[1], tokens)
+def state_bytes(shape: Shape, label: str, length: int) -> int:
+    """How many bytes the layers of a model keep of a sequence of some length; full attention has room for no more."""
+    fitting = dataclasses.replace(shape, max_length=length)
+
+    def read(key: PRNGKeyArray, tokens: Int[Array, " time"]) -> PyTree:
+        return fitting.build(label, key=key).read(tokens)[1]
+
+    states = eqx.filter_eval_shape(read, jax.random.key(0), jax.ShapeDtypeStruct((length,), jnp.int32))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
