@@ -38,8 +38,9 @@ def ablations(scale: Scale) -> Study:
     tests = {f"{steps} steps, {pairs} pairs": (steps, pairs) for steps, pairs in sizes}
     found: dict[str, dict[str, list[float]]] = {}
     changed: dict[str, dict[str, list[float]]] = {}
-    factors = (0.25, 0.5, 1, 2, 4)
-    for label, options in _CHANGES.items():
+    factors = scale.pick((0.5, 1, 2), (0.25, 0.5, 1, 2, 4))
+    claimed = {label: _CHANGES[label] for label in (_DEFAULT, *(label for _, label in _CLAIMS))}
+    for label, options in scale.pick(claimed, _CHANGES).items():
         found[label] = {name: [] for name in tests}
         for seed in range(scale.seeds):
             more = {"max_length": time} if options.get("growth") == "linear" else {}
