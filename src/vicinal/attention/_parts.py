@@ -31,10 +31,15 @@ def check_arrays(q, k, v, lengths=None, chunk_size: int = 1, **gates: Array) -> 
         if gate.shape != q.shape[:3]:
             raise ValueError(f"expected {name} of shape {list(q.shape[:3])}, got {list(gate.shape)}")
     if lengths is not None:
-        if jnp.shape(lengths) != q.shape[:1]:
-            raise ValueError(f"expected lengths of shape {list(q.shape[:1])}, got {list(jnp.shape(lengths))}")
-        if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
-            raise TypeError(f"expected integers as lengths, got {jnp.result_type(lengths)}")
+        check_integers("lengths", lengths, q.shape[:1])
+
+
+def check_integers(name: str, numbers: Any, shape: tuple[int, ...]) -> None:
+    """Raises a ValueError or TypeError unless these are whole numbers of a shape."""
+    if jnp.shape(numbers) != shape:
+        raise ValueError(f"expected {name} of shape {list(shape)}, got {list(jnp.shape(numbers))}")
+    if not jnp.issubdtype(jnp.result_type(numbers), jnp.integer):
+        raise TypeError(f"expected integers as {name}, got {jnp.result_type(numbers)}")
 
 
 def check_state(state: Any, expected: Any) -> None:

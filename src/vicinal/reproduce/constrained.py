@@ -5,17 +5,17 @@ import functools
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.analysis import feedback_likeness
 from vicinal.energy import Divisive
-from vicinal.feedback import Route, attach, kolen_pollack, optimizers, random
+from vicinal.feedback import Route, kolen_pollack, optimizers, random
 from vicinal.inference import Simultaneous
 from vicinal.losses import sigmoid_divisive_error, sigmoid_squared_error
 from vicinal.nn import MLP, shifted
+from vicinal.recipes import with_route
 from vicinal.report import Claim, Section, Study
 from vicinal.reproduce.learning import mean, means_text
 from vicinal.reproduce.runs import Measure, Scale, task_of
@@ -137,8 +137,7 @@ def _study(scale: Scale, data: str, steps: int, step_size: float, divisive_step_
 def _network(sizes: tuple[int, ...], constraint: Constraint, key: PRNGKeyArray) -> PyTree:
     activation = shifted(constraint.activation, constraint.shift) if constraint.shift else constraint.activation
     model = MLP(sizes, activation, "post", use_bias=False, key=key)
-    route = constraint.route
-    return model if route is None else attach(model, route, key=jax.random.fold_in(key, 2**31 - 1))
+    return with_route(model, constraint.route, key=key)
 
 
 def _backprop(sizes: tuple[int, ...]) -> Contender:

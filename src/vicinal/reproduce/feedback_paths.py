@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
@@ -13,7 +12,6 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from vicinal.analysis import error_angles, feedback_likeness
 from vicinal.feedback import (
     Route,
-    attach,
     detach,
     kolen_pollack,
     optimizers,
@@ -22,6 +20,7 @@ from vicinal.feedback import (
     weight_mirror,
 )
 from vicinal.graph import Graph, capture
+from vicinal.recipes import with_route
 from vicinal.report import Claim, Section, Study, Table
 from vicinal.reproduce.learning import compared, mean, means_text
 from vicinal.reproduce.runs import Measure, Scale, task_of
@@ -152,7 +151,7 @@ def _contender(task: Task, label: str, route: Route | None, rate: float, optimiz
 
 
 def _fed(task: Task, route: Route, key: PRNGKeyArray) -> PyTree:
-    return attach(task.build(key), route, key=jax.random.fold_in(key, 2**31 - 1))
+    return with_route(task.build(key), route, key=key)
 
 
 Found = Callable[[PyTree], dict[str, Array]]

@@ -6,14 +6,14 @@ import math
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from vicinal.analysis import angles
-from vicinal.feedback import Route, attach, detach, kolen_pollack, optimizers, random
+from vicinal.feedback import Route, detach, kolen_pollack, optimizers, random
 from vicinal.graph import Graph, capture
+from vicinal.recipes import with_route
 from vicinal.report import Claim, Section, Study, Table
 from vicinal.reproduce.learning import mean, means_text
 from vicinal.reproduce.runs import Measure, Scale, task_of
@@ -133,7 +133,7 @@ def mnist(scale: Scale) -> Study:
 
 
 def _network(task: Task, route: Route, key: PRNGKeyArray) -> PyTree:
-    return attach(task.build(key), route, key=jax.random.fold_in(key, 2**31 - 1))
+    return with_route(task.build(key), route, key=key)
 
 
 def _together_sgd(learning_rate: Any) -> optax.GradientTransformation:

@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
@@ -12,13 +11,13 @@ from vicinal.analysis import feedback_likeness
 from vicinal.feedback import (
     Route,
     activation_alignment,
-    attach,
     information_alignment,
     optimizers,
     symmetric_alignment,
     weight_mirror,
 )
 from vicinal.graph import capture
+from vicinal.recipes import with_route
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
 from vicinal.reproduce.runs import Scale, task_of
 from vicinal.reproduce.side_by_side import first_input
@@ -147,7 +146,7 @@ def _train(scale: Scale, name: str, task: Task, route: Route, steps: int, grid: 
 
 
 def _network(task: Task, route: Route, key: PRNGKeyArray) -> PyTree:
-    return attach(task.build(key), route, key=jax.random.fold_in(key, 2**31 - 1))
+    return with_route(task.build(key), route, key=key)
 
 
 def _measure(record: dict[str, Any], state: TrainingState) -> None:

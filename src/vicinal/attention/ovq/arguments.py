@@ -1,9 +1,8 @@
 """Refuses what `ovq_attention` cannot read."""
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from vicinal.attention._parts import check_arrays as check_qkv, check_integers
 from vicinal.attention.ovq.assignment import JOINS
 from vicinal.attention.ovq.dictionary import BIASES, Rule
 from vicinal.attention.ovq.schedule import Schedule
@@ -33,20 +32,9 @@ def check_choices(rule: Rule, memory: str, key: jax.Array | None) -> None:
 
 def check_arrays(q, k, v, lengths, documents, max_documents) -> None:
     """Raises a ValueError or TypeError if arrays do not fit each other."""
-    if q.ndim != 4 or k.shape != q.shape or v.ndim != 4 or v.shape[:3] != q.shape[:3]:
-        raise ValueError(
-            "expected q and k of shape [batch, time, heads, d] and v of shape [batch, time, heads, e], "
-            f"got {list(q.shape)}, {list(k.shape)} and {list(v.shape)}"
-        )
-    if not (q.dtype == k.dtype == v.dtype and jnp.issubdtype(q.dtype, jnp.floating)):
-        raise TypeError(f"expected q, k and v of one floating dtype, got {q.dtype}, {k.dtype} and {v.dtype}; cast them")
-    for name, ids, shape in (("lengths", lengths, q.shape[:1]), ("documents", documents, q.shape[:2])):
-        if ids is None:
-            continue
-        if jnp.shape(ids) != shape:
-            raise ValueError(f"expected {name} of shape {list(shape)}, got {list(jnp.shape(ids))}")
-        if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
-            raise TypeError(f"expected integers as {name}, got {jnp.result_type(ids)}")
+    check_qkv(q, k, v, lengths)
+    if documents is not None:
+        check_integers("documents", documents, q.shape[:2])
     if documents is not None and (not isinstance(max_documents, int) or max_documents < 1):
         raise ValueError(
             f"expected max_documents of at least 1 with documents, got {max_documents!r}; give the most of a row"
@@ -83,10 +71,3 @@ def check_state(state: OVQState, k, v, schedule: Schedule, documents) -> None:
         raise TypeError(
             f"expected an initial_state for {k.dtype}, got one for {state.pending_keys.dtype}; cast the inputs"
         )
-
-
-def temperature(beta, heads: int, dtype) -> Float[Array, " heads"]:
-    """`beta` as one number per head."""
-    if jnp.shape(beta) not in ((), (heads,)):
-        raise ValueError(f"expected beta as a number or of shape [{heads}], got shape {list(jnp.shape(beta))}")
-    return jnp.broadcast_to(jnp.asarray(beta).astype(dtype), (heads,))

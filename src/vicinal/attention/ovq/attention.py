@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal.attention.ovq.arguments import check_arrays, check_choices, check_state, temperature
+from vicinal.attention._parts import temperatures
+from vicinal.attention.ovq.arguments import check_arrays, check_choices, check_state
 from vicinal.attention.ovq.chunked import Chunks, Plan, of_document, scan_chunks
 from vicinal.attention.ovq.dictionary import Rule
 from vicinal.attention.ovq.layout import cut, joined, one_sequence, packed, rest
@@ -119,7 +120,7 @@ def ovq_attention(
     if time == 0:
         return v, state
     exact = state.counts.dtype
-    beta = temperature(beta, heads, exact)
+    beta = temperatures(beta, heads, exact)
     q = (q.astype(exact) * beta[None, None, :, None]).astype(q.dtype)
     if time == 1 and lengths is None and documents is None:
         used, done = _used(state), state.tokens // chunk_size

@@ -11,8 +11,9 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.analysis import InversionAngles, inversion_angles
-from vicinal.feedback import attach, optimizers, random
+from vicinal.feedback import optimizers, random
 from vicinal.losses import squared_error
+from vicinal.recipes import with_route
 from vicinal.report import Claim, Section, Study, Table
 from vicinal.reproduce.learning import compared, mean, means_text
 from vicinal.reproduce.runs import Measure, Scale, task_of, verdict
@@ -113,7 +114,7 @@ def _fed(task: Task, rule: Backprop, initialise: Any = None) -> Contender:
 
 
 def _fed_network(task: Task, initialise: Any, key: PRNGKeyArray) -> PyTree:
-    return attach(_network(task, initialise, key), random(), key=jax.random.fold_in(key, 2**31 - 1))
+    return with_route(_network(task, initialise, key), random(), key=key)
 
 
 def _network(task: Task, initialise: Any, key: PRNGKeyArray) -> PyTree:

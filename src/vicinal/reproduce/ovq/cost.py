@@ -18,6 +18,7 @@ from vicinal.attention import (
     ovq_attention,
     sliding_window_attention,
     softmax_attention,
+    state_bytes,
     vq_attention,
 )
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
@@ -122,7 +123,7 @@ def measure(operator: Operator, mode: str, sizes: Sizes, length: int, repetition
     """
     q, k, v = inputs(sizes, length)
     state = jax.jit(operator)(q, k, v)[1]
-    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    kept = state_bytes(state)
     arguments: tuple[Any, ...] = (q, k, v)
     program: Callable[..., Any] = operator
     if mode == FORWARD:

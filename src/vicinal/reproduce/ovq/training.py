@@ -25,6 +25,7 @@ from vicinal.attention import (
     VQAttention,
     closest_size,
     parameter_count,
+    state_bytes as bytes_of,
 )
 from vicinal.data.sequences import Sequences, token_accuracy
 from vicinal.graph import Graph, capture
@@ -199,4 +200,4 @@ def state_bytes(shape: Shape, label: str, length: int) -> int:
         return fitting.build(label, key=key).read(tokens)[1]
 
     states = eqx.filter_eval_shape(read, jax.random.key(0), jax.ShapeDtypeStruct((length,), jnp.int32))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
+    return bytes_of(states)

@@ -15,9 +15,10 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from vicinal import nn
 from vicinal.analysis import learned_feedback_angles, phaseless_update_angles
 from vicinal.data import Dataset, load, yin_yang
-from vicinal.feedback import attach, random
+from vicinal.feedback import random
 from vicinal.graph import Graph, capture
 from vicinal.losses import Loss, softmax_cross_entropy, squared_error
+from vicinal.recipes import with_route
 from vicinal.report import Claim, Section, Study, Table
 from vicinal.reproduce.learning import SAID, compared, mean, means_text
 from vicinal.reproduce.runs import Scale
@@ -154,7 +155,7 @@ def _model(setting: Setting, key: PRNGKeyArray) -> nn.MLP:
 
 
 def _fed(setting: Setting, key: PRNGKeyArray) -> PyTree:
-    return attach(_model(setting, key), random(), key=jax.random.fold_in(key, 2**31 - 1))
+    return with_route(_model(setting, key), random(), key=key)
 
 
 def _train(scale: Scale, setting: Setting, label: str, phaseless: PhaselessAlignment) -> Sweep:
