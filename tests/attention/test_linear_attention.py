@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from operator_checks import (
     same,
 )
 
+from vicinal.attention._parts import unit_lower_solve
 from vicinal.attention.gated_delta import gated_delta_rule, naive_gated_delta_rule
 from vicinal.attention.linear import linear_attention, naive_linear_attention
 from vicinal.attention.ssd import decayed_linear_attention, naive_decayed_linear_attention
@@ -115,6 +117,25 @@ def test_strong_decay_stays_finite():
 def test_a_full_step_without_decay_stores_the_value():
     _, k, v, g, b = inputs(30, "log_decay", "rate")
     same(gated_delta_rule(k, k, v, 0 * g, b**0)[0], v)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_the_triangular_system_is_solved_with_its_derivatives(size):
+    rng = np.random.default_rng(size)
+    a, b, weight = (jnp.asarray(rng.normal(size=(2, 3, size, n))) for n in (size, 5, 5))
+    a = a / size**0.5  # or the solution of 64 equations is as large as 1e9
+    lower = np.tril(np.asarray(a), -1) + np.eye(size)
+    same(unit_lower_solve(a, b), np.linalg.solve(lower, np.asarray(b)))  # what is not below the diagonal is not read
+
+    def by_lapack(a, b):
+        return jax.lax.linalg.triangular_solve(a, b, left_side=True, lower=True, unit_diagonal=True)
+
+    def summed(solve, a, b):
+        return jnp.sum(weight * solve(a, b) ** 2)
+
+    gradient = jax.grad(summed, argnums=(1, 2))
+    for one, other in zip(gradient(unit_lower_solve, a, b), gradient(by_lapack, a, b), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * float(jnp.max(jnp.abs(other))))
 
 
 def test_what_does_not_fit_is_refused():

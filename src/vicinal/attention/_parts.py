@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vicinal._numbers import check_count
@@ -127,6 +128,29 @@ def write(state, k, v, total) -> Float[Array, "batch heads d e"]:
     last = total[..., -1:]
     kept = jnp.exp(last - total)[..., None] * k
     return jnp.exp(last)[..., None] * state + jnp.swapaxes(kept, -1, -2) @ v
+
+
+def unit_lower_solve(below: Float[Array, "*rest n n"], wanted: Float[Array, "*rest n e"]) -> Float[Array, "*rest n e"]:
+    """`u` of `(I + A) u = b`, where only what lies below the diagonal of `A` is read.
+
+    The inverse `T` grows from blocks of size `s` to blocks of size `2 s`, by `T - T A_s T` with the blocks of `A` that
+    lie below those of `T`. It takes products of matrices alone: batched LAPACK calls wait for each other's threads
+    without end in a training loop on a CPU (seen with jaxlib 0.10.2).
+    """
+    size = below.shape[-1]
+    below = jnp.tril(below, -1)
+    fixed, at = jax.lax.stop_gradient(below), np.arange(size)
+    inverse = jnp.broadcast_to(jnp.eye(size, dtype=below.dtype), below.shape)
+    for block in (2**i for i in range((size - 1).bit_length())):
+        row, column = at[:, None] // block, at[None] // block
+        pair = (row == column + 1) & (row % 2 == 1)
+        inverse = inverse - inverse @ jnp.where(pair, fixed, jnp.zeros_like(fixed)) @ inverse
+    return jax.lax.custom_linear_solve(
+        lambda u: u + below @ u,
+        wanted,
+        solve=lambda _, b: inverse @ b,
+        transpose_solve=lambda _, b: jnp.swapaxes(inverse, -1, -2) @ b,
+    )
 
 
 def unit(x: Float[Array, "*rest d"]) -> Float[Array, "*rest d"]:

@@ -16,6 +16,7 @@ from vicinal.attention._parts import (
     scan_chunks,
     scan_tokens,
     unit,
+    unit_lower_solve,
     write,
 )
 from vicinal.attention._projections import DecayGate, GatedNorm, HeadProjections, ShortConvolution, batched, kept
@@ -81,9 +82,7 @@ def gated_delta_rule(
         total = jnp.cumsum(log_decay, axis=-1)
         overlaps = rate[..., None] * jnp.einsum("...id,...jd->...ij", k, k) * decays(total)
         wanted = rate[..., None] * (v - jnp.exp(total)[..., None] * (k @ state))
-        # Only what lies below the diagonal is read; the diagonal counts as ones.
-        solve = jax.lax.linalg.triangular_solve
-        errors = solve(overlaps, wanted, left_side=True, lower=True, unit_diagonal=True)
+        errors = unit_lower_solve(overlaps, wanted)
         return write(state, k, errors, total), read(state, q, k, errors, total)
 
     state, inputs = start(q, v, initial_state), prepared(lengths, q, k, v, log_decay, rate)
