@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ovq_inputs import softmax_attention, used_rows
 
-from vicinal.attention.ovq import OVQAttention, grow_state, state_bytes, with_centroids
+from vicinal.attention.ovq import OVQAttention, grow_state, state_bytes, with_schedule
 
 KEY = jax.random.key(0)
 
@@ -117,7 +117,7 @@ def test_another_number_of_centroids_at_test_time(x64):
     x = normal(120, 8)
     errors = []
     for number in (6, 12, 24):
-        other = with_centroids(layer, number)
+        other = with_schedule(layer, num_centroids=number)
         assert jax.tree.leaves(other) == jax.tree.leaves(layer)
         _, state = run(other, x)
         assert state.attention.counts.shape == (1, 2, number)
@@ -127,10 +127,10 @@ def test_another_number_of_centroids_at_test_time(x64):
     assert np.all(np.diff(errors) < -0.01)  # the mean squared distance of the keys to their centroids
     _, state = run(layer, x[:50])
     grown = eqx.tree_at(lambda s: s.attention, state, grow_state(state.attention, 24))
-    _, end = run(with_centroids(layer, 24), x[50:], grown)
+    _, end = run(with_schedule(layer, num_centroids=24), x[50:], grown)
     assert np.sum(np.asarray(end.attention.counts[0, 0]) > 0) == 120 * 24 // 144
     with pytest.raises(ValueError, match="num_centroids as an integer of at least 2, got 1"):
-        with_centroids(layer, 1)
+        with_schedule(layer, num_centroids=1)
 
 
 def test_the_state_is_of_one_size():

@@ -27,7 +27,7 @@ from vicinal.attention.ovq import (
     naive_ovq_attention as naive_ovq_attention,
     ovq_attention as ovq_attention,
     state_bytes as state_bytes,
-    with_centroids as with_centroids,
+    with_schedule as with_schedule,
 )
 from vicinal.attention.sizes import closest_size as closest_size, parameter_count as parameter_count
 from vicinal.attention.sliding_window import (

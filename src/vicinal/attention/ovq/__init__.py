@@ -1,7 +1,7 @@
 """OVQ-attention: a dictionary of keys and values that is learned while a sequence is read."""
 
 from vicinal.attention.ovq.attention import ovq_attention as ovq_attention
-from vicinal.attention.ovq.layer import OVQAttention as OVQAttention, with_centroids as with_centroids
+from vicinal.attention.ovq.layer import OVQAttention as OVQAttention, with_schedule as with_schedule
 from vicinal.attention.ovq.naive import naive_ovq_attention as naive_ovq_attention
 from vicinal.attention.ovq.schedule import Schedule as Schedule
 from vicinal.attention.ovq.state import (

@@ -1,6 +1,8 @@
 """OVQ-attention as a layer."""
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -48,7 +50,7 @@ class OVQAttention(Mixer):
         heads: Number of heads.
         head_features: `d`, the length of a head's queries, keys and values; `features / heads` by default.
         chunk_size: Tokens of a chunk.
-        num_centroids: The most centroids of a head. No weight depends on it; see `with_centroids`.
+        num_centroids: The most centroids of a head. No weight depends on it; see `with_schedule`.
         growth: How the dictionary grows; see `Schedule`.
         join: Which centroids a chunk's tokens can go to; see `assign`.
         bias: What is added to the logits of the dictionary; see `ovq_attention`.
@@ -172,24 +174,27 @@ class OVQAttention(Mixer):
         return OVQAttentionState(attention, None if self.convolution is None else self.convolution.empty())
 
 
-def with_centroids(layer: OVQAttention, num_centroids: int) -> OVQAttention:
-    """The same layer, with the same weights, for dictionaries of another size.
+def with_schedule(layer: OVQAttention, **changes: Any) -> OVQAttention:
+    """The same layer, with the same weights, and another schedule of its dictionary's size.
 
     Args:
         layer: The layer.
-        num_centroids: The most centroids of a head. A state that was made before has to be grown by `grow_state`.
+        changes: `num_centroids`, `growth` or `max_length`; see `Schedule`. A state that was made before has to be grown
+            by `grow_state`.
 
     Returns:
-        The layer with the other size.
+        The layer with the other schedule.
+
+    Raises:
+        ValueError: If a number is out of its range.
 
     Example:
         >>> layer = OVQAttention(8, 2, num_centroids=16, chunk_size=4, key=jax.random.key(0))
-        >>> with_centroids(layer, 64).schedule.num_centroids
+        >>> with_schedule(layer, num_centroids=64).schedule.num_centroids
         64
     """
-    old = layer.schedule
-    schedule = Schedule(old.growth, num_centroids, old.chunk_size, old.max_length)
     leaves, structure = jax.tree.flatten(layer)
     changed = jax.tree.unflatten(structure, leaves)
-    object.__setattr__(changed, "schedule", schedule)  # a static field, and this copy is still ours alone
+    # A static field, and this copy is still ours alone.
+    object.__setattr__(changed, "schedule", dataclasses.replace(layer.schedule, **changes))
     return changed

@@ -1,12 +1,11 @@
 """What each part of an OVQ layer is good for: trained models of MQAR with one part changed."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from vicinal.attention import LanguageModel, OVQAttention, with_centroids
+from vicinal.attention import LanguageModel, OVQAttention, with_schedule
 from vicinal.data.sequences import Sequences, mqar
 from vicinal.report import Claim, Section, Study, Table
 from vicinal.reproduce.ovq.recall import DIFFERENCES
@@ -49,16 +48,13 @@ def ablations(scale: Scale) -> Study:
             model = train(scale, label, model, data, how, seed)
             for name, (steps, pairs) in tests.items():
                 test = _test(shape, steps, pairs, scale)
-                asked = model
-                if more:
-                    other = shape.build(ovq(count), key=jax.random.key(seed), **options, max_length=steps)
-                    asked = _for_length(model, other)
+                asked = _with_schedule(model, max_length=steps) if more else model
                 found[label][name].append(accuracy(asked, test))
                 if label == _DEFAULT:
                     for factor in factors:
                         n = max(2, round(factor * count))
                         row = changed.setdefault(str(n), {}).setdefault(name, [])
-                        row.append(accuracy(_with_centroids(model, n), test))
+                        row.append(accuracy(_with_schedule(model, num_centroids=n), test))
     return Study(
         title="What the parts of OVQ-attention are good for",
         summary=_summary(found),
@@ -84,22 +80,13 @@ def _test(shape: Shape, steps: int, pairs: int, scale: Scale) -> Sequences:
     return mqar(scale.pick(8, 64), steps, pairs, vocabulary=shape.vocabulary, seed=10_000 + steps + pairs)
 
 
-def _with_centroids(model: LanguageModel, count: int) -> LanguageModel:
-    return _mapped(model, lambda layer: with_centroids(layer, count))
+def _with_schedule(model: LanguageModel, **changes: int) -> LanguageModel:
+    """The model with another schedule in its OVQ layers."""
 
+    def changed(node: Any) -> Any:
+        return with_schedule(node, **changes) if isinstance(node, OVQAttention) else node
 
-def _for_length(model: LanguageModel, other: LanguageModel) -> LanguageModel:
-    """The weights of a model in another that is the same but for the length that its schedule is for."""
-    return jax.tree.unflatten(jax.tree.structure(other), jax.tree.leaves(model))
-
-
-def _mapped(model: LanguageModel, change: Callable[[OVQAttention], OVQAttention]) -> LanguageModel:
-    """The model with its OVQ layers changed."""
-
-    def of(node: Any) -> Any:
-        return change(node) if isinstance(node, OVQAttention) else node
-
-    return jax.tree.map(of, model, is_leaf=lambda node: isinstance(node, OVQAttention))
+    return jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, OVQAttention))
 
 
 # ------------------------------------------------------------------------------------------------ tables and claims

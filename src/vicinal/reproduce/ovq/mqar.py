@@ -1,17 +1,17 @@
 """Multi-query associative recall: models side by side, one layer alone, and a stack under local rules."""
 
-import functools
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from vicinal.attention import LanguageModel, OVQAttention
-from vicinal.data.sequences import Sequences, continuous_mqar, mqar as task_of_mqar
+from vicinal.data.sequences import Sequences, mqar as task_of_mqar
 from vicinal.inference import ErrorBased, Sequential
 from vicinal.losses import masked_softmax_cross_entropy
 from vicinal.report import Claim, Section, Study, Table
+from vicinal.reproduce.ovq import one_layer
 from vicinal.reproduce.ovq.recall import (
     DIFFERENCES,
     FILLED,
@@ -42,8 +42,6 @@ from vicinal.reproduce.runs import Scale
 from vicinal.rules import ZIL, Backprop, DirectFeedback, InferenceLearning, Rule
 from vicinal.sweeping import interval_text
 
-_KEY_FEATURES, _VALUES = 32, 16
-
 
 def setup(scale: Scale) -> tuple[Shape, Axes]:
     """The models' sizes, and where they are trained and tested."""
@@ -73,7 +71,7 @@ def mqar(scale: Scale) -> Study:
     how = Training(scale.pick(20, 600), batch_size=32, learning_rate=5e-3)
     ((task, _),) = tasks(shape, axes)
     found, told = run(scale, labels, shape, how, axes, task, "MQAR")
-    alone = _one_layer(scale)
+    alone = one_layer.one_layer(scale)
     local = _local_rules(scale)
     return Study(
         title="Multi-query associative recall",
@@ -81,7 +79,7 @@ def mqar(scale: Scale) -> Study:
         command="",
         settings=settings(scale, shape, how, axes),
         environment={},
-        claims=[_recalls(found, sizes, axes), _by_local_rules(local)],
+        claims=[_recalls(found, sizes, axes), one_layer.claim(alone), _by_local_rules(local)],
         differences=[
             *DIFFERENCES,
             f"Zoology's generator with {shape.vocabulary} tokens in place of 8192, models with perceptrons, sliding "
@@ -94,18 +92,19 @@ def mqar(scale: Scale) -> Study:
                 "Bytes of all layers' states after so many tokens, and the temperatures learned (of a cosine).",
                 tables=[state_table(told, axes)],
             ),
-            Section(
-                "One OVQ layer alone",
-                f"Keys are vectors, with the value in the same step; tested on other examples. Chance is 1/{_VALUES}.",
-                tables=[_alone_table(alone)],
-            ),
+            one_layer.section(alone),
             Section(
                 "By local rules",
                 "The same stack with a window and OVQ, on a short task; vertices hold the stream after each layer.",
                 tables=[_local_table(local)],
             ),
         ],
-        numbers={"mqar": found, "models": told, "one layer": alone, "local rules": local},
+        numbers={
+            "mqar": found,
+            "models": told,
+            "one layer": [dataclasses.asdict(each) for each in alone],
+            "local rules": local,
+        },
         data_credit="",
     )
 
@@ -116,33 +115,6 @@ def _task(vocabulary: int) -> Task:
         return task_of_mqar(examples, time, facts, vocabulary=vocabulary, seed=seed)
 
     return task
-
-
-def _one_layer(scale: Scale) -> dict[str, dict[str, list[float]]]:
-    """Accuracy by centroids and pairs."""
-    how = Training(scale.pick(20, 200), learning_rate=1e-2)
-    found: dict[str, dict[str, list[float]]] = {}
-    for count in scale.pick((16,), (16, 64, 256)):
-        found[str(count)] = {}
-        for pairs in scale.pick((8,), (32, 128)):
-            each = {"rounds": 1, "key_features": _KEY_FEATURES, "values": _VALUES}
-            row = []
-            for seed in range(scale.seeds):
-                data = continuous_mqar(scale.pick(64, 1024), pairs, seed=seed, **each)
-                test = continuous_mqar(16, pairs, seed=1000 + seed, **each)
-                mixer = functools.partial(OVQAttention, 64, 1, chunk_size=scale.pick(8, 32), num_centroids=count)
-                model = LanguageModel(
-                    _VALUES,
-                    64,
-                    [mixer],
-                    hidden_features=0,
-                    in_features=_KEY_FEATURES + _VALUES,
-                    key=jax.random.key(seed),
-                )
-                model = train(scale, f"one OVQ layer, {count} centroids, {pairs} pairs", model, data, how, seed)
-                row.append(accuracy(model, test))
-            found[str(count)][str(pairs)] = row
-    return found
 
 
 def _local_rules(scale: Scale) -> dict[str, list[float]]:
@@ -169,14 +141,6 @@ def _local_rules(scale: Scale) -> dict[str, list[float]]:
 
 
 # ------------------------------------------------------------------------------------------------ tables and claims
-
-
-def _alone_table(found: dict[str, dict[str, list[float]]]) -> Table:
-    pairs = list(next(iter(found.values())))
-    rows: list[list[Any]] = [
-        [count, *(interval_text(by_pairs[p], 100.0) for p in pairs)] for count, by_pairs in found.items()
-    ]
-    return Table("Accuracy (%), by pairs", ["centroids", *pairs], rows)
 
 
 def _local_table(found: dict[str, list[float]]) -> Table:

@@ -92,7 +92,7 @@ class Shape:
             LINEAR: functools.partial(LinearAttention, *sizes),
             DELTA: functools.partial(GatedDeltaNet, *sizes),
             MAMBA: functools.partial(Mamba2, *sizes),
-            MESA: functools.partial(MesaLayer, *sizes),
+            MESA: functools.partial(MesaLayer, *sizes, iterations=10),
             VQ: functools.partial(VQAttention, *sizes, chunk_size=self.chunk_size, num_codes=self.codes),
         }
         return functools.partial(makers[label], **options)
@@ -126,18 +126,35 @@ class Training:
         batch_size: Examples of an update.
         learning_rate: The highest of AdamW, after a tenth of the updates; it falls along a cosine.
         rule: What gives the gradient.
+        warming: How many times as fast temperatures learn, which are not decayed: exact recall takes high ones.
     """
 
     steps: int
     batch_size: int = 16
     learning_rate: float = 3e-3
     rule: Rule = dataclasses.field(default_factory=lambda: Backprop(loss=masked_softmax_cross_entropy))
+    warming: float = 10.0
 
     def optimizer(self) -> optax.GradientTransformation:
         """AdamW with a warm-up, a cosine and clipped gradients."""
         rise = max(1, self.steps // 10)
-        rate = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, rise, self.steps, 0.1 * self.learning_rate)
-        return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.01))
+
+        def adam(highest: float, weight_decay: float) -> optax.GradientTransformation:
+            rate = optax.warmup_cosine_decay_schedule(0.0, highest, rise, self.steps, 0.1 * highest)
+            return optax.adamw(rate, weight_decay=weight_decay)
+
+        parts = {
+            "weights": adam(self.learning_rate, 0.01),
+            "temperatures": adam(self.warming * self.learning_rate, 0.0),
+        }
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.partition(parts, _kinds))
+
+
+def _kinds(model: PyTree) -> PyTree:
+    """Which parameters are temperatures."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "temperatures" if "log_temperature" in jax.tree_util.keystr(path) else "weights", model
+    )
 
 
 def train(
