@@ -22,7 +22,7 @@ _ORACLE = "ridge regression"
 
 
 def icl(scale: Scale) -> Study:
-    """The error after so many examples of a function, with 1, 8 and 32 functions mixed."""
+    """The error after so many examples of a function, with functions alone and mixed."""
     scale = scale.by_default(2)
     features, pairs = scale.pick(2, 4), scale.pick(8, 48)
     functions = scale.pick((1,), (1, 4))
