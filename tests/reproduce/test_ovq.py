@@ -2,6 +2,9 @@
 
 import importlib
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,8 +12,9 @@ from vicinal.reproduce import ovq
 from vicinal.reproduce.runs import Scale
 
 # The package's names of the same spelling are functions.
-capacity, cost, mqar, recall = (
-    importlib.import_module(f"vicinal.reproduce.ovq.{name}") for name in ("capacity", "cost", "mqar", "recall")
+capacity, cost, mqar, one_layer, recall, training = (
+    importlib.import_module(f"vicinal.reproduce.ovq.{name}")
+    for name in ("capacity", "cost", "mqar", "one_layer", "recall", "training")
 )
 QUICK = Scale(quick=True, asked=1, progress=False)
 
@@ -59,6 +63,37 @@ def test_regression_and_books():
     assert all(np.all(np.isfinite(row)) for row in found.values())
     bits = ovq.books(QUICK).numbers["bits"]
     assert all(np.all((np.array(row) > 0) & (np.array(row) < 9)) for row in bits.values())
+
+
+def test_what_one_centroid_a_pair_gives():
+    """With N = 64 there are 21 centroids after 32 tokens under the plateau, and one for each under `min`."""
+    plateau, least = (one_layer.Recalled(growth, 64, 32, [0.5]) for growth in ("plateau", "min"))
+    assert (plateau.centroids, least.centroids) == (21, 32)
+    assert plateau.expected == pytest.approx(21 / 32 + 11 / 32 / 16)
+    assert least.expected == 1
+    assert one_layer.claim([plateau]).verdict == "does not hold"  # 0.5 is far from 0.68
+    assert one_layer.claim([one_layer.Recalled("plateau", 64, 32, [0.7])]).verdict == "holds"
+
+
+def test_temperatures_learn_faster_and_are_not_decayed():
+    """Adam's step is the learning rate if gradients are equal; decay takes a hundredth of it times the weight."""
+    model = training.Shape(16, features=4).build(training.ovq(8), key=jax.random.key(0))
+    parameters = eqx.filter(model, eqx.is_inexact_array)
+    optimizer = training.Training(steps=10, learning_rate=0.01).optimizer()
+    state, gradient = optimizer.init(parameters), jax.tree.map(jnp.ones_like, parameters)
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(2):  # the warm-up begins at a rate of 0
+            updates, state = optimizer.update(gradient, state, parameters)
+    theta, weight = updates.blocks[1].mixer.log_temperature, parameters.embedding.weight
+    assert theta == pytest.approx(-0.1, rel=1e-4)
+    assert np.asarray(updates.embedding.weight) == pytest.approx(-0.01 * (1 + 0.01 * np.asarray(weight)), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_one_layer_with_a_centroid_for_every_pair_recalls_all():
+    (found,) = one_layer.one_layer(QUICK)
+    assert found.centroids == found.pairs
+    assert np.mean(found.accuracy) > 0.9
 
 
 def test_every_test_set_of_the_full_experiments_can_be_drawn():
