@@ -25,6 +25,17 @@ if "VICINAL_TESTS" not in os.environ:  # the processes of a run inherit what the
     quicker = f"{flags} --xla_cpu_use_fusion_emitters=false"  # a third of the time, where there is that choice
     os.environ["XLA_FLAGS"] = quicker if accepts(quicker) else flags
 
+
+def take_a_core():
+    """Keeps a process of a parallel run on a core of its own: threads of many small programs only get in their way."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+take_a_core()
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vicinal.attention import parameter_count
 from vicinal.reproduce import ovq
 from vicinal.reproduce.runs import Scale
 
@@ -73,6 +74,15 @@ def test_what_one_centroid_a_pair_gives():
     assert least.expected == 1
     assert one_layer.claim([plateau]).verdict == "does not hold"  # 0.5 is far from 0.68
     assert one_layer.claim([one_layer.Recalled("plateau", 64, 32, [0.7])]).verdict == "holds"
+
+
+def test_every_model_of_the_full_experiments_can_be_built():
+    """One layer is replaced: before the perceptrons are matched, numbers of parameters are not far apart."""
+    shape = mqar.setup(Scale(quick=False))[0]
+    others = (training.WINDOW, training.LINEAR, training.DELTA, training.MAMBA, training.MESA, training.VQ)
+    for label in (training.FULL, training.ovq(8), *others):
+        model = eqx.filter_eval_shape(lambda key, label=label: shape.build(label, key=key), jax.random.key(0))
+        assert parameter_count(model) == pytest.approx(shape.parameters(), rel=0.3)
 
 
 def test_temperatures_learn_faster_and_are_not_decayed():

@@ -192,6 +192,7 @@ class MesaLayer(Mixer):
         features: Length of each vector, in and out.
         heads: Number of heads.
         head_features: The length of a head's queries, keys and values; `features / heads` by default.
+        iterations: Of conjugate gradients; see `mesa_attention`.
         chunk_size: Steps of a chunk.
         key: For the initial weights.
 
@@ -225,6 +226,7 @@ class MesaLayer(Mixer):
     rate_layer: Linear
     ridge_parameter: Float[Array, "heads d"]
     norm: GatedNorm
+    iterations: int = eqx.field(static=True)
     chunk_size: int = eqx.field(static=True)
 
     def __init__(
@@ -233,9 +235,11 @@ class MesaLayer(Mixer):
         heads: int,
         *,
         head_features: int | None = None,
+        iterations: int = 30,
         chunk_size: int = 64,
         key: PRNGKeyArray,
     ):
+        check_count("iterations", iterations, 1)
         projections_key, convolution_key, decay_key, rate_key, norm_key = jax.random.split(key, 5)
         self.projections = HeadProjections(features, heads, head_features, key=projections_key)
         size = self.projections.size
@@ -244,7 +248,7 @@ class MesaLayer(Mixer):
         self.rate_layer = Linear(features, heads, use_bias=False, key=rate_key)
         self.ridge_parameter = jnp.full((heads, size), jnp.log(jnp.expm1(0.75)))
         self.norm = GatedNorm(features, heads * size, size, key=norm_key)
-        self.chunk_size = chunk_size
+        self.iterations, self.chunk_size = iterations, chunk_size
 
     def __call__(
         self,
@@ -258,9 +262,10 @@ class MesaLayer(Mixer):
         joint, last = self.convolution(self.projections.joint(x), last, length)
         q, k, v = self.projections.split(joint)
         gates = self.decay(x)[1][None], jax.nn.sigmoid(jax.vmap(self.rate_layer)(x))[None]
-        settings = {"chunk_size": self.chunk_size, "initial_state": memory, "lengths": batched(length)}
+        ridge = 0.25 + jax.nn.softplus(self.ridge_parameter)
+        settings = {"initial_state": memory, "lengths": batched(length), "iterations": self.iterations}
         outputs, memory = mesa_attention(
-            unit(q)[None], unit(k)[None], v[None], *gates, 0.25 + jax.nn.softplus(self.ridge_parameter), **settings
+            unit(q)[None], unit(k)[None], v[None], *gates, ridge, chunk_size=self.chunk_size, **settings
         )
         return self.projections.output(self.norm(outputs[0], x)[None]), MesaLayerState(memory, last)
 

@@ -83,7 +83,7 @@ def mqar(scale: Scale) -> Study:
         differences=[
             *DIFFERENCES,
             f"Zoology's generator with {shape.vocabulary} tokens in place of 8192, models with perceptrons, sliding "
-            "windows in place of its short convolutions; training at one length.",
+            "windows in place of its short convolutions; training at one length. Ten iterations in the Mesa layer.",
         ],
         sections=[
             *sections("MQAR", found, axes),
