@@ -72,7 +72,7 @@ class Cells(eqx.Module):
     Attributes:
         voltages: Of pyramidal somata, by vertex.
         values: Their prospective voltages.
-        apical: Of their apical dendrites, in the last step.
+        apical: Of their apical dendrites, in the last step, without noise.
         interneurons: Rates of the interneurons, by the node they predict.
         errors: Rate less what the basal dendrite predicts of it, of each vertex; of the output what its target adds.
         noise: `xi`, of the apical dendrites.

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, check_count, number, optional_number
+from vicinal.activations import Activation, activation_function
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, squared_error
@@ -39,8 +40,8 @@ class Microcircuit(Rule):
     cancelled is the error. In each step of `dt`, with rates `r = phi(u)` and prospective voltages `u`:
 
         p_l    = W_l r_{l-1} + b_l                                     what the basal dendrite makes of the soma
-        v_l    = B^PP_l r_{l+1} + B^PI_l r^I_{l+1} + xi_l              apical dendrite, from the rates of a step ago
-        u_l    = p_l + apical_share v_l,           u_L = p_L - target_share dLoss/dp_L
+        v_l    = B^PP_l r_{l+1} + B^PI_l r^I_{l+1}                     apical dendrite, from the rates of a step ago
+        u_l    = p_l + apical_share (v_l + xi_l),  u_L = p_L - target_share dLoss/dp_L
         q      = W^IP_l r_l + b^I_l                                    dendrite of the interneurons of node l + 1
         u^I    = (1 - interneuron_share) q + interneuron_share u_{l+1}
         G_l   += dt/tau_LO (-(r_l - phi(p_l)) r_{l-1}^T - G_l)           the gradient that the optimiser gets
@@ -49,13 +50,18 @@ class Microcircuit(Rule):
         B^PP  += dt feedback_rate (xi_l rhat_{l+1}^T - decay B^PP)
 
     All of it goes on all the time. In the self-predicting state, `W^IP_l = W_{l+1}` and `B^PI = -B^PP`, apical
-    dendrites are silent unless there is noise or an error. Small errors then come down as `phi' B^PP error`, each layer
-    with a factor of `conductances.error_share` more, so that where `B^PP` is the transpose the gradient of each layer
-    is backpropagation's times `target_share error_share^k`, `k` layers below the output. Interneurons have to learn
-    faster than forward weights change, and `B^PI` faster than `B^PP` but more slowly than errors come and go.
+    dendrites are silent unless there is an error, or noise from above. Their own noise is not theirs to cancel: if
+    `B^PI` learned from it, it would carry it into the next errors. Small errors then come down as `phi' B^PP error`,
+    each layer with a factor of `conductances.error_share` more, so that where `B^PP` is the transpose the gradient of
+    each layer is backpropagation's times `target_share error_share^k`, `k` layers below the output. Interneurons have
+    to learn faster than forward weights change, and `B^PI` faster than `B^PP` but more slowly than errors come and go.
 
     Time, noise, `decay=None` (here `c sigma^2 apical_share`), what the optimiser gets, `batch_size` and evaluation are
-    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials. The output is linear.
+    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials.
+
+    The loss is of the output's potentials, and cells of the output fire by `output_activation`, `r_L = phi_L(u_L)`:
+    linear unless something else is said. All weights learn from rates, so that with another one the error that they
+    see, and that comes down, is `-phi_L'(p_L) dLoss/dp_L`: each cell of the output has a pace of its own.
 
     Args:
         times: Time constants, in ms; the membranes have that of their conductances in place of `times.membrane`.
@@ -68,6 +74,7 @@ class Microcircuit(Rule):
         start: `"self-predicting"`, or `"random"` weights of interneurons and from them.
         feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
         batch_size: None begins each presentation anew; a number keeps as many circuits running on.
+        output_activation: By which cells of the output fire, name or function; the loss is of their potentials.
         loss: Loss of one example, `loss(output, target) -> scalar`; a squared error is a target voltage.
 
     Raises:
@@ -90,8 +97,8 @@ class Microcircuit(Rule):
 
     *Differs from the paper*: forward weights hold the attenuation from dendrite to soma (`W` here is `g_bas / (g_l +
     g_bas + g_api)` times theirs, `W^IP` likewise), so that the circuit without feedback is the model as it is. Units of
-    the output are linear. Rates go up within a step and come down in the next; in the published code they take a step
-    both ways. It low-passes rates' products; the default decay is ours.
+    the output are linear by default, theirs are logistic. Rates go up within a step and come down in the next; in the
+    published code they take a step both ways. The default decay is ours.
     """
 
     local: ClassVar[bool] = True
@@ -108,6 +115,7 @@ class Microcircuit(Rule):
     start: Literal["self-predicting", "random"] = eqx.field(static=True, default="self-predicting")
     feedback_scale: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     batch_size: int | None = eqx.field(static=True, default=None)
+    output_activation: Activation = eqx.field(static=True, default="identity")
     loss: Loss = eqx.field(static=True, default=squared_error)
 
     def __check_init__(self):
@@ -120,6 +128,7 @@ class Microcircuit(Rule):
             raise ValueError(f"expected start as 'self-predicting' or 'random', got {self.start!r}")
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size, 1)
+        activation_function(self.output_activation)
         check_loss(self.loss)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> MicrocircuitState:
@@ -201,16 +210,14 @@ class Microcircuit(Rule):
             noise[link.below] = drift(held.noise[link.below], self.sigma, times, drawn)
             down = jnp.dot(held.rates[link.node], state.feedback[link.node])
             apical[link.below] = down + jnp.dot(held.interneurons[link.node], state.lateral[link.node])
-            apical[link.below] = apical[link.below] + noise[link.below]
-            lift[link.below] = scaled(shares.apical_share, down) * apical[link.below]
+            lift[link.below] = scaled(shares.apical_share, down) * (apical[link.below] + noise[link.below])
         predicted, values = graph.clamp(model, x).propagate(lift)
         _, error = loss_and_error(self.loss, predicted, y)
-        output_error = scaled(shares.target_share, error) * error
-        somata = values | {OUTPUT: predicted + output_error}
+        somata = values | {OUTPUT: predicted + scaled(shares.target_share, error) * error}
         basal = {name: value - lift[name] for name, value in values.items()} | {OUTPUT: predicted}
-        rates, _ = rates_and_slopes(graph, model, somata, x)
-        expected, _ = rates_and_slopes(graph, model, basal, x)
-        errors = {name: rates[name] - expected[name] for name in values} | {OUTPUT: output_error}
+        rates = self._rates(graph, model, somata, x)
+        expected = self._rates(graph, model, basal, x)
+        errors = {name: rates[name] - expected[name] for name in somata}
         weights, interneurons = self._interneurons(chain, graph, model, state, rates, somata, x)
         filtered = {n: high_pass(held.filtered[n], rates[n], held.rates[n], times) for n in held.rates}
         feedback, lateral = {}, {}
@@ -222,7 +229,7 @@ class Microcircuit(Rule):
             lateral[link.node] = state.lateral[link.node] - self._in_step(self.apical_rate, down) * silenced
         loss = jnp.zeros(predicted.shape[:1], predicted.dtype)
         own = {name: errors[name] for name in values}
-        credit = Credit(loss, values, own, output_error, Info(predicted))
+        credit = Credit(loss, values, own, errors[OUTPUT], Info(predicted))
         products = low_pass(state.products, local_gradient(graph, model, credit, x), times)
         total = shares.leak + shares.basal + shares.apical
         voltages = leak(held.voltages, values, dataclasses.replace(times, membrane=max(1 / total, times.dt)))
@@ -244,8 +251,8 @@ class Microcircuit(Rule):
         dendrites = {link.node: _dendrite(state.interneurons[link.node], rates[link.below]) for link in chain}
         share = self.conductances.interneuron_share
         own = {n: scaled(1 - share, q) * q + scaled(share, q) * somata[n] for n, q in dendrites.items()}
-        fired, _ = rates_and_slopes(graph, model, somata | own, x)
-        expected, _ = rates_and_slopes(graph, model, somata | dendrites, x)
+        fired = self._rates(graph, model, somata | own, x)
+        expected = self._rates(graph, model, somata | dendrites, x)
         moved = {}
         for link in chain:
             weight, bias = state.interneurons[link.node]
@@ -254,6 +261,9 @@ class Microcircuit(Rule):
             bias = None if bias is None else bias + rate * jnp.mean(missed, axis=0)
             moved[link.node] = (weight + rate * mean_outer(missed, rates[link.below]), bias)
         return moved, {link.node: fired[link.node] for link in chain}
+
+    def _rates(self, graph: Graph, model: PyTree, values: Values, x: PyTree) -> Values:
+        return rates_and_slopes(graph, model, values, x, self.output_activation)[0]
 
     def _in_step(self, rate: Array, like: Array) -> Array:
         return scaled(self.times.dt, like) * scaled(rate, like)
@@ -286,7 +296,7 @@ class Microcircuit(Rule):
         rest = at_rest(graph, chain, batch)
         key, *keys = jax.random.split(state.key, len(chain) + 1)
         output, values = graph.feedforward(model, x)
-        rates, _ = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
+        rates = self._rates(graph, model, values | {OUTPUT: output}, x)
         # Without learning and nudging the interneurons' rates are what follows.
         _, interneurons = self._interneurons(chain, graph, model, state, rates, values | {OUTPUT: output}, x)
         noise = {

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, check_count, number, optional_number
+from vicinal.activations import Activation, activation_function
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
@@ -84,8 +85,10 @@ class PhaselessAlignment(Rule):
         B_l      += dt * feedback_rate * (xi_{l-1} rhat_l^T - decay B_l)
         G_l      += dt/tau_LO (-error_l r_{l-1}^T - G_l)                      the gradient that the optimiser gets
 
-    Rates follow a change of the input at once, whatever the membranes' time constant. Noise crosses a layer as
-    `phi' W phi'`, so that feedback settles where
+    Cells of the output have an error of their potential, as the model has it, and fire `r_L = phi_L(value_L)` by
+    `output_activation`, which is what feedback learns from: it is linear unless something else is said. Rates follow a
+    change of the input at once, whatever the membranes' time constant. Noise crosses a layer as `phi' W phi'`, so that
+    feedback settles where
 
         B_l  =  (c sigma^2 / decay) E[phi'_{l-1} W_l^T phi'_l],      c = times.gain(batch_size is None)
 
@@ -113,6 +116,7 @@ class PhaselessAlignment(Rule):
         feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
         batch_size: None begins each presentation with noise of its stationary variance and an empty filter. A number
             keeps as many networks running on, which share their weights: then each batch must have this size.
+        output_activation: By which cells of the output fire, name or function; the loss is of their potentials.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
@@ -153,6 +157,7 @@ class PhaselessAlignment(Rule):
     nudge: Float[Array, ""] = eqx.field(converter=number, default=0.0)
     feedback_scale: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     batch_size: int | None = eqx.field(static=True, default=None)
+    output_activation: Activation = eqx.field(static=True, default="identity")
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
 
     def __check_init__(self):
@@ -165,6 +170,7 @@ class PhaselessAlignment(Rule):
             raise ValueError(f"expected regularizer as 'plain' or 'slopes', got {self.regularizer!r}")
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size, 1)
+        activation_function(self.output_activation)
         check_loss(self.loss)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> PhaselessState:
@@ -242,7 +248,7 @@ class PhaselessAlignment(Rule):
         output, values = _propagate(graph, model, noise, held.errors, self.nudge, x)
         _, output_error = loss_and_error(self.loss, output, y)
         errors = _errors(chain, graph, model, state.feedback, values, output_error, x)
-        rates, slopes = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
+        rates, slopes = rates_and_slopes(graph, model, values | {OUTPUT: output}, x, self.output_activation)
         filtered = {n: high_pass(held.filtered[n], rates[n], held.rates[n], times) for n in held.rates}
         feedback = {}
         for link in chain:
@@ -293,7 +299,7 @@ class PhaselessAlignment(Rule):
             for link, drawn in zip(chain, keys, strict=True)
         }
         output, values = _propagate(graph, model, noise, rest.errors, self.nudge, x)
-        rates, _ = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
+        rates, _ = rates_and_slopes(graph, model, values | {OUTPUT: output}, x, self.output_activation)
         running = Running(rest.voltages, values, rest.errors, noise, {n: rates[n] for n in rest.rates}, rest.filtered)
         return PhaselessState(state.feedback, state.products, key, running)
 
