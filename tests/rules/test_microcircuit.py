@@ -74,6 +74,17 @@ def test_the_self_predicting_state_is_silent_without_nudging(x64):
     assert largest(rule.value_and_grad(graph, model, state, x, output + 1)[1]) > 1e-3
 
 
+def test_interneurons_can_be_set_to_predict(x64):
+    model = double(network(3, 6, 5, 2))
+    graph, x, output = task(model, 4)
+    rule = Microcircuit(times=TIMES, start="random", output_activation="sigmoid")
+    state = rule.init(graph, model, key=KEY)
+    assert largest(rule.noiseless(graph, model, state, x, output)[0]) > 1e-3
+    set_right = rule.self_predicting(graph, model, state)
+    assert largest(rule.noiseless(graph, model, set_right, x, output)[0]) < 1e-13
+    assert largest(jax.tree.map(jnp.subtract, set_right.feedback, state.feedback)) == 0
+
+
 def test_interneurons_learn_to_predict_themselves_silent(x64):
     model = double(network(3, 6, 5, 2))
     graph, x, output = task(model, 50)

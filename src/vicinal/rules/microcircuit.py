@@ -139,20 +139,20 @@ class Microcircuit(Rule):
         """
         if key is None:
             raise ValueError("expected a key for feedback and noise, got none; rule.init(graph, model, key=key)")
-        chain, arrays = _dense_chain(graph), _by_path(model)
+        chain = _dense_chain(graph)
         noise_key, *keys = jax.random.split(key, len(chain) + 1)
-        feedback, lateral, interneurons = {}, {}, {}
+        feedback, lateral, interneurons = {}, {}, _predicting(chain, model)
         for link, drawn in zip(chain, keys, strict=True):
-            weight, bias = arrays[link.weight], None if link.bias is None else arrays[link.bias]
+            weight, bias = interneurons[link.node]
             size = self.feedback_scale.astype(weight.dtype) / jnp.sqrt(jnp.asarray(link.shape[1], weight.dtype))
-            first, second, third = size * jax.random.normal(drawn, (3, *link.shape), weight.dtype)
-            predicting = self.start == "self-predicting"
-            feedback[link.node] = first
-            lateral[link.node] = -first if predicting else second
-            interneurons[link.node] = (weight if predicting else third, bias)
+            feedback[link.node], lateral[link.node], other = size * jax.random.normal(
+                drawn, (3, *link.shape), weight.dtype
+            )
+            interneurons[link.node] = (other, bias)
         products = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
         cells = None if self.batch_size is None else at_rest(graph, chain, self.batch_size)
-        return MicrocircuitState(feedback, lateral, interneurons, products, noise_key, cells)
+        state = MicrocircuitState(feedback, lateral, interneurons, products, noise_key, cells)
+        return state if self.start == "random" else self.self_predicting(graph, model, state)
 
     def credit(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
@@ -200,6 +200,12 @@ class Microcircuit(Rule):
         moved, _ = jax.lax.scan(lambda moving, _: (advance(model, moving), None), begun, length=steps)
         credit = self._credit(moved, loss, output)
         return local_gradient(graph, model, credit, x), credit
+
+    def self_predicting(self, graph: Graph, model: PyTree, state: MicrocircuitState) -> MicrocircuitState:
+        """The state with interneurons that predict, and cancel, all that comes down without errors."""
+        predicting = _predicting(_dense_chain(graph), model)
+        lateral = jax.tree.map(jnp.negative, state.feedback)
+        return dataclasses.replace(state, lateral=lateral, interneurons=predicting)
 
     def advance(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree) -> MicrocircuitState:
         """One step of `dt` of everything but the weights, from a state that is running."""
@@ -323,8 +329,10 @@ def _dendrite(weights: tuple[Array, Array | None], rates: Array) -> Array:
     return product if bias is None else product + bias[None]
 
 
-def _by_path(model: PyTree) -> dict[str, Array]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+def _predicting(chain: tuple[Link, ...], model: PyTree) -> dict[str, tuple[Array, Array | None]]:
+    """The weights and biases of interneurons that receive what the cells they predict do."""
+    arrays = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+    return {link.node: (arrays[link.weight], None if link.bias is None else arrays[link.bias]) for link in chain}
 
 
 def _dense_chain(graph: Graph) -> tuple[Link, ...]:
