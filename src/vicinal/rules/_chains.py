@@ -69,7 +69,8 @@ def _layer(graph: Graph, node: str, rule: str) -> Link | None:
     if not weights or weights != [synapse.weight for synapse in synapses]:
         raise ValueError(
             f"expected {node!r} as weight @ rates (+ bias) for {rule}, with the vertices at potentials and weights "
-            'of [out, in], got another form; take vc.nn.MLP(..., vertex_at="pre"), without feedback attached to it'
+            'of [out, in], got another form; take vc.nn.MLP(..., vertex_at="pre") (--model.vertex-at pre), without '
+            "feedback attached to it"
         )
     shape = spec.leaf_types[spec.paths.index(weights[0])].shape
     return Link(node, parents[0], weights[0], synapses[0].bias, shape) if parents else None
