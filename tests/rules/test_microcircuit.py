@@ -99,7 +99,7 @@ def test_interneurons_learn_to_predict_themselves_silent(x64):
     for _ in range(10):
         state = run(rule, state)
     for name in ("hidden1", "hidden2"):
-        assert largest(state.cells.apical[name]) < 0.2 * largest(still.cells.apical[name])
+        assert largest(state.running.apical[name]) < 0.2 * largest(still.running.apical[name])
 
 
 @pytest.mark.parametrize("fires", ["identity", "sigmoid"])

@@ -160,16 +160,14 @@ def voltage_traces(
         ((200, 4), 20.0)
     """
     alone: PhaselessAlignment | Microcircuit = dataclasses.replace(rule, batch_size=1)
-    held = "running" if isinstance(rule, PhaselessAlignment) else "cells"
-    rest = getattr(alone.init(graph, model, key=state.key), held)
-    state = dataclasses.replace(state, **{held: rest})
+    state = dataclasses.replace(state, running=alone.init(graph, model, key=state.key).running)
 
     def present(state: State, example: tuple[PyTree, PyTree]) -> tuple[State, PyTree]:
         x, y = jax.tree.map(lambda leaf: leaf[None], example)
 
         def move(state: State, _: None) -> tuple[State, PyTree]:
             state = alone.advance(graph, model, state, x, y)
-            return state, jax.tree.map(lambda leaf: leaf[0], getattr(state, held))
+            return state, jax.tree.map(lambda leaf: leaf[0], state.running)
 
         return jax.lax.scan(move, state, length=rule.times.steps)
 
@@ -185,5 +183,5 @@ def voltage_traces(
         seen.noise,
         seen.rates,
         seen.filtered,
-        seen.apical if held == "cells" else {},
+        seen.apical if isinstance(rule, Microcircuit) else {},
     )

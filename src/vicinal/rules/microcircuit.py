@@ -16,7 +16,6 @@ from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, squared_error
 from vicinal.rules._chains import Link, links, mean_outer, rates_and_slopes
 from vicinal.rules._latent_equilibrium import (
-    Advance,
     TimeConstants,
     drift,
     high_pass,
@@ -24,10 +23,9 @@ from vicinal.rules._latent_equilibrium import (
     low_pass,
     scaled,
     stationary,
-    with_weights_held,
-    with_weights_moving,
 )
-from vicinal.rules._microcircuit import Cells, Conductances, MicrocircuitState, at_rest, running_cells
+from vicinal.rules._microcircuit import Cells, Conductances, MicrocircuitState, at_rest
+from vicinal.rules._presentations import begin, held_credit, running, with_weights_held, with_weights_moving
 from vicinal.rules.base import Rule, State
 
 _NAME = "the microcircuit"
@@ -164,9 +162,7 @@ class Microcircuit(Rule):
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Credit, State]:
         del key
-        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
-        moved, gradient = with_weights_held(advance, model, begun, self.times)
-        return gradient, self._credit(moved, loss, output), self._end(moved)
+        return with_weights_held(self, graph, model, state, x, y)
 
     def step(
         self,
@@ -181,11 +177,7 @@ class Microcircuit(Rule):
         key: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
         del key
-        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
-        model, optimizer_state, moved = with_weights_moving(
-            advance, graph, optimizer, model, optimizer_state, begun, x, jnp.mean(loss), self.times
-        )
-        return model, optimizer_state, self._end(moved), jnp.mean(loss), self._credit(moved, loss, output).info
+        return with_weights_moving(self, graph, optimizer, model, optimizer_state, state, x, y)
 
     def noiseless(self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree) -> tuple[PyTree, Credit]:
         """What the circuit comes to with noise off and all weights held: what forward weights learn on average.
@@ -195,10 +187,10 @@ class Microcircuit(Rule):
         """
         none = {name: jnp.zeros_like(self.sigma) for name in ("sigma", "feedback_rate", "interneuron_rate")}
         still: Any = dataclasses.replace(self, **none, apical_rate=none["sigma"], batch_size=None)
-        advance, begun, (loss, output) = still._begin(graph, model, state, x, y)
+        advance, begun, loss, output = begin(still, graph, model, state, x, y)
         steps = 20 * (len(graph.vertices) + 1)
         moved, _ = jax.lax.scan(lambda moving, _: (advance(model, moving), None), begun, length=steps)
-        credit = self._credit(moved, loss, output)
+        credit = held_credit(self, moved, loss, output)
         return local_gradient(graph, model, credit, x), credit
 
     def self_predicting(self, graph: Graph, model: PyTree, state: MicrocircuitState) -> MicrocircuitState:
@@ -209,7 +201,7 @@ class Microcircuit(Rule):
 
     def advance(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree) -> MicrocircuitState:
         """One step of `dt` of everything but the weights, from a state that is running."""
-        chain, times, held, shares = _dense_chain(graph), self.times, running_cells(state), self.conductances
+        chain, times, held, shares = _dense_chain(graph), self.times, running(state), self.conductances
         key, *keys = jax.random.split(state.key, len(chain) + 1)
         noise, apical, lift = {}, {}, {name: jnp.zeros_like(value) for name, value in held.values.items()}
         for link, drawn in zip(chain, keys, strict=True):
@@ -280,23 +272,7 @@ class Microcircuit(Rule):
         gain = self.times.gain(self.batch_size is None) * self.conductances.apical_share
         return gain * jnp.square(self.sigma)
 
-    def _begin(
-        self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree
-    ) -> tuple[Advance, MicrocircuitState, tuple[Array, Array]]:
-        """A step as a function of model and state, the state at the start, and `(loss, output)` without noise."""
-        output, _ = graph.feedforward(model, x)
-        loss, _ = loss_and_error(self.loss, output, y)
-        batch = loss.shape[0]
-        if self.batch_size is None:
-            state = self._fresh(graph, model, state, x, batch)
-        elif batch != self.batch_size:
-            raise ValueError(
-                f"expected batches of {self.batch_size} for as many running circuits, got one of {batch}; "
-                "leave out what is left of an epoch, or take batch_size=None"
-            )
-        return lambda model, state: self.advance(graph, model, state, x, y), state, (loss, output)
-
-    def _fresh(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, batch: int) -> MicrocircuitState:
+    def fresh(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, batch: int) -> MicrocircuitState:
         """Cells without errors, with noise of its stationary variance that has not reached a soma yet."""
         chain = _dense_chain(graph)
         rest = at_rest(graph, chain, batch)
@@ -311,16 +287,7 @@ class Microcircuit(Rule):
         }
         kept = {link.node: rates[link.node] for link in chain}
         cells = dataclasses.replace(rest, values=values, interneurons=interneurons, noise=noise, rates=kept)
-        return dataclasses.replace(state, key=key, cells=cells)
-
-    def _end(self, moved: MicrocircuitState) -> MicrocircuitState:
-        return moved if self.batch_size is not None else dataclasses.replace(moved, cells=None)
-
-    def _credit(self, moved: MicrocircuitState, loss: Array, output: Array) -> Credit:
-        errors = dict(running_cells(moved).errors)
-        output_error = errors.pop(OUTPUT)
-        info = Info(output, steps=jnp.full(loss.shape, self.times.steps, jnp.int32))
-        return Credit(loss, moved.values, errors, output_error, info)
+        return dataclasses.replace(state, key=key, running=cells)
 
 
 def _dendrite(weights: tuple[Array, Array | None], rates: Array) -> Array:
