@@ -198,6 +198,23 @@ def test_every_feedback_can_be_set_for_every_model(name):
     assert jax.tree.structure(changes) == jax.tree.structure(parameters)
 
 
+def test_the_phaseless_recipe_learns_feedback_beside_weights():
+    rule, optimizer = recipe("pal").make(vc.losses.squared_error, **{"sigma": 0.1, "feedback_rate": 2.0})
+    assert (float(rule.sigma), float(rule.feedback_rate)) == (pytest.approx(0.1), 2.0)
+    assert (rule.times.steps, rule.times.low_pass, rule.batch_size) == (100, 200.0, None)
+    model = vc.nn.MLP((3, 4, 2), vertex_at="pre", key=jax.random.key(0))
+    x, y = jnp.ones((5, 3)), jnp.ones((5, 2))
+    graph = vc.capture(model, x[0])
+    state = rule.init(graph, model, key=jax.random.key(1))
+    new, _, after, _, _ = rule.step(graph, optimizer, model, optimizer.init(model), state, x, y)
+    assert float(jnp.max(jnp.abs(after.feedback["output"] - state.feedback["output"]))) > 1e-4
+    # Gradient descent through a low-pass that begins at zero: the share of it that a presentation of 100 steps sees.
+    seen = np.mean(1 - (1 - 0.1 / 200.0) ** np.arange(1, 101))
+    error = jnp.mean(jax.vmap(model)(x) - y, axis=0)
+    moved = new.layers[1].bias - model.layers[1].bias
+    np.testing.assert_allclose(moved, -0.2 * seen * error, atol=0.2 * seen * 0.1)
+
+
 def test_sequential_recipes_hold_the_papers_soft_target():
     rule, _ = recipe("seqil-mq").make()
     assert (rule.inference.steps, rule.inference.decay) == (3, True)

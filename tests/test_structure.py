@@ -17,6 +17,7 @@ LEVELS = [
         "_program",
         "_synapses",
         "_activations",
+        "activations",
         "_convolutions",
         "_numbers",
         "clamped",

@@ -102,6 +102,13 @@ def test_train_on_every_kind_of_model(capsys, somewhere, arguments):
     assert "report: runs/train-001/report.html" in printed
 
 
+def test_phaseless_alignment_learns_the_digits(capsys, somewhere):
+    arguments = ["--rule", "pal", "--model.vertex-at", "pre", "--model.sizes", "64", "32", "10", "--epochs", "8"]
+    run(capsys, "train", *arguments, "--folder", "noisy")
+    (found,) = Comparison.from_json((somewhere / "noisy" / "results.json").read_text()).rules
+    assert found.test_accuracy[0] > 0.9
+
+
 def test_a_diverging_run_is_a_result(capsys, somewhere):
     diverging = ["--rule", "il-sgd", "--learning-rate", "1e6", "--model.activation", "relu", "--loss", "squared_error"]
     with pytest.raises(SystemExit) as exit_:
@@ -120,6 +127,12 @@ def test_a_diverging_run_is_a_result(capsys, somewhere):
     ("arguments", "words"),
     [
         (["train", "--rule", "il2"], "expected a recipe of bp, il"),
+        (["train", "--rule", "pal"], r"expected 'hidden1' as weight @ rates .*--model.vertex-at pre"),
+        (
+            ["train", "--rule", "pal", "--model.vertex-at", "pre", "--model.kind", "recurrent"],
+            "expected a chain of layers for phaseless alignment",
+        ),
+        (["train", "--rule", "pal", "--model.kind", "residual"], "for phaseless alignment"),
         (["compare", "--rules", "bp", "bp"], "expected different rules"),
         (["compare", "--seeds", "0"], "at least one seed"),
         (["train", "--data", "imagenet"], "imagenet"),
@@ -186,7 +199,7 @@ def test_a_folder_is_never_overwritten(capsys, somewhere):
 def test_rules_cite_and_data(capsys, monkeypatch, somewhere):
     monkeypatch.setenv("COLUMNS", "100")
     listed = run(capsys, "rules").out
-    for name, local in (("il", "yes"), ("bp", "no: the error of hidden1 depends on")):
+    for name, local in (("il", "yes"), ("pal", "yes"), ("bp", "no: the error of hidden1 depends on")):
         block = re.search(rf"^{name}  .*?(?=^\S|\Z)", listed, flags=re.DOTALL | re.MULTILINE)
         assert block
         assert local in block[0]

@@ -33,7 +33,9 @@ def test_regression():
 
 
 def test_classification_of_one_example_at_a_time():
-    runs = {label: members[0] for label, members in inversion.mnist(QUICK).numbers["runs"].items()}
+    study = inversion.mnist(QUICK)
+    assert study.settings["seeds"] == QUICK.seeds
+    runs = {label: members[0] for label, members in study.numbers["runs"].items()}
     for label, member in runs.items():
         assert last(member, "test_accuracy") > 0.4, label
     # The loops' tolerance is all that is between them and the closed form.
@@ -43,7 +45,9 @@ def test_classification_of_one_example_at_a_time():
 
 
 def test_a_deep_autoencoder():
-    runs = {label: members[0] for label, members in inversion.autoencoder(QUICK).numbers["runs"].items()}
+    study = inversion.autoencoder(QUICK)
+    assert study.settings["seeds"] == QUICK.seeds
+    runs = {label: members[0] for label, members in study.numbers["runs"].items()}
     assert set(runs) == {f"orthogonal: {label}" for label in ("BP", "FA", "NDI", "PBP")}
     for label, member in runs.items():
         assert member["stopped"] is None

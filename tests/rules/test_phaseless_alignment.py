@@ -120,8 +120,10 @@ def test_without_noise_feedback_decays_exponentially(x64):
         np.testing.assert_allclose(feedback, first.feedback[name] * (1 - 0.5 * 10.0 * 0.03) ** 10, rtol=1e-12)
 
 
-@pytest.mark.parametrize("regularizer", ["plain", "slopes"])
-def test_the_fixed_point(regularizer):
+@pytest.mark.parametrize(
+    ("regularizer", "fires"), [("plain", "identity"), ("slopes", "identity"), ("plain", "sigmoid")]
+)
+def test_the_fixed_point(regularizer, fires):
     """T-l6: feedback settles at what noise carries; with slopes in its decay, at the transpose."""
     model = network(4, 8, 6, 3, activation="sigmoid", gain=5.0)
     x, y = batch_of(model, 500)
@@ -135,6 +137,7 @@ def test_the_fixed_point(regularizer):
         decay=alpha,
         regularizer=regularizer,
         feedback_scale=0.0,
+        output_activation=fires,
         loss=SQUARED,
     )
     graph = vc.capture(model, x[0])
@@ -149,10 +152,12 @@ def test_the_fixed_point(regularizer):
         return jax.tree.map(lambda seen: seen.mean(0), jax.lax.scan(show, state, length=40)[1])
 
     found = settle(rule.init(graph, model, key=KEY))
-    _, values = graph.feedforward(model, x)
-    rates = {name: np.asarray(jax.nn.sigmoid(value)) for name, value in values.items()}
-    slopes = {name: rate * (1 - rate) for name, rate in rates.items()} | {"output": np.ones((500, 3), np.float32)}
-    likeness = learned_feedback_angles(graph, model, found, x)
+    output, values = graph.feedforward(model, x)
+    rates = {name: np.asarray(jax.nn.sigmoid(value)) for name, value in (values | {"output": output}).items()}
+    slopes = {name: rate * (1 - rate) for name, rate in rates.items()}
+    if fires == "identity":
+        slopes["output"] = np.ones((500, 3), np.float32)
+    likeness = learned_feedback_angles(graph, model, found, x, output_activation=fires)
     for i, (below, node) in enumerate([("hidden1", "hidden2"), ("hidden2", "output")], 1):
         weight = np.asarray(model.layers[i].weight)
         carried = weight * (slopes[node].T @ slopes[below]) / 500
@@ -469,6 +474,7 @@ def test_times_have_an_order(times, words):
         {"batch_size": 0},
         {"decay": -0.1},
         {"feedback_rate": -1.0},
+        {"output_activation": "sine"},
     ],
 )
 def test_settings_out_of_range_are_refused(settings):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from vicinal.activations import Activation
 from vicinal.analysis.angles import angle, angles
 from vicinal.graph import OUTPUT, Graph
 from vicinal.rules import Backprop, Microcircuit, PhaselessAlignment, State
@@ -31,7 +32,11 @@ class FeedbackAngles(eqx.Module):
 
 
 def learned_feedback_angles(
-    graph: Graph, model: PyTree, feedback: Mapping[str, Float[Array, "above below"]], x: PyTree
+    graph: Graph,
+    model: PyTree,
+    feedback: Mapping[str, Float[Array, "above below"]],
+    x: PyTree,
+    output_activation: Activation = "identity",
 ) -> dict[str, FeedbackAngles]:
     """How like its layer's weight each learned feedback is, and how like what noise carries through the layer.
 
@@ -43,6 +48,7 @@ def learned_feedback_angles(
         model: The model.
         feedback: Of the state of `PhaselessAlignment` or `Microcircuit`.
         x: Inputs to average over, `[batch, ...]`.
+        output_activation: By which cells of the output fire, as the rule has it.
 
     Returns:
         By what the layer predicts (`"hidden2"`, `"output"`).
@@ -59,7 +65,7 @@ def learned_feedback_angles(
         Max, Kriener, Pineda García, Nowotny, Jaras, Senn and Petrovici, 2024, arXiv 2212.10249, figure 3.
     """
     output, values = graph.feedforward(model, x)
-    _, slopes = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
+    _, slopes = rates_and_slopes(graph, model, values | {OUTPUT: output}, x, output_activation)
     arrays = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
     found = {}
     for link in links(graph, "learned feedback"):
@@ -81,6 +87,9 @@ def phaseless_update_angles(
     rule: PhaselessAlignment | Microcircuit, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree
 ) -> dict[str, Float[Array, ""]]:
     """The angle to backpropagation of what the feedback of a state makes of a batch, noise off; in degrees.
+
+    Backpropagation begins with the loss of the output's potentials, as it is. Weights of a `Microcircuit` learn from
+    rates, so that those of an output that fires by another activation than the identity are not at 0 degrees.
 
     Args:
         rule: The rule.
@@ -151,16 +160,14 @@ def voltage_traces(
         ((200, 4), 20.0)
     """
     alone: PhaselessAlignment | Microcircuit = dataclasses.replace(rule, batch_size=1)
-    held = "running" if isinstance(rule, PhaselessAlignment) else "cells"
-    rest = getattr(alone.init(graph, model, key=state.key), held)
-    state = dataclasses.replace(state, **{held: rest})
+    state = dataclasses.replace(state, running=alone.init(graph, model, key=state.key).running)
 
     def present(state: State, example: tuple[PyTree, PyTree]) -> tuple[State, PyTree]:
         x, y = jax.tree.map(lambda leaf: leaf[None], example)
 
         def move(state: State, _: None) -> tuple[State, PyTree]:
             state = alone.advance(graph, model, state, x, y)
-            return state, jax.tree.map(lambda leaf: leaf[0], getattr(state, held))
+            return state, jax.tree.map(lambda leaf: leaf[0], state.running)
 
         return jax.lax.scan(move, state, length=rule.times.steps)
 
@@ -176,5 +183,5 @@ def voltage_traces(
         seen.noise,
         seen.rates,
         seen.filtered,
-        seen.apical if held == "cells" else {},
+        seen.apical if isinstance(rule, Microcircuit) else {},
     )

@@ -127,7 +127,7 @@ def use_all_cores() -> None:
 
 def rules() -> None:
     """List the recipes. Locality is checked now, by exchanging what the network holds, one thing at a time."""
-    model = nn.MLP((5, 4, 4, 3), key=jax.random.key(0))
+    model = nn.MLP((5, 4, 4, 3), vertex_at="pre", key=jax.random.key(0))
     x, y = jnp.ones((2, 5)), jnp.zeros(2, jnp.int32)
     console, audited = Console(), {}
     for chosen in RECIPES.values():

@@ -2,7 +2,7 @@
 
 from equinox.nn import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
 
-from vicinal.nn.activations import activation_function as activation_function, shifted as shifted
+from vicinal.activations import activation_function as activation_function, shifted as shifted
 from vicinal.nn.layers import Conv2d as Conv2d, Linear as Linear
 from vicinal.nn.models import MLP as MLP, RNN as RNN, Autoencoder as Autoencoder, ConvNet as ConvNet
 from vicinal.nn.presets import PRESETS as PRESETS, Preset as Preset, preset as preset

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vicinal.activations import Activation, activation_function
 from vicinal.graph import vertex
-from vicinal.nn.activations import Activation, activation_function
 from vicinal.nn.layers import Conv2d, Linear
 
 Place = Literal["pre", "post"]

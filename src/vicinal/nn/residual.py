@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vicinal.activations import Activation, activation_function
 from vicinal.graph import vertex
-from vicinal.nn.activations import Activation, activation_function
 from vicinal.nn.layers import Linear
 from vicinal.nn.models import Place, _checked_place
 

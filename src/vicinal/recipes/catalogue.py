@@ -23,7 +23,9 @@ from vicinal.rules import (
     DynamicInversion,
     FixedPrediction,
     IncrementalPC,
+    PhaselessAlignment,
     RelaxedPC,
+    TimeConstants,
 )
 
 _BP = {
@@ -269,6 +271,20 @@ RECIPES: dict[str, Recipe] = {
             cost="T forward, T feedback, 1 outer",
             paper="Podlaski and Machens 2020, arXiv 2007.05112",
             link="https://arxiv.org/abs/2007.05112",
+        ),
+        Recipe(
+            name="pal",
+            label="phaseless alignment learning, gradient descent",
+            build=sgd(lambda loss: PhaselessAlignment(times=TimeConstants(low_pass=200.0), loss=loss)),
+            learning_rate=0.2,
+            settings="times, noise and rate of feedback of the code of arXiv 2212.10249, but a low-pass of 200 ms; "
+            "feedback's decay and the learning rate are ours",
+            references=("max2024",),
+            transport="weights learned from noise, while all else learns",
+            cost="T forward, T transposed, 2 T outer",
+            paper="Max et al. 2024, arXiv 2212.10249",
+            link="https://arxiv.org/abs/2212.10249",
+            options="--model.vertex-at pre",
         ),
         Recipe(
             name="fa",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import Array, Float, PyTree
 
+from vicinal.activations import Activation, activation_function
 from vicinal.graph import OUTPUT, Graph, Values
 
 _SUMS = {"add", "reshape", "broadcast_in_dim", "squeeze", "transpose", "convert_element_type"}
@@ -68,7 +69,8 @@ def _layer(graph: Graph, node: str, rule: str) -> Link | None:
     if not weights or weights != [synapse.weight for synapse in synapses]:
         raise ValueError(
             f"expected {node!r} as weight @ rates (+ bias) for {rule}, with the vertices at potentials and weights "
-            'of [out, in], got another form; take vc.nn.MLP(..., vertex_at="pre"), without feedback attached to it'
+            'of [out, in], got another form; take vc.nn.MLP(..., vertex_at="pre") (--model.vertex-at pre), without '
+            "feedback attached to it"
         )
     shape = spec.leaf_types[spec.paths.index(weights[0])].shape
     return Link(node, parents[0], weights[0], synapses[0].bias, shape) if parents else None
@@ -106,15 +108,24 @@ def with_weights(model: PyTree, weights: Mapping[str, Array]) -> PyTree:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: weights.get(jax.tree_util.keystr(path), leaf), model)
 
 
-def rates_and_slopes(graph: Graph, model: PyTree, values: Values, x: PyTree) -> tuple[Values, Values]:
-    """What each vertex's activation makes of its value, and the derivative; a vertex without one is linear."""
+def rates_and_slopes(
+    graph: Graph, model: PyTree, values: Values, x: PyTree, output: Activation = "identity"
+) -> tuple[Values, Values]:
+    """What each vertex's activation makes of its value, and the derivative; a vertex without one is linear.
+
+    Cells of the output, where they are among the values, fire by the activation `output`.
+    """
     leaves, inputs = graph.program.spec.check(model, x)
     names, part = graph.program.activations
     run = jax.vmap(part, in_axes=(None, 0, 0))
     rates, back = jax.vjp(lambda held: run(leaves, inputs, held), [values[name] for name in names])
     (slopes,) = back([jnp.ones_like(rate) for rate in rates])
+    found = dict(zip(names, zip(rates, slopes, strict=True), strict=True))
+    if OUTPUT in values:
+        fired, back = jax.vjp(activation_function(output), values[OUTPUT])
+        found[OUTPUT] = fired, back(jnp.ones_like(fired))[0]
     linear = {name: jnp.ones_like(value) for name, value in values.items()}
-    return values | dict(zip(names, rates, strict=True)), linear | dict(zip(names, slopes, strict=True))
+    return values | {n: r for n, (r, _) in found.items()}, linear | {n: s for n, (_, s) in found.items()}
 
 
 def arriving(graph: Graph, model: PyTree, link: Link, values: Values, noise: Array, x: PyTree) -> Array:

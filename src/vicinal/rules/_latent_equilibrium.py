@@ -1,19 +1,13 @@
-"""Under rules that are always on: their time constants, noise and filters, and the presentation of a batch."""
+"""Under rules that are always on: their time constants, noise, filters and voltages."""
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vicinal.credit import presynaptic_norms
-from vicinal.graph import Graph, Values
-from vicinal.rules.base import apply_gradient
+from vicinal.graph import Values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,55 +122,3 @@ def leak(voltages: Values, prospective: Values, times: TimeConstants) -> Values:
     """A step of `tau du/dt = -u + drive`, whose prospective voltage `u + tau du/dt` is the drive."""
     rate = times.dt / times.membrane
     return {name: u + scaled(rate, u) * (prospective[name] - u) for name, u in voltages.items()}
-
-
-# --------------------------------------------------------------------------------------------------- presentations
-
-Moving = TypeVar("Moving", bound=Any)
-"""What moves in a presentation: a pytree with `products`, the low-passed gradient, and `values`."""
-
-Advance = Callable[[PyTree, Moving], Moving]
-"""A step of `dt`: from the model and what moves to what has moved."""
-
-
-def with_weights_held(advance: Advance, model: PyTree, moving: Moving, times: TimeConstants) -> tuple[Moving, PyTree]:
-    """A presentation; returns what has moved, and the mean of the low-passed products along the way."""
-
-    def body(carry: tuple[Moving, PyTree], _: None) -> tuple[tuple[Moving, PyTree], None]:
-        moving, total = carry
-        moving = advance(model, moving)
-        return (moving, jax.tree.map(jnp.add, total, moving.products)), None
-
-    start = (moving, jax.tree.map(jnp.zeros_like, moving.products))
-    (moving, total), _ = jax.lax.scan(body, start, length=times.steps)
-    return moving, jax.tree.map(lambda t: t / scaled(times.steps, t), total)
-
-
-def with_weights_moving(
-    advance: Advance,
-    graph: Graph,
-    optimizer: optax.GradientTransformation,
-    model: PyTree,
-    optimizer_state: optax.OptState,
-    moving: Moving,
-    x: PyTree,
-    loss: Float[Array, ""],
-    times: TimeConstants,
-) -> tuple[PyTree, optax.OptState, Moving]:
-    """A presentation in which the optimiser is called at every step, each time with that step's share."""
-    arrays, static = eqx.partition(model, eqx.is_array)
-    memory, fixed = eqx.partition(optimizer_state, eqx.is_array_like)
-
-    def body(carry: Any, _: None) -> tuple[Any, None]:
-        arrays, memory, moving = carry
-        model = eqx.combine(arrays, static)
-        moving = advance(model, moving)
-        gradient = jax.tree.map(lambda p: p / scaled(times.steps, p), moving.products)
-        presynaptic = presynaptic_norms(graph, model, moving.values, x)
-        model, state = apply_gradient(
-            optimizer, gradient, eqx.combine(memory, fixed), model, presynaptic=presynaptic, value=loss
-        )
-        return (eqx.filter(model, eqx.is_array), eqx.filter(state, eqx.is_array_like), moving), None
-
-    (arrays, memory, moving), _ = jax.lax.scan(body, (arrays, memory, moving), length=times.steps)
-    return eqx.combine(arrays, static), eqx.combine(memory, fixed), moving

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.rules._chains import Link
+from vicinal.rules._presentations import running
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Cells(eqx.Module):
     Attributes:
         voltages: Of pyramidal somata, by vertex.
         values: Their prospective voltages.
-        apical: Of their apical dendrites, in the last step.
+        apical: Of their apical dendrites, in the last step, without noise.
         interneurons: Rates of the interneurons, by the node they predict.
         errors: Rate less what the basal dendrite predicts of it, of each vertex; of the output what its target adds.
         noise: `xi`, of the apical dendrites.
@@ -99,7 +100,7 @@ class MicrocircuitState(eqx.Module):
         interneurons: `W^IP` as `(weight, bias)`, `[above, below]` and `[above]` (None without biases).
         products: The low-passed gradient.
         key: What noise is drawn from.
-        cells: What the cells hold; None if each presentation begins anew.
+        running: What the cells hold; None if each presentation begins anew.
     """
 
     feedback: dict[str, Float[Array, "above below"]]
@@ -107,19 +108,12 @@ class MicrocircuitState(eqx.Module):
     interneurons: dict[str, tuple[Float[Array, "above below"], Float[Array, " above"] | None]]
     products: PyTree
     key: PRNGKeyArray
-    cells: Cells | None
+    running: Cells | None
 
     @property
     def values(self) -> Values:
         """The prospective voltages of pyramidal somata."""
-        return running_cells(self).values
-
-
-def running_cells(state: MicrocircuitState) -> Cells:
-    """The cells of a state that is running."""
-    if state.cells is None:
-        raise ValueError("expected a state that is running, got one between presentations; give a batch_size")
-    return state.cells
+        return running(self).values
 
 
 def at_rest(graph: Graph, chain: tuple[Link, ...], batch: int) -> Cells:

@@ -10,12 +10,12 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, check_count, number, optional_number
+from vicinal.activations import Activation, activation_function
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, squared_error
 from vicinal.rules._chains import Link, links, mean_outer, rates_and_slopes
 from vicinal.rules._latent_equilibrium import (
-    Advance,
     TimeConstants,
     drift,
     high_pass,
@@ -23,10 +23,9 @@ from vicinal.rules._latent_equilibrium import (
     low_pass,
     scaled,
     stationary,
-    with_weights_held,
-    with_weights_moving,
 )
-from vicinal.rules._microcircuit import Cells, Conductances, MicrocircuitState, at_rest, running_cells
+from vicinal.rules._microcircuit import Cells, Conductances, MicrocircuitState, at_rest
+from vicinal.rules._presentations import begin, held_credit, running, with_weights_held, with_weights_moving
 from vicinal.rules.base import Rule, State
 
 _NAME = "the microcircuit"
@@ -39,8 +38,8 @@ class Microcircuit(Rule):
     cancelled is the error. In each step of `dt`, with rates `r = phi(u)` and prospective voltages `u`:
 
         p_l    = W_l r_{l-1} + b_l                                     what the basal dendrite makes of the soma
-        v_l    = B^PP_l r_{l+1} + B^PI_l r^I_{l+1} + xi_l              apical dendrite, from the rates of a step ago
-        u_l    = p_l + apical_share v_l,           u_L = p_L - target_share dLoss/dp_L
+        v_l    = B^PP_l r_{l+1} + B^PI_l r^I_{l+1}                     apical dendrite, from the rates of a step ago
+        u_l    = p_l + apical_share (v_l + xi_l),  u_L = p_L - target_share dLoss/dp_L
         q      = W^IP_l r_l + b^I_l                                    dendrite of the interneurons of node l + 1
         u^I    = (1 - interneuron_share) q + interneuron_share u_{l+1}
         G_l   += dt/tau_LO (-(r_l - phi(p_l)) r_{l-1}^T - G_l)           the gradient that the optimiser gets
@@ -49,13 +48,18 @@ class Microcircuit(Rule):
         B^PP  += dt feedback_rate (xi_l rhat_{l+1}^T - decay B^PP)
 
     All of it goes on all the time. In the self-predicting state, `W^IP_l = W_{l+1}` and `B^PI = -B^PP`, apical
-    dendrites are silent unless there is noise or an error. Small errors then come down as `phi' B^PP error`, each layer
-    with a factor of `conductances.error_share` more, so that where `B^PP` is the transpose the gradient of each layer
-    is backpropagation's times `target_share error_share^k`, `k` layers below the output. Interneurons have to learn
-    faster than forward weights change, and `B^PI` faster than `B^PP` but more slowly than errors come and go.
+    dendrites are silent unless there is an error, or noise from above. Their own noise is not theirs to cancel: if
+    `B^PI` learned from it, it would carry it into the next errors. Small errors then come down as `phi' B^PP error`,
+    each layer with a factor of `conductances.error_share` more, so that where `B^PP` is the transpose the gradient of
+    each layer is backpropagation's times `target_share error_share^k`, `k` layers below the output. Interneurons have
+    to learn faster than forward weights change, and `B^PI` faster than `B^PP` but more slowly than errors come and go.
 
     Time, noise, `decay=None` (here `c sigma^2 apical_share`), what the optimiser gets, `batch_size` and evaluation are
-    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials. The output is linear.
+    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials.
+
+    The loss is of the output's potentials, and cells of the output fire by `output_activation`, `r_L = phi_L(u_L)`:
+    linear unless something else is said. All weights learn from rates, so that with another one the error that they
+    see, and that comes down, is `-phi_L'(p_L) dLoss/dp_L`: each cell of the output has a pace of its own.
 
     Args:
         times: Time constants, in ms; the membranes have that of their conductances in place of `times.membrane`.
@@ -68,6 +72,7 @@ class Microcircuit(Rule):
         start: `"self-predicting"`, or `"random"` weights of interneurons and from them.
         feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
         batch_size: None begins each presentation anew; a number keeps as many circuits running on.
+        output_activation: By which cells of the output fire, name or function; the loss is of their potentials.
         loss: Loss of one example, `loss(output, target) -> scalar`; a squared error is a target voltage.
 
     Raises:
@@ -90,8 +95,8 @@ class Microcircuit(Rule):
 
     *Differs from the paper*: forward weights hold the attenuation from dendrite to soma (`W` here is `g_bas / (g_l +
     g_bas + g_api)` times theirs, `W^IP` likewise), so that the circuit without feedback is the model as it is. Units of
-    the output are linear. Rates go up within a step and come down in the next; in the published code they take a step
-    both ways. It low-passes rates' products; the default decay is ours.
+    the output are linear by default, theirs are logistic. Rates go up within a step and come down in the next; in the
+    published code they take a step both ways. The default decay is ours.
     """
 
     local: ClassVar[bool] = True
@@ -108,6 +113,7 @@ class Microcircuit(Rule):
     start: Literal["self-predicting", "random"] = eqx.field(static=True, default="self-predicting")
     feedback_scale: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     batch_size: int | None = eqx.field(static=True, default=None)
+    output_activation: Activation = eqx.field(static=True, default="identity")
     loss: Loss = eqx.field(static=True, default=squared_error)
 
     def __check_init__(self):
@@ -120,6 +126,7 @@ class Microcircuit(Rule):
             raise ValueError(f"expected start as 'self-predicting' or 'random', got {self.start!r}")
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size, 1)
+        activation_function(self.output_activation)
         check_loss(self.loss)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> MicrocircuitState:
@@ -130,20 +137,20 @@ class Microcircuit(Rule):
         """
         if key is None:
             raise ValueError("expected a key for feedback and noise, got none; rule.init(graph, model, key=key)")
-        chain, arrays = _dense_chain(graph), _by_path(model)
+        chain = _dense_chain(graph)
         noise_key, *keys = jax.random.split(key, len(chain) + 1)
-        feedback, lateral, interneurons = {}, {}, {}
+        feedback, lateral, interneurons = {}, {}, _predicting(chain, model)
         for link, drawn in zip(chain, keys, strict=True):
-            weight, bias = arrays[link.weight], None if link.bias is None else arrays[link.bias]
+            weight, bias = interneurons[link.node]
             size = self.feedback_scale.astype(weight.dtype) / jnp.sqrt(jnp.asarray(link.shape[1], weight.dtype))
-            first, second, third = size * jax.random.normal(drawn, (3, *link.shape), weight.dtype)
-            predicting = self.start == "self-predicting"
-            feedback[link.node] = first
-            lateral[link.node] = -first if predicting else second
-            interneurons[link.node] = (weight if predicting else third, bias)
+            feedback[link.node], lateral[link.node], other = size * jax.random.normal(
+                drawn, (3, *link.shape), weight.dtype
+            )
+            interneurons[link.node] = (other, bias)
         products = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
         cells = None if self.batch_size is None else at_rest(graph, chain, self.batch_size)
-        return MicrocircuitState(feedback, lateral, interneurons, products, noise_key, cells)
+        state = MicrocircuitState(feedback, lateral, interneurons, products, noise_key, cells)
+        return state if self.start == "random" else self.self_predicting(graph, model, state)
 
     def credit(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
@@ -155,9 +162,7 @@ class Microcircuit(Rule):
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Credit, State]:
         del key
-        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
-        moved, gradient = with_weights_held(advance, model, begun, self.times)
-        return gradient, self._credit(moved, loss, output), self._end(moved)
+        return with_weights_held(self, graph, model, state, x, y)
 
     def step(
         self,
@@ -172,11 +177,7 @@ class Microcircuit(Rule):
         key: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
         del key
-        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
-        model, optimizer_state, moved = with_weights_moving(
-            advance, graph, optimizer, model, optimizer_state, begun, x, jnp.mean(loss), self.times
-        )
-        return model, optimizer_state, self._end(moved), jnp.mean(loss), self._credit(moved, loss, output).info
+        return with_weights_moving(self, graph, optimizer, model, optimizer_state, state, x, y)
 
     def noiseless(self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree) -> tuple[PyTree, Credit]:
         """What the circuit comes to with noise off and all weights held: what forward weights learn on average.
@@ -186,31 +187,35 @@ class Microcircuit(Rule):
         """
         none = {name: jnp.zeros_like(self.sigma) for name in ("sigma", "feedback_rate", "interneuron_rate")}
         still: Any = dataclasses.replace(self, **none, apical_rate=none["sigma"], batch_size=None)
-        advance, begun, (loss, output) = still._begin(graph, model, state, x, y)
+        advance, begun, loss, output = begin(still, graph, model, state, x, y)
         steps = 20 * (len(graph.vertices) + 1)
         moved, _ = jax.lax.scan(lambda moving, _: (advance(model, moving), None), begun, length=steps)
-        credit = self._credit(moved, loss, output)
+        credit = held_credit(self, moved, loss, output)
         return local_gradient(graph, model, credit, x), credit
+
+    def self_predicting(self, graph: Graph, model: PyTree, state: MicrocircuitState) -> MicrocircuitState:
+        """The state with interneurons that predict, and cancel, all that comes down without errors."""
+        predicting = _predicting(_dense_chain(graph), model)
+        lateral = jax.tree.map(jnp.negative, state.feedback)
+        return dataclasses.replace(state, lateral=lateral, interneurons=predicting)
 
     def advance(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree) -> MicrocircuitState:
         """One step of `dt` of everything but the weights, from a state that is running."""
-        chain, times, held, shares = _dense_chain(graph), self.times, running_cells(state), self.conductances
+        chain, times, held, shares = _dense_chain(graph), self.times, running(state), self.conductances
         key, *keys = jax.random.split(state.key, len(chain) + 1)
         noise, apical, lift = {}, {}, {name: jnp.zeros_like(value) for name, value in held.values.items()}
         for link, drawn in zip(chain, keys, strict=True):
             noise[link.below] = drift(held.noise[link.below], self.sigma, times, drawn)
             down = jnp.dot(held.rates[link.node], state.feedback[link.node])
             apical[link.below] = down + jnp.dot(held.interneurons[link.node], state.lateral[link.node])
-            apical[link.below] = apical[link.below] + noise[link.below]
-            lift[link.below] = scaled(shares.apical_share, down) * apical[link.below]
+            lift[link.below] = scaled(shares.apical_share, down) * (apical[link.below] + noise[link.below])
         predicted, values = graph.clamp(model, x).propagate(lift)
         _, error = loss_and_error(self.loss, predicted, y)
-        output_error = scaled(shares.target_share, error) * error
-        somata = values | {OUTPUT: predicted + output_error}
+        somata = values | {OUTPUT: predicted + scaled(shares.target_share, error) * error}
         basal = {name: value - lift[name] for name, value in values.items()} | {OUTPUT: predicted}
-        rates, _ = rates_and_slopes(graph, model, somata, x)
-        expected, _ = rates_and_slopes(graph, model, basal, x)
-        errors = {name: rates[name] - expected[name] for name in values} | {OUTPUT: output_error}
+        rates = self._rates(graph, model, somata, x)
+        expected = self._rates(graph, model, basal, x)
+        errors = {name: rates[name] - expected[name] for name in somata}
         weights, interneurons = self._interneurons(chain, graph, model, state, rates, somata, x)
         filtered = {n: high_pass(held.filtered[n], rates[n], held.rates[n], times) for n in held.rates}
         feedback, lateral = {}, {}
@@ -222,7 +227,7 @@ class Microcircuit(Rule):
             lateral[link.node] = state.lateral[link.node] - self._in_step(self.apical_rate, down) * silenced
         loss = jnp.zeros(predicted.shape[:1], predicted.dtype)
         own = {name: errors[name] for name in values}
-        credit = Credit(loss, values, own, output_error, Info(predicted))
+        credit = Credit(loss, values, own, errors[OUTPUT], Info(predicted))
         products = low_pass(state.products, local_gradient(graph, model, credit, x), times)
         total = shares.leak + shares.basal + shares.apical
         voltages = leak(held.voltages, values, dataclasses.replace(times, membrane=max(1 / total, times.dt)))
@@ -244,8 +249,8 @@ class Microcircuit(Rule):
         dendrites = {link.node: _dendrite(state.interneurons[link.node], rates[link.below]) for link in chain}
         share = self.conductances.interneuron_share
         own = {n: scaled(1 - share, q) * q + scaled(share, q) * somata[n] for n, q in dendrites.items()}
-        fired, _ = rates_and_slopes(graph, model, somata | own, x)
-        expected, _ = rates_and_slopes(graph, model, somata | dendrites, x)
+        fired = self._rates(graph, model, somata | own, x)
+        expected = self._rates(graph, model, somata | dendrites, x)
         moved = {}
         for link in chain:
             weight, bias = state.interneurons[link.node]
@@ -254,6 +259,9 @@ class Microcircuit(Rule):
             bias = None if bias is None else bias + rate * jnp.mean(missed, axis=0)
             moved[link.node] = (weight + rate * mean_outer(missed, rates[link.below]), bias)
         return moved, {link.node: fired[link.node] for link in chain}
+
+    def _rates(self, graph: Graph, model: PyTree, values: Values, x: PyTree) -> Values:
+        return rates_and_slopes(graph, model, values, x, self.output_activation)[0]
 
     def _in_step(self, rate: Array, like: Array) -> Array:
         return scaled(self.times.dt, like) * scaled(rate, like)
@@ -264,29 +272,13 @@ class Microcircuit(Rule):
         gain = self.times.gain(self.batch_size is None) * self.conductances.apical_share
         return gain * jnp.square(self.sigma)
 
-    def _begin(
-        self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree
-    ) -> tuple[Advance, MicrocircuitState, tuple[Array, Array]]:
-        """A step as a function of model and state, the state at the start, and `(loss, output)` without noise."""
-        output, _ = graph.feedforward(model, x)
-        loss, _ = loss_and_error(self.loss, output, y)
-        batch = loss.shape[0]
-        if self.batch_size is None:
-            state = self._fresh(graph, model, state, x, batch)
-        elif batch != self.batch_size:
-            raise ValueError(
-                f"expected batches of {self.batch_size} for as many running circuits, got one of {batch}; "
-                "leave out what is left of an epoch, or take batch_size=None"
-            )
-        return lambda model, state: self.advance(graph, model, state, x, y), state, (loss, output)
-
-    def _fresh(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, batch: int) -> MicrocircuitState:
+    def fresh(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, batch: int) -> MicrocircuitState:
         """Cells without errors, with noise of its stationary variance that has not reached a soma yet."""
         chain = _dense_chain(graph)
         rest = at_rest(graph, chain, batch)
         key, *keys = jax.random.split(state.key, len(chain) + 1)
         output, values = graph.feedforward(model, x)
-        rates, _ = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
+        rates = self._rates(graph, model, values | {OUTPUT: output}, x)
         # Without learning and nudging the interneurons' rates are what follows.
         _, interneurons = self._interneurons(chain, graph, model, state, rates, values | {OUTPUT: output}, x)
         noise = {
@@ -295,16 +287,7 @@ class Microcircuit(Rule):
         }
         kept = {link.node: rates[link.node] for link in chain}
         cells = dataclasses.replace(rest, values=values, interneurons=interneurons, noise=noise, rates=kept)
-        return dataclasses.replace(state, key=key, cells=cells)
-
-    def _end(self, moved: MicrocircuitState) -> MicrocircuitState:
-        return moved if self.batch_size is not None else dataclasses.replace(moved, cells=None)
-
-    def _credit(self, moved: MicrocircuitState, loss: Array, output: Array) -> Credit:
-        errors = dict(running_cells(moved).errors)
-        output_error = errors.pop(OUTPUT)
-        info = Info(output, steps=jnp.full(loss.shape, self.times.steps, jnp.int32))
-        return Credit(loss, moved.values, errors, output_error, info)
+        return dataclasses.replace(state, key=key, running=cells)
 
 
 def _dendrite(weights: tuple[Array, Array | None], rates: Array) -> Array:
@@ -313,8 +296,10 @@ def _dendrite(weights: tuple[Array, Array | None], rates: Array) -> Array:
     return product if bias is None else product + bias[None]
 
 
-def _by_path(model: PyTree) -> dict[str, Array]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+def _predicting(chain: tuple[Link, ...], model: PyTree) -> dict[str, tuple[Array, Array | None]]:
+    """The weights and biases of interneurons that receive what the cells they predict do."""
+    arrays = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+    return {link.node: (arrays[link.weight], None if link.bias is None else arrays[link.bias]) for link in chain}
 
 
 def _dense_chain(graph: Graph) -> tuple[Link, ...]:

@@ -10,12 +10,12 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, check_count, number, optional_number
+from vicinal.activations import Activation, activation_function
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
 from vicinal.rules._chains import Link, arriving, links, mean_outer, rates_and_slopes, with_weights
 from vicinal.rules._latent_equilibrium import (
-    Advance,
     TimeConstants,
     drift,
     high_pass,
@@ -23,9 +23,8 @@ from vicinal.rules._latent_equilibrium import (
     low_pass,
     scaled,
     stationary,
-    with_weights_held,
-    with_weights_moving,
 )
+from vicinal.rules._presentations import running, with_weights_held, with_weights_moving
 from vicinal.rules.base import Rule, State
 
 _NAME = "phaseless alignment"
@@ -69,7 +68,7 @@ class PhaselessState(eqx.Module):
     @property
     def values(self) -> Values:
         """The prospective voltages."""
-        return _running(self).values
+        return running(self).values
 
 
 class PhaselessAlignment(Rule):
@@ -84,8 +83,10 @@ class PhaselessAlignment(Rule):
         B_l      += dt * feedback_rate * (xi_{l-1} rhat_l^T - decay B_l)
         G_l      += dt/tau_LO (-error_l r_{l-1}^T - G_l)                      the gradient that the optimiser gets
 
-    Rates follow a change of the input at once, whatever the membranes' time constant. Noise crosses a layer as
-    `phi' W phi'`, so that feedback settles where
+    Cells of the output have an error of their potential, as the model has it, and fire `r_L = phi_L(value_L)` by
+    `output_activation`, which is what feedback learns from: it is linear unless something else is said. Rates follow a
+    change of the input at once, whatever the membranes' time constant. Noise crosses a layer as `phi' W phi'`, so that
+    feedback settles where
 
         B_l  =  (c sigma^2 / decay) E[phi'_{l-1} W_l^T phi'_l],      c = times.gain(batch_size is None)
 
@@ -113,6 +114,7 @@ class PhaselessAlignment(Rule):
         feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
         batch_size: None begins each presentation with noise of its stationary variance and an empty filter. A number
             keeps as many networks running on, which share their weights: then each batch must have this size.
+        output_activation: By which cells of the output fire, name or function; the loss is of their potentials.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
@@ -153,6 +155,7 @@ class PhaselessAlignment(Rule):
     nudge: Float[Array, ""] = eqx.field(converter=number, default=0.0)
     feedback_scale: Float[Array, ""] = eqx.field(converter=number, default=1.0)
     batch_size: int | None = eqx.field(static=True, default=None)
+    output_activation: Activation = eqx.field(static=True, default="identity")
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
 
     def __check_init__(self):
@@ -165,6 +168,7 @@ class PhaselessAlignment(Rule):
             raise ValueError(f"expected regularizer as 'plain' or 'slopes', got {self.regularizer!r}")
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size, 1)
+        activation_function(self.output_activation)
         check_loss(self.loss)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> PhaselessState:
@@ -183,8 +187,8 @@ class PhaselessAlignment(Rule):
             size = self.feedback_scale.astype(dtype) / jnp.sqrt(jnp.asarray(link.shape[1], dtype))
             feedback[link.node] = size * jax.random.normal(drawn, link.shape, dtype)
         products = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
-        running = None if self.batch_size is None else _at_rest(graph, chain, self.batch_size)
-        return PhaselessState(feedback, products, noise_key, running)
+        rest = None if self.batch_size is None else _at_rest(graph, chain, self.batch_size)
+        return PhaselessState(feedback, products, noise_key, rest)
 
     def credit(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
@@ -196,9 +200,7 @@ class PhaselessAlignment(Rule):
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Credit, State]:
         del key
-        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
-        moved, gradient = with_weights_held(advance, model, begun, self.times)
-        return gradient, self._credit(moved, loss, output), self._end(moved)
+        return with_weights_held(self, graph, model, state, x, y)
 
     def step(
         self,
@@ -213,11 +215,7 @@ class PhaselessAlignment(Rule):
         key: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
         del key
-        advance, begun, (loss, output) = self._begin(graph, model, state, x, y)
-        model, optimizer_state, moved = with_weights_moving(
-            advance, graph, optimizer, model, optimizer_state, begun, x, jnp.mean(loss), self.times
-        )
-        return model, optimizer_state, self._end(moved), jnp.mean(loss), self._credit(moved, loss, output).info
+        return with_weights_moving(self, graph, optimizer, model, optimizer_state, state, x, y)
 
     def noiseless(self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree) -> tuple[PyTree, Credit]:
         """What the state's feedback gives where noise and nudging are off: what weights learn but for the low-pass.
@@ -233,7 +231,7 @@ class PhaselessAlignment(Rule):
 
     def advance(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, y: PyTree) -> PhaselessState:
         """One step of `dt` of everything but the weights, from a state that is running."""
-        chain, times, held = links(graph, _NAME), self.times, _running(state)
+        chain, times, held = links(graph, _NAME), self.times, running(state)
         key, *keys = jax.random.split(state.key, len(chain) + 1)
         noise = {
             link.below: drift(held.noise[link.below], self.sigma, times, drawn)
@@ -242,7 +240,7 @@ class PhaselessAlignment(Rule):
         output, values = _propagate(graph, model, noise, held.errors, self.nudge, x)
         _, output_error = loss_and_error(self.loss, output, y)
         errors = _errors(chain, graph, model, state.feedback, values, output_error, x)
-        rates, slopes = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
+        rates, slopes = rates_and_slopes(graph, model, values | {OUTPUT: output}, x, self.output_activation)
         filtered = {n: high_pass(held.filtered[n], rates[n], held.rates[n], times) for n in held.rates}
         feedback = {}
         for link in chain:
@@ -253,8 +251,8 @@ class PhaselessAlignment(Rule):
         products = low_pass(state.products, local_gradient(graph, model, credit, x), times)
         voltages = leak(held.voltages, values, times)
         every = errors | {OUTPUT: output_error}
-        running = Running(voltages, values, every, noise, {n: rates[n] for n in held.rates}, filtered)
-        return PhaselessState(feedback, products, key, running)
+        after = Running(voltages, values, every, noise, {n: rates[n] for n in held.rates}, filtered)
+        return PhaselessState(feedback, products, key, after)
 
     def _learned(self, feedback: Array, pair: tuple[Array, Array], link: Link, slopes: Values) -> Array:
         """`B^T + dt * rate * (rhat xi^T - decay B^T)`."""
@@ -267,23 +265,7 @@ class PhaselessAlignment(Rule):
             lost = lost * mean_outer(slopes[link.node], slopes[link.below].reshape(pair[1].shape))
         return feedback + scaled(self.times.dt, feedback) * scaled(self.feedback_rate, feedback) * (taught - lost)
 
-    def _begin(
-        self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, y: PyTree
-    ) -> tuple[Advance, PhaselessState, tuple[Array, Array]]:
-        """A step as a function of model and state, the state at the start, and `(loss, output)` without noise."""
-        output, _ = graph.feedforward(model, x)
-        loss, _ = loss_and_error(self.loss, output, y)
-        batch = loss.shape[0]
-        if self.batch_size is None:
-            state = self._fresh(graph, model, state, x, batch)
-        elif batch != self.batch_size:
-            raise ValueError(
-                f"expected batches of {self.batch_size} for as many running networks, got one of {batch}; "
-                "leave out what is left of an epoch, or take batch_size=None"
-            )
-        return lambda model, state: self.advance(graph, model, state, x, y), state, (loss, output)
-
-    def _fresh(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, batch: int) -> PhaselessState:
+    def fresh(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, batch: int) -> PhaselessState:
         """Neurons whose noise has its stationary variance, and whose filters are empty."""
         chain = links(graph, _NAME)
         rest = _at_rest(graph, chain, batch)
@@ -293,25 +275,9 @@ class PhaselessAlignment(Rule):
             for link, drawn in zip(chain, keys, strict=True)
         }
         output, values = _propagate(graph, model, noise, rest.errors, self.nudge, x)
-        rates, _ = rates_and_slopes(graph, model, values | {OUTPUT: output}, x)
-        running = Running(rest.voltages, values, rest.errors, noise, {n: rates[n] for n in rest.rates}, rest.filtered)
-        return PhaselessState(state.feedback, state.products, key, running)
-
-    def _end(self, moved: PhaselessState) -> PhaselessState:
-        running = None if self.batch_size is None else moved.running
-        return PhaselessState(moved.feedback, moved.products, moved.key, running)
-
-    def _credit(self, moved: PhaselessState, loss: Array, output: Array) -> Credit:
-        errors = dict(_running(moved).errors)
-        output_error = errors.pop(OUTPUT)
-        info = Info(output, steps=jnp.full(loss.shape, self.times.steps, jnp.int32))
-        return Credit(loss, moved.values, errors, output_error, info)
-
-
-def _running(state: PhaselessState) -> Running:
-    if state.running is None:
-        raise ValueError("expected a state that is running, got one between presentations; give a batch_size")
-    return state.running
+        rates, _ = rates_and_slopes(graph, model, values | {OUTPUT: output}, x, self.output_activation)
+        begun = Running(rest.voltages, values, rest.errors, noise, {n: rates[n] for n in rest.rates}, rest.filtered)
+        return PhaselessState(state.feedback, state.products, key, begun)
 
 
 def _propagate(

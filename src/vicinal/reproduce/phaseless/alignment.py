@@ -2,14 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from vicinal import nn
 from vicinal.analysis import learned_feedback_angles, phaseless_update_angles
@@ -26,7 +26,7 @@ _NODES = ("hidden2", "hidden3", "output")
 _MARKS = 10
 _PROBE = 64
 _TIMES = TimeConstants(dt=0.01, xi=0.1, high_pass=0.1, presentation=1.0, low_pass=100.0)
-_PUBLISHED = {
+_PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
     "lin": {
         "weight": (21.1, 10.4, 11.4),
         "transported": (19.9, 8.0, 5.6),
@@ -36,25 +36,30 @@ _PUBLISHED = {
 }
 """At the end of the published runs, in degrees, read from the arrays of the paper's repository."""
 
+Angles = dict[str, Float[np.ndarray, "..."]]
+"""By what they are of, `[seeds, marks + 1, layers]`, and the times."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """Weights that feedback has to align with.
+    """Weights that feedback has to align with, with the published rates.
 
     Attributes:
         name: In tables.
         bound: Weights are uniform between minus this and this.
         feedback_rate: Learning rate of the feedback, per ms.
-        apical_rate: Of the circuit's interneurons' weights, per ms.
+        apical_rate: Of the circuit's weights from interneurons, per ms.
+        presentations: How many inputs are shown.
     """
 
     name: str
     bound: float
     feedback_rate: float
     apical_rate: float
+    presentations: int
 
 
-CONDITIONS = (Condition("lin", 1.0, 50.0, 5.0), Condition("nonlin", 5.0, 20.0, 0.5))
+CONDITIONS = (Condition("lin", 1.0, 50.0, 5.0, 10_000), Condition("nonlin", 5.0, 20.0, 0.5, 50_000))
 """Units in their linear range, and saturated ones."""
 
 Learner = PhaselessAlignment | Microcircuit
@@ -64,9 +69,14 @@ def teacher(scale: Scale) -> Study:
     """Feedback of a 5-20-10-20-5 network beside its weights, which are held, along time."""
 
     def rule(condition: Condition, speed: float, batch: int) -> Learner:
-        rate = speed * condition.feedback_rate
         return PhaselessAlignment(
-            times=_TIMES, sigma=0.05, feedback_rate=rate, decay=1e-5, batch_size=batch, loss=squared_error
+            times=_TIMES,
+            sigma=0.05,
+            feedback_rate=speed * condition.feedback_rate,
+            decay=1e-5,
+            batch_size=batch,
+            output_activation="sigmoid",
+            loss=squared_error,
         )
 
     return _study(
@@ -77,13 +87,13 @@ def teacher(scale: Scale) -> Study:
         [1.0] * 4,
         [
             "The published arrays are of the microcircuit; these are neurons of one voltage with an error beside it "
-            "(`pal/microcircuit` has the circuit).",
+            "(`pal/microcircuit` has the circuit). The error of the output is of its potentials.",
         ],
     )
 
 
 def microcircuit(scale: Scale) -> Study:
-    """The same in the cortical microcircuit, with its interneurons learning too."""
+    """The same in the cortical microcircuit, whose weights from interneurons learn too."""
 
     def rule(condition: Condition, speed: float, batch: int) -> Learner:
         return Microcircuit(
@@ -91,9 +101,10 @@ def microcircuit(scale: Scale) -> Study:
             sigma=0.05,
             feedback_rate=speed * condition.feedback_rate,
             apical_rate=scale.pick(4.0, 1.0) * condition.apical_rate,
-            interneuron_rate=condition.apical_rate,
+            interneuron_rate=0.0,
             decay=1e-5,
             batch_size=batch,
+            output_activation="sigmoid",
             loss=squared_error,
         )
 
@@ -107,8 +118,9 @@ def microcircuit(scale: Scale) -> Study:
         [hidden] * 3 + [shares.basal / (shares.leak + shares.basal)],
         [
             "Weights hold the attenuation from dendrite to soma, by which those drawn are multiplied.",
-            "Units of the output are linear; the published ones are logistic.",
-            "The rate of the interneurons' own weights is that published for the weights from them.",
+            "As in the published code updates are measured after weights from interneurons are set to minus the "
+            "feedback. As they stand those weights still follow noise from the layers above, and what is left of it "
+            "in the dendrites outweighs the errors of the lower layers: rows of their own have that.",
             *(["Weights from interneurons learn 4 times as fast."] if scale.quick else []),
         ],
     )
@@ -123,47 +135,60 @@ def _study(
     differences: list[str],
 ) -> Study:
     scale = scale.by_default(10)
-    presentations, speed, batch = scale.pick((150, quick_speed, 50), (6_000, 1.0, 1))
-    conditions = CONDITIONS[: scale.pick(1, 2)]
-    found, seconds = {}, {}
+    speed, batch = scale.pick((quick_speed, 50), (1.0, 1))
+    conditions = [
+        dataclasses.replace(condition, presentations=scale.pick(150, condition.presentations))
+        for condition in CONDITIONS[: scale.pick(1, 2)]
+    ]
+    found, pace = {}, {}
     for condition in conditions:
-        scale.say(f"{title}, {condition.name}, {presentations} presentations, {scale.seeds} seeds")
+        scale.say(f"{title}, {condition.name}, {condition.presentations} presentations, {scale.seeds} seeds")
         begun = time.perf_counter()
-        found[condition.name] = _run(make(condition, speed, batch), condition, factors, presentations, scale.seeds)
-        seconds[condition.name] = time.perf_counter() - begun
-    simulated = presentations * _TIMES.presentation * scale.seeds
-    pace = {name: simulated / taken for name, taken in seconds.items()}
+        found[condition.name] = _run(make(condition, speed, batch), condition, factors, scale.seeds)
+        simulated = condition.presentations * _TIMES.presentation * scale.seeds
+        pace[condition.name] = simulated / (time.perf_counter() - begun)
     return Study(
         title=title,
         summary="Angle of feedback to the weights at the end: "
-        + "; ".join(f"{name} {_mean_text(runs, 'weight')}" for name, runs in found.items())
+        + "; ".join(f"{name} {_text(_means(runs, 'weight'))}" for name, runs in found.items())
         + ". Simulated time per second of computing, all seeds together and compilation included: "
         + ", ".join(f"{name} {value:.0f} ms" for name, value in pace.items())
         + ".",
         command="",
-        settings={"sizes": list(_SIZES), "presentations": presentations, "times": dataclasses.asdict(_TIMES)},
+        settings={
+            "seeds": scale.seeds,
+            "sizes": list(_SIZES),
+            "conditions": [dataclasses.asdict(condition) for condition in conditions],
+            "times": dataclasses.asdict(_TIMES),
+        },
         environment={},
         claims=_claims(found),
         differences=[
             *differences,
-            f"{presentations} presentations of 1 ms; how many the published runs have was not at hand."
-            + (f" Feedback learns {speed:g} times as fast, from {batch} copies of the network." if scale.quick else ""),
-            "Weights are held and inputs uniform in [0, 1]. While feedback learns the output is its own target; "
-            "updates are measured with noise off and targets of a second network, of weights drawn alike.",
+            *(
+                [
+                    f"{conditions[0].presentations} presentations of 1 ms instead of {CONDITIONS[0].presentations:,}. "
+                    f"Feedback learns {speed:g} times as fast, from {batch} copies of the network.",
+                    "Weights of the linear range alone.",
+                ]
+                if scale.quick
+                else []
+            ),
+            "Weights are held and inputs uniform in [0, 1], new ones in each presentation (published: 100 in turn). "
+            "There is no target while feedback learns. Updates are of one example each, noise off and with targets of "
+            f"a second network, of weights drawn alike; angles are means over {_PROBE} examples.",
             "First feedback is normal, of deviation 1 over the root of a layer's inputs.",
-            *(["Weights of the linear range alone."] if scale.quick else []),
         ],
         sections=[_section(name, runs) for name, runs in found.items()],
         numbers={"angles": {n: {k: v.tolist() for k, v in runs.items()} for n, runs in found.items()}, "ms/s": pace},
     )
 
 
-def _run(
-    rule: Learner, condition: Condition, factors: list[float], presentations: int, seeds: int
-) -> dict[str, Float[np.ndarray, "..."]]:
+def _run(rule: Learner, condition: Condition, factors: list[float], seeds: int) -> Angles:
     """Times `[marks + 1]`, and angles `[seeds, marks + 1, layers]` by what they are of."""
     model, _ = _networks(condition, factors, keys_of(0)[0])
-    graph, each = capture(model, jnp.zeros(_SIZES[0])), presentations // _MARKS
+    graph, each = capture(model, jnp.zeros(_SIZES[0])), condition.presentations // _MARKS
+    untaught = dataclasses.replace(rule, loss=_no_target)
 
     @eqx.filter_jit
     def along(key: PRNGKeyArray) -> dict[str, Array]:
@@ -173,7 +198,7 @@ def _run(
 
         def present(state: PyTree, key: PRNGKeyArray) -> tuple[PyTree, None]:
             x = jax.random.uniform(key, (rule.batch_size or 1, _SIZES[0]))
-            return rule.value_and_grad(graph, student, state, x, jax.vmap(student)(x))[2], None
+            return untaught.value_and_grad(graph, student, state, x, jnp.zeros((len(x), _SIZES[-1])))[2], None
 
         def mark(state: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Array]]:
             state, _ = jax.lax.scan(present, state, jax.random.split(key, each))
@@ -189,6 +214,11 @@ def _run(
     runs = [along(keys_of(seed)[0]) for seed in range(seeds)]
     found = {name: np.stack([np.asarray(run[name]) for run in runs]) for name in runs[0]}
     return found | {"time": np.arange(_MARKS + 1) * each * rule.times.presentation}
+
+
+def _no_target(output: Array, target: Array) -> Array:
+    """A loss without an error: what an output without a target sees."""
+    return jnp.dot(jnp.zeros_like(output), output - target)
 
 
 def _networks(condition: Condition, factors: list[float], key: PRNGKeyArray) -> tuple[nn.MLP, nn.MLP]:
@@ -208,13 +238,22 @@ def _networks(condition: Condition, factors: list[float], key: PRNGKeyArray) -> 
 
 
 def _angles(rule: Learner, graph: Graph, model: PyTree, state: PyTree, x: Array, y: Array) -> dict[str, Array]:
-    likeness = learned_feedback_angles(graph, model, state.feedback, x)
-    updates = phaseless_update_angles(rule, graph, model, state, x, y)
-    return {
+    likeness = learned_feedback_angles(graph, model, state.feedback, x, output_activation=rule.output_activation)
+
+    def turned(state: PyTree) -> Array:
+        def one(x: Array, y: Array) -> Array:
+            found = phaseless_update_angles(rule, graph, model, state, x[None], y[None])
+            return jnp.stack([found[f"layers[{i}].weight"] for i in range(len(model.layers))])
+
+        return jnp.mean(jax.vmap(one)(x, y), axis=0)
+
+    found = {
         "weight": jnp.stack([likeness[node].weight for node in _NODES]),
         "transported": jnp.stack([likeness[node].transported for node in _NODES]),
-        "update": jnp.stack([updates[f"layers[{i}].weight"] for i in range(len(model.layers))]),
     }
+    if not isinstance(rule, Microcircuit):
+        return found | {"update": turned(state)}
+    return found | {"update": turned(rule.self_predicting(graph, model, state)), "standing": turned(state)}
 
 
 # ------------------------------------------------------------------------------------------------ tables and claims
@@ -223,72 +262,86 @@ _OF = {
     "weight": "feedback to the transposed weight",
     "transported": "feedback to what noise carries, phi' W^T phi'",
     "update": "update to backpropagation's",
+    "standing": "update to backpropagation's, weights from interneurons as they stand",
 }
-_LAYERS = {"weight": ("2", "3", "4"), "transported": ("2", "3", "4"), "update": ("1", "2", "3", "4")}
+_LAYERS = {"weight": ("2", "3", "4"), "transported": ("2", "3", "4")}
+_ALL_LAYERS = ("1", "2", "3", "4")
 
 
-def _mean_text(runs: dict[str, np.ndarray], of: str) -> str:
-    return ", ".join(f"{angle:.1f}°" for angle in runs[of][:, -1].mean(0))
-
-
-def _section(name: str, runs: dict[str, np.ndarray]) -> Section:
+def _section(name: str, runs: Angles) -> Section:
     rows: list[list[Any]] = []
-    for of, words in _OF.items():
-        published = _PUBLISHED.get(name, {}).get(of)
-        for i, layer in enumerate(_LAYERS[of]):
+    panels = []
+    for of in (of for of in _OF if of in runs):
+        published, layers = _PUBLISHED[name].get(of), _LAYERS.get(of, _ALL_LAYERS)
+        for i, layer in enumerate(layers):
             first, end = (interval_text([float(v) for v in runs[of][:, at, i]]) for at in (0, -1))
-            rows.append([f"{words}, layer {layer}", first, end, None if published is None else published[i]])
-    panels = [
-        Panel(
-            f"{name}: {words}",
-            "time (ms)",
-            "angle (°)",
-            [
-                Series(f"layer {layer}", runs["time"].tolist(), runs[of][:, :, i].tolist())
-                for i, layer in enumerate(_LAYERS[of])
-            ],
-        )
-        for of, words in _OF.items()
-    ]
+            rows.append([f"{_OF[of]}, layer {layer}", first, end, None if published is None else published[i]])
+        series = [
+            Series(f"layer {layer}", runs["time"].tolist(), runs[of][:, :, i].tolist())
+            for i, layer in enumerate(layers)
+        ]
+        panels.append(Panel(f"{name}: {_OF[of]}", "time (ms)", "angle (°)", series))
     heading = "Angles (°): mean over seeds ± half a 95 % interval"
     return Section(name, "", tables=[Table(heading, ["of", "first", "end", "published"], rows)], panels=panels)
 
 
-def _claims(found: dict[str, dict[str, np.ndarray]]) -> list[Claim]:
-    linear = found["lin"]
-    ends, starts = linear["weight"][:, -1].mean(0), linear["weight"][:, 0].mean(0)
-    turned = [bool(end < 30) for end in ends]
-    updates, before = linear["update"][:, -1].mean(0)[:-1], linear["update"][:, 0].mean(0)[:-1]
-    better = [bool(end < 45 and end < first) for end, first in zip(updates, before, strict=True)]
+def _finite(runs: Angles) -> Bool[np.ndarray, " seeds"]:
+    """Which seeds did not diverge."""
+    return np.all([np.all(np.isfinite(runs[of][:, -1]), axis=-1) for of in _OF if of in runs], axis=0)
+
+
+def _means(runs: Angles, of: str, mark: int = -1) -> list[float]:
+    """For each layer, over the seeds that did not diverge; empty if all did."""
+    kept = runs[of][_finite(runs), mark]
+    return kept.mean(0).tolist() if len(kept) else []
+
+
+def _text(angles: Sequence[float]) -> str:
+    return ", ".join(f"{angle:.1f}°" for angle in angles) or "no seed that stayed finite"
+
+
+def _claim(words: str, measured: str, good: list[bool], runs: Angles) -> Claim:
+    """A claim about layers; it does not hold in full where a seed diverged."""
+    lost, seeds = int(np.sum(~_finite(runs))), len(_finite(runs))
+    said = f" {lost} of {seeds} seeds diverged; means are of the others." if lost else ""
+    verdict = "holds" if all(good) and not lost else "holds in part" if any(good) else "does not hold"
+    return Claim(words, measured + said, verdict)
+
+
+def _claims(found: dict[str, Angles]) -> list[Claim]:
+    linear, published = found["lin"], _PUBLISHED["lin"]
+    ends, starts = _means(linear, "weight"), _means(linear, "weight", 0)
+    updates, before = _means(linear, "update")[:-1], _means(linear, "update", 0)[:-1]
+    standing = (
+        f" With weights from interneurons as they stand: {_text(_means(linear, 'standing')[:-1])}."
+        if "standing" in linear
+        else ""
+    )
     claims = [
-        Claim(
+        _claim(
             "Feedback comes to lie along the transposed weights where units are in their linear range.",
-            f"From {', '.join(f'{a:.0f}°' for a in starts)} to {', '.join(f'{a:.1f}°' for a in ends)}; published "
-            + ", ".join(f"{a:.1f}°" for a in _PUBLISHED["lin"]["weight"])
-            + ". Below 30° counts as along.",
-            "holds" if all(turned) else "holds in part" if any(turned) else "does not hold",
+            f"From {_text(starts)} to {_text(ends)}; published {_text(published['weight'])}. Below 30° counts.",
+            [end < 30 for end in ends],
+            linear,
         ),
-        Claim(
+        _claim(
             "So do the updates of the lower layers, along backpropagation's.",
-            f"From {', '.join(f'{a:.0f}°' for a in before)} to {', '.join(f'{a:.1f}°' for a in updates)}; published "
-            + ", ".join(f"{a:.1f}°" for a in _PUBLISHED["lin"]["update"][:-1])
-            + ". Below 45° and below where it began counts.",
-            "holds" if all(better) else "holds in part" if any(better) else "does not hold",
+            f"From {_text(before)} to {_text(updates)}; published {_text(published['update'][:-1])}. Below 45° and "
+            f"below where it began counts.{standing}",
+            [end < 45 and end < first for end, first in zip(updates, before, strict=True)],
+            linear,
         ),
     ]
     if "nonlin" in found:
-        to = {of: found["nonlin"][of][:, -1].mean(0) for of in ("weight", "transported")}
-        nearer = [bool(a < b) for a, b in zip(to["transported"], to["weight"], strict=True)]
+        weight, transported = (_means(found["nonlin"], of) for of in ("weight", "transported"))
+        published = _PUBLISHED["nonlin"]
         claims.append(
-            Claim(
+            _claim(
                 "Where units are saturated feedback lies along what noise carries, phi' W^T phi', and less along W^T.",
-                f"To the transposed weights {_mean_text(found['nonlin'], 'weight')}, to what noise carries "
-                f"{_mean_text(found['nonlin'], 'transported')}; published "
-                + ", ".join(f"{a:.1f}°" for a in _PUBLISHED["nonlin"]["weight"])
-                + " and "
-                + ", ".join(f"{a:.1f}°" for a in _PUBLISHED["nonlin"]["transported"])
-                + ".",
-                "holds" if all(nearer) else "holds in part" if any(nearer) else "does not hold",
+                f"To the transposed weights {_text(weight)}, to what noise carries {_text(transported)}; published "
+                f"{_text(published['weight'])} and {_text(published['transported'])}.",
+                [a < b for a, b in zip(transported, weight, strict=True)],
+                found["nonlin"],
             )
         )
     return claims

@@ -108,6 +108,7 @@ def _study(scale: Scale, setting: Setting, title: str, differences: list[str]) -
         summary=f"{_WORDS[quantity]} after {setting.steps} updates: {means_text(done, quantity)}. {cost['words']}",
         command="",
         settings={
+            "seeds": scale.seeds,
             "data": name,
             "sizes": list(setting.sizes),
             "learning_rate": setting.learning_rate,
