@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal.attention._parts import EPSILON, exact, without_padding
+from vicinal.attention._parts import EPSILON, exact, unit, without_padding
 from vicinal.nn.layers import Linear, _check_sizes
 
 
@@ -159,3 +159,54 @@ class GatedNorm(eqx.Module):
         scale = jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + EPSILON)
         normed = self.gain.reshape(*[1] * (y.ndim - 1), -1) * (wide * scale).astype(y.dtype)
         return normed if self.before else gate * normed
+
+
+class GatedHeads(eqx.Module):
+    """All of a layer with a gated memory but the memory: `GatedDeltaNet` and `MesaLayer` have it.
+
+        q, k, v = silu(convolution(W x)),   q = unit(q),   k = unit(k)
+        g = -exp(log_speed) softplus(W_g x + bias),   b = sigmoid(W_b x)   for each head
+        y = W_o [norm(head_1), norm(head_2), ...],   norm(o) = silu(W_z x) * gain * o / rms(o)
+
+    Attributes:
+        projections: `query_layer`, `key_layer`, `value_layer` and `output_layer`, without bias.
+        convolution: Over 4 steps of each channel; `weight` is `[4, channels]`.
+        decay: The gate of `g`: `layer`, `bias` and `log_speed`.
+        rate_layer: `Linear` layer without bias, of `b`.
+        norm: The gated normalisation of each head: `gate_layer` and `gain`.
+    """
+
+    projections: HeadProjections
+    convolution: ShortConvolution
+    decay: DecayGate
+    rate_layer: Linear
+    norm: GatedNorm
+
+    def __init__(self, features: int, heads: int, head_features: int | None, *, key: PRNGKeyArray):
+        projections_key, convolution_key, decay_key, rate_key, norm_key = jax.random.split(key, 5)
+        self.projections = HeadProjections(features, heads, head_features, key=projections_key)
+        size = self.projections.size
+        self.convolution = ShortConvolution(3 * heads * size, key=convolution_key)
+        self.decay = DecayGate(features, heads, key=decay_key)
+        self.rate_layer = Linear(features, heads, use_bias=False, key=rate_key)
+        self.norm = GatedNorm(features, heads * size, size, key=norm_key)
+
+    def inputs(
+        self, x: Float[Array, "time features"], last: Float[Array, "width-1 channels"], length: Int[Array, ""] | None
+    ) -> tuple[tuple[Array, ...], Float[Array, "width-1 channels"]]:
+        """`(q, k, v, g, b)` for a batch of one, and what the convolution keeps."""
+        joint, last = self.convolution(self.projections.joint(x), last, length)
+        q, k, v = self.projections.split(joint)
+        gates = self.decay(x)[1], jax.nn.sigmoid(jax.vmap(self.rate_layer)(x))
+        return tuple(a[None] for a in (unit(q), unit(k), v, *gates)), last
+
+    def output(
+        self, heads: Float[Array, "1 time heads d"], x: Float[Array, "time features"]
+    ) -> Float[Array, "time features"]:
+        """The layer's output from those of the heads."""
+        return self.projections.output(self.norm(heads[0], x)[None])
+
+    def empty_memory(self) -> Float[Array, "1 heads d d"]:
+        """A memory of zeros, from keys to values."""
+        size, heads = self.projections.size, self.projections.heads
+        return jnp.zeros((1, heads, size, size), exact(self.projections.dtype))

@@ -3,26 +3,22 @@
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vicinal.attention._parts import (
     check_arrays,
     decays,
-    exact,
     prepared,
     read,
     scan_chunks,
     scan_tokens,
-    unit,
     unit_lower_solve,
     write,
 )
-from vicinal.attention._projections import DecayGate, GatedNorm, HeadProjections, ShortConvolution, batched, kept
+from vicinal.attention._projections import GatedHeads, batched, kept
 from vicinal.attention.base import Mixer
 from vicinal.attention.ssd import start
-from vicinal.nn.layers import Linear
 
 
 def gated_delta_rule(
@@ -135,16 +131,13 @@ class GatedDeltaNet(Mixer):
         key: For the initial weights.
 
     Attributes:
-        projections: `query_layer`, `key_layer`, `value_layer` and `output_layer`, without bias.
-        convolution: The short convolution; `weight` is `[4, channels]`.
-        decay: The gate of `g`: `layer`, `bias` and `log_speed`.
-        rate_layer: `Linear` layer without bias, of `b`.
-        norm: The gated normalisation of each head: `gate_layer` and `gain`.
+        heads: All but the memory: `projections`, `convolution`, `decay`, `rate_layer` and `norm`.
 
     Raises:
         ValueError: If a size is below 1, or the heads do not divide the features.
 
     Example:
+        >>> import jax
         >>> layer = GatedDeltaNet(8, 2, key=jax.random.key(0))
         >>> y, state = layer(jnp.ones((5, 8)))
         >>> y.shape, state.convolution.shape
@@ -156,11 +149,7 @@ class GatedDeltaNet(Mixer):
     *Differs from the paper*: values are as long as keys by default, and not twice as long.
     """
 
-    projections: HeadProjections
-    convolution: ShortConvolution
-    decay: DecayGate
-    rate_layer: Linear
-    norm: GatedNorm
+    heads: GatedHeads
     chunk_size: int = eqx.field(static=True)
 
     def __init__(
@@ -172,13 +161,7 @@ class GatedDeltaNet(Mixer):
         chunk_size: int = 64,
         key: PRNGKeyArray,
     ):
-        projections_key, convolution_key, decay_key, rate_key, norm_key = jax.random.split(key, 5)
-        self.projections = HeadProjections(features, heads, head_features, key=projections_key)
-        size = self.projections.size
-        self.convolution = ShortConvolution(3 * heads * size, key=convolution_key)
-        self.decay = DecayGate(features, heads, key=decay_key)
-        self.rate_layer = Linear(features, heads, use_bias=False, key=rate_key)
-        self.norm = GatedNorm(features, heads * size, size, key=norm_key)
+        self.heads = GatedHeads(features, heads, head_features, key=key)
         self.chunk_size = chunk_size
 
     def __call__(
@@ -189,14 +172,11 @@ class GatedDeltaNet(Mixer):
         length: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "time features"], GatedDeltaNetState]:
         x = kept(x, length)
-        memory, last = (None, self.convolution.empty()) if state is None else state
-        joint, last = self.convolution(self.projections.joint(x), last, length)
-        q, k, v = self.projections.split(joint)
-        gates = self.decay(x)[1][None], jax.nn.sigmoid(jax.vmap(self.rate_layer)(x))[None]
+        memory, last = (None, self.heads.convolution.empty()) if state is None else state
+        inputs, last = self.heads.inputs(x, last, length)
         settings = {"chunk_size": self.chunk_size, "initial_state": memory, "lengths": batched(length)}
-        outputs, memory = gated_delta_rule(unit(q)[None], unit(k)[None], v[None], *gates, **settings)
-        return self.projections.output(self.norm(outputs[0], x)[None]), GatedDeltaNetState(memory, last)
+        outputs, memory = gated_delta_rule(*inputs, **settings)
+        return self.heads.output(outputs, x), GatedDeltaNetState(memory, last)
 
     def empty(self) -> GatedDeltaNetState:
-        size, heads, dtype = self.projections.size, self.projections.heads, exact(self.projections.dtype)
-        return GatedDeltaNetState(jnp.zeros((1, heads, size, size), dtype), self.convolution.empty())
+        return GatedDeltaNetState(self.heads.empty_memory(), self.heads.convolution.empty())

@@ -16,13 +16,11 @@ from vicinal.attention._parts import (
     read,
     scan_chunks,
     scan_tokens,
-    unit,
     write,
 )
-from vicinal.attention._projections import DecayGate, GatedNorm, HeadProjections, ShortConvolution, batched, kept
+from vicinal.attention._projections import GatedHeads, batched, kept
 from vicinal.attention.base import Mixer
 from vicinal.attention.ssd import start
-from vicinal.nn.layers import Linear
 
 
 class MesaState(NamedTuple):
@@ -197,12 +195,8 @@ class MesaLayer(Mixer):
         key: For the initial weights.
 
     Attributes:
-        projections: `query_layer`, `key_layer`, `value_layer` and `output_layer`, without bias.
-        convolution: The short convolution; `weight` is `[4, channels]`.
-        decay: The gate of `g`: `layer`, `bias` and `log_speed`.
-        rate_layer: `Linear` layer without bias, of `b`.
+        heads: All but the memory: `projections`, `convolution`, `decay`, `rate_layer` and `norm`.
         ridge_parameter: `[heads, d]`; the ridge is `0.25 + softplus(ridge_parameter)`, initially 1.
-        norm: The gated normalisation of each head: `gate_layer` and `gain`.
 
     Raises:
         ValueError: If a size is below 1, or the heads do not divide the features.
@@ -220,12 +214,8 @@ class MesaLayer(Mixer):
     memory alone.
     """
 
-    projections: HeadProjections
-    convolution: ShortConvolution
-    decay: DecayGate
-    rate_layer: Linear
+    heads: GatedHeads
     ridge_parameter: Float[Array, "heads d"]
-    norm: GatedNorm
     iterations: int = eqx.field(static=True)
     chunk_size: int = eqx.field(static=True)
 
@@ -240,14 +230,9 @@ class MesaLayer(Mixer):
         key: PRNGKeyArray,
     ):
         check_count("iterations", iterations, 1)
-        projections_key, convolution_key, decay_key, rate_key, norm_key = jax.random.split(key, 5)
-        self.projections = HeadProjections(features, heads, head_features, key=projections_key)
-        size = self.projections.size
-        self.convolution = ShortConvolution(3 * heads * size, key=convolution_key)
-        self.decay = DecayGate(features, heads, key=decay_key)
-        self.rate_layer = Linear(features, heads, use_bias=False, key=rate_key)
+        self.heads = GatedHeads(features, heads, head_features, key=key)
+        size = self.heads.projections.size
         self.ridge_parameter = jnp.full((heads, size), jnp.log(jnp.expm1(0.75)))
-        self.norm = GatedNorm(features, heads * size, size, key=norm_key)
         self.iterations, self.chunk_size = iterations, chunk_size
 
     def __call__(
@@ -258,18 +243,13 @@ class MesaLayer(Mixer):
         length: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "time features"], MesaLayerState]:
         x = kept(x, length)
-        memory, last = (None, self.convolution.empty()) if state is None else state
-        joint, last = self.convolution(self.projections.joint(x), last, length)
-        q, k, v = self.projections.split(joint)
-        gates = self.decay(x)[1][None], jax.nn.sigmoid(jax.vmap(self.rate_layer)(x))[None]
+        memory, last = (None, self.heads.convolution.empty()) if state is None else state
+        inputs, last = self.heads.inputs(x, last, length)
         ridge = 0.25 + jax.nn.softplus(self.ridge_parameter)
-        settings = {"initial_state": memory, "lengths": batched(length), "iterations": self.iterations}
-        outputs, memory = mesa_attention(
-            unit(q)[None], unit(k)[None], v[None], *gates, ridge, chunk_size=self.chunk_size, **settings
-        )
-        return self.projections.output(self.norm(outputs[0], x)[None]), MesaLayerState(memory, last)
+        settings = {"chunk_size": self.chunk_size, "initial_state": memory, "lengths": batched(length)}
+        outputs, memory = mesa_attention(*inputs, ridge, iterations=self.iterations, **settings)
+        return self.heads.output(outputs, x), MesaLayerState(memory, last)
 
     def empty(self) -> MesaLayerState:
-        size, heads, dtype = self.projections.size, self.projections.heads, exact(self.projections.dtype)
-        memory = MesaState(*(jnp.zeros((1, heads, size, size), dtype) for _ in range(2)))
-        return MesaLayerState(memory, self.convolution.empty())
+        memory = MesaState(self.heads.empty_memory(), self.heads.empty_memory())
+        return MesaLayerState(memory, self.heads.convolution.empty())
