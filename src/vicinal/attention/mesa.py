@@ -245,9 +245,10 @@ class MesaLayer(Mixer):
         x = kept(x, length)
         memory, last = (None, self.heads.convolution.empty()) if state is None else state
         inputs, last = self.heads.inputs(x, last, length)
+        q, k, v, log_decay, rate = inputs
         ridge = 0.25 + jax.nn.softplus(self.ridge_parameter)
         settings = {"chunk_size": self.chunk_size, "initial_state": memory, "lengths": batched(length)}
-        outputs, memory = mesa_attention(*inputs, ridge, iterations=self.iterations, **settings)
+        outputs, memory = mesa_attention(q, k, v, log_decay, rate, ridge, iterations=self.iterations, **settings)
         return self.heads.output(outputs, x), MesaLayerState(memory, last)
 
     def empty(self) -> MesaLayerState:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import equinox as eqx
@@ -143,7 +143,7 @@ class Training:
             rate = optax.warmup_cosine_decay_schedule(0.0, highest, rise, self.steps, 0.1 * highest)
             return optax.adamw(rate, weight_decay=weight_decay)
 
-        parts = {
+        parts: dict[Hashable, optax.GradientTransformation] = {
             "weights": adam(self.learning_rate, 0.01),
             "temperatures": adam(self.warming * self.learning_rate, 0.0),
         }
