@@ -64,7 +64,7 @@ def tasks(shape: Shape, axes: Axes) -> list[tuple[Task, Axes]]:
 
 def mqar(scale: Scale) -> Study:
     """Zoology's task along both axes; its continuous form for one layer; and learning by local rules."""
-    scale = scale.by_default(2)
+    scale = scale.by_default(3)
     shape, axes = setup(scale)
     sizes = scale.pick((16,), (8, 64))
     labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA, MAMBA, MESA, VQ))]

@@ -105,11 +105,11 @@ def tasks(shape: Shape, axes: Axes) -> list[tuple[Task, Axes]]:
 
 def recall(scale: Scale) -> Study:
     """Basic and positional recall."""
-    scale = scale.by_default(2)
+    scale = scale.by_default(3)
     shape, axes = setup(scale)
     sizes = scale.pick((16,), (16, 128))
     labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA))]
-    how = Training(scale.pick(20, 1000), learning_rate=5e-3)
+    how = Training(scale.pick(20, 1500), learning_rate=5e-3)
     (basic_task, _), (positional_task, twice) = tasks(shape, axes)
     basic, told = run(scale, labels, shape, how, axes, basic_task, "basic recall")
     ordered = [FULL, ovq(sizes[-1]), WINDOW]
@@ -231,7 +231,7 @@ def _summary(found: Found, axes: Axes) -> str:
         )
         for axis in found
     ]
-    return f"Basic recall at {short} and {long} steps. " + ". ".join(part.capitalize() for part in parts) + "."
+    return f"Basic recall at {short} and {long} steps. " + ". ".join(part[:1].upper() + part[1:] for part in parts) + "."
 
 
 def _as_full(found: Found, labels: Sequence[str], axes: Axes) -> Claim:
