@@ -125,5 +125,11 @@ def _learns(found: dict[str, dict[str, list[list[float]]]], ours: str) -> Claim:
             for number, row in ends.items()
         )
         + ". Within .05 counts; where full attention does not come below .5 it is left open.",
-        "open" if not judged else "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        "open"
+        if not judged
+        else "holds"
+        if all(near) and len(judged) == len(ends)
+        else "holds in part"
+        if any(near)
+        else "does not hold",
     )

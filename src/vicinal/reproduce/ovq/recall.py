@@ -231,7 +231,9 @@ def _summary(found: Found, axes: Axes) -> str:
         )
         for axis in found
     ]
-    return f"Basic recall at {short} and {long} steps. " + ". ".join(part[:1].upper() + part[1:] for part in parts) + "."
+    return (
+        f"Basic recall at {short} and {long} steps. " + ". ".join(part[:1].upper() + part[1:] for part in parts) + "."
+    )
 
 
 def _as_full(found: Found, labels: Sequence[str], axes: Axes) -> Claim:
