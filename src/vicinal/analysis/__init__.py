@@ -14,6 +14,7 @@ from vicinal.analysis.inversion import (
     inversion_angles as inversion_angles,
     loop_eigenvalues as loop_eigenvalues,
     loop_stability as loop_stability,
+    Stabilised as Stabilised,
     smoothed_abscissa as smoothed_abscissa,
     stabilise as stabilise,
 )

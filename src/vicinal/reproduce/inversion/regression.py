@@ -117,7 +117,7 @@ def regression(scale: Scale) -> Study:
 
 
 def _settings(scale: Scale) -> dict[str, Any]:
-    return {"leak": 0.01, "step_size": 0.5, "steps": scale.pick(200, 1000), "clip": _CLIP, "feedback_scale": _SCALE}
+    return {"leak": 0.01, "step_size": 0.5, "steps": scale.pick(200, 1000), "clip": _CLIP}
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
@@ -154,7 +154,7 @@ def _first(problem: Problem, label: str, key: PRNGKeyArray, feedback_key: PRNGKe
 
 def _students(scale: Scale, problem: Problem) -> dict[str, Student]:
     settings: dict[str, Any] = {"loss": squared_error, **_settings(scale)}
-    stabilised: dict[str, Any] = {"feedback": "stabilised", "repair": True}
+    stabilised: dict[str, Any] = {"feedback": "stabilised", "feedback_scale": _SCALE, "repair": True}
     rules: dict[str, Rule] = {
         _BP: Backprop(loss=squared_error),
         _FA: Backprop(loss=squared_error),
