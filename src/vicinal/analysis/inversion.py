@@ -100,9 +100,7 @@ def loop_stability(rule: DynamicInversion, graph: Graph, model: PyTree, state: S
     """
     step_size = float(rule.step_size)
     return {
-        name: LoopStability(
-            float(np.max(found.real)), 1 + step_size * worst(found, step_size)[1], longest_step(found)
-        )
+        name: LoopStability(float(np.max(found.real)), 1 + step_size * worst(found, step_size)[1], longest_step(found))
         for name, found in loop_eigenvalues(rule, graph, model, state).items()
     }
 

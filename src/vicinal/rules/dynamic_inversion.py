@@ -103,11 +103,11 @@ class DynamicInversion(Rule):
         Podlaski and Machens, Biological credit assignment through dynamic inversion of feedforward networks, NeurIPS
         2020, arXiv 2007.05112.
 
-    *Differs from the paper*: `tolerance` stops before 1000 steps. Repair sees to Euler's steps, too. The single loop's forward copy settles at once, and
-    does not divide by derivatives. It agrees with the layers' own loops, without a leak and at linear vertices, where
-    every weight of the loop is square, or its `B` is `B1 (W1 B1)^-1 B2` of theirs; elsewhere both invert, but not
-    alike, as a wide layer has many right inverses. An error is multiplied by a derivative once (the published code does
-    so twice in places).
+    *Differs from the paper*: `tolerance` stops before 1000 steps. Repair sees to Euler's steps, too. The single loop's
+    forward copy settles at once, and does not divide by derivatives. It agrees with the layers' own loops, without a
+    leak and at linear vertices, where every weight of the loop is square, or its `B` is `B1 (W1 B1)^-1 B2` of theirs;
+    elsewhere both invert, but not alike, as a wide layer has many right inverses. An error is multiplied by a
+    derivative once (the published code does so twice in places).
     """
 
     local: ClassVar[bool] = True
@@ -299,6 +299,6 @@ class DynamicInversion(Rule):
         else:
             advice = "feedback='stabilised' or 'transpose'"
         raise ValueError(
-            f"expected a stable loop at vertex {name!r}, got the eigenvalue {value:.3g}, by which what is wrong grows by "
-            f"{100 * step_size * growth:.2g} % in each step of {step_size:g}; take {advice}, or allow_unstable=True"
+            f"expected a stable loop at vertex {name!r}, got the eigenvalue {value:.3g}, by which what is wrong grows "
+            f"by {100 * step_size * growth:.2g} % in each step of {step_size:g}; take {advice}, or allow_unstable=True"
         )
