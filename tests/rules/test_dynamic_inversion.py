@@ -13,6 +13,7 @@ import scipy.stats
 import vicinal as vc
 from vicinal.inference import Result
 from vicinal.rules import Backprop, DynamicInversion
+from vicinal.settings import TaskSettings
 from vicinal.testing import cases, check_rule
 
 KEY = jax.random.key(0)
@@ -396,6 +397,14 @@ def test_the_contract_in_other_chains(case, rule):
 def test_wrong_settings_are_refused(settings, error, words):
     with pytest.raises(error, match=words):
         DynamicInversion(**settings)
+
+
+def test_a_scale_that_the_recipe_does_not_read_is_refused():
+    """Its feedback is the transpose."""
+    made = TaskSettings(set=("leak=0.1",)).make("di")["di"][0]
+    np.testing.assert_allclose(made.leak, 0.1, rtol=1e-6)
+    with pytest.raises(ValueError, match="expected no feedback_scale with feedback 'transpose'"):
+        TaskSettings(set=("feedback_scale=0.1",)).make("di")
 
 
 def test_what_is_no_chain_is_refused():

@@ -62,7 +62,14 @@ def mnist(scale: Scale) -> Study:
         title=f"Dynamic inversion, on {task.data.name}",
         summary=f"Test accuracy after {updates} examples: {means_text(done, 'test_accuracy')}.",
         command="",
-        settings={"data": task.data.name, "sizes": list(sizes), "batch_size": 1, "updates": updates, "rate": rate},
+        settings={
+            "seeds": scale.seeds,
+            "data": task.data.name,
+            "sizes": list(sizes),
+            "batch_size": 1,
+            "updates": updates,
+            "rate": rate,
+        },
         environment={},
         claims=[_as_good(done)],
         differences=[
@@ -206,7 +213,14 @@ def autoencoder(scale: Scale) -> Study:
         + "; ".join(f"{name} weights: {means_text(found, 'test_loss')}" for name, found in done.items())
         + ".",
         command="",
-        settings={"data": task.data.name, "sizes": list(sizes), "batch_size": 100, "updates": updates, "rate": rate},
+        settings={
+            "seeds": scale.seeds,
+            "data": task.data.name,
+            "sizes": list(sizes),
+            "batch_size": 100,
+            "updates": updates,
+            "rate": rate,
+        },
         environment={},
         claims=[_reconstructs(done)],
         differences=[
