@@ -1,5 +1,6 @@
 """Dynamic inversion, in its quick form."""
 
+import numpy as np
 import pytest
 
 from vicinal.reproduce import inversion
@@ -22,10 +23,19 @@ def test_regression():
         for label in ("DI", "DI, first transpose"):
             assert all(record["amplification"] < 1.02 for record in found[label][0])  # repaired before it is used
         assert ends["NDI"]["closed_form"] < 1e-3  # it is its own
+        assert ("SDI" in found) == (heading == "Non-linear, 30-20-10-10")  # one hidden layer is one loop anyway
+        for label in set(found) & {"DI", "DI, first transpose", "SDI", "NDI", "PBP"}:
+            for record in found[label][0]:
+                assert 0 <= record["update"] < 90, (heading, label)
+                assert label == "PBP" or record["least"] < record["abscissa"]
     linear = {label: records[0] for label, records in runs["Linear, 30-20-10"].items()}
     # From weights near zero, -W^T starts as the transpose it is named for; the weights then leave it.
     assert linear["DI, first transpose"][0]["feedback"] < 0.1
     assert linear["DI"][0]["feedback"] > 30
+    # Near zero weights its loop decays by its leak and does not turn.
+    np.testing.assert_allclose(linear["DI, first transpose"][0]["imaginary"], 0, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(linear["DI, first transpose"][0]["abscissa"], -0.01, rtol=0, atol=0.01)
+    np.testing.assert_allclose(linear["DI, first transpose"][0]["least"], -1.0, rtol=0, atol=0.01)
     # The loops come to rest where the closed form says, for two hundred steps and a margin.
     assert linear["DI"][-1]["closed_form"] < 10
     # Backpropagation waits for the upper weights to grow; what inverts them does not.

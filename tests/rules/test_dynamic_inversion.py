@@ -1,6 +1,5 @@
 """Dynamic inversion: where it comes to rest, when it does, and what it reads."""
 
-import dataclasses
 import itertools
 
 import equinox as eqx
@@ -9,14 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.integrate
-import scipy.linalg
 import scipy.stats
 
 import vicinal as vc
 from vicinal.inference import Result
 from vicinal.rules import Backprop, DynamicInversion
-from vicinal.rules._stability import eigenvalues, grows, loop_matrix, smoothed_abscissa, stabilise, worst
+from vicinal.settings import TaskSettings
 from vicinal.testing import cases, check_rule
 
 KEY = jax.random.key(0)
@@ -226,139 +223,6 @@ def test_a_single_loop_with_a_bend_copies_it(x64):
     np.testing.assert_allclose(found.errors["h1"], copied, rtol=0, atol=1e-12)
 
 
-# --------------------------------------------------------------------------------------------------------- stability
-
-
-@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4)])
-@pytest.mark.parametrize("leak", [0.0, 0.1])
-def test_eigenvalues_are_those_of_the_whole_loop(shape, leak):
-    generator = np.random.default_rng(1)
-    weight, back = generator.normal(size=shape), generator.normal(size=shape[::-1])
-    whole = np.linalg.eigvals(np.block([[-np.eye(shape[1]), back], [weight, -leak * np.eye(shape[0])]]))
-    found = eigenvalues(weight, back, leak)
-    distances = np.abs(found[:, None] - whole[None, :])
-    assert len(found) == len(whole)
-    assert max(distances.min(axis=0).max(), distances.min(axis=1).max()) < 1e-6  # repeated ones split by some 1e-8
-    np.testing.assert_allclose(np.sum(found), np.sum(whole), rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("sign", [-1.0, 1.0])
-def test_predicted_stability_is_what_happens(x64, sign):
-    """T-k4: `B = W^T` grows as its eigenvalue says; `B = -W^T` with steps just too long does, just short does not."""
-    model, graph, x, y = linear(5, 4, 3)
-    weight = np.asarray(model.args[0][1])
-    back, errors = sign * 4 * weight.T, error_of(model, x, y)
-    state, found = {"h0": jnp.asarray(back)}, eigenvalues(weight, back, 0.1)
-    if sign > 0:
-        assert np.max(found.real) > 0
-        sizes = []
-        for steps in (3000, 3001):
-            rule = rule_of(leak=0.1, steps=steps, tolerance=None, step_size=0.05)
-            done, _ = credit(rule, (model, graph, x, y), state)
-            assert np.all(done.info.result == Result.DIVERGED)
-            sizes.append(np.asarray(done.errors["h0"]))
-        np.testing.assert_allclose(sizes[1] / sizes[0], worst(found, 0.05)[1], rtol=1e-3)
-        return
-    longest = np.min(-2 * found.real / np.abs(found) ** 2)  # |1 + h lambda| < 1
-    for factor, stable in ((0.98, True), (1.02, False)):
-        rule = rule_of(leak=0.1, steps=3000, step_size=factor * longest)
-        done, _ = credit(rule, (model, graph, x, y), state)
-        assert grows(found, factor * longest) != stable
-        if stable:
-            rest = at_rest(weight, back, 0.1, errors)
-            np.testing.assert_allclose(done.errors["h0"], rest, rtol=0, atol=1e-10)
-        else:
-            assert np.all(done.info.result >= Result.DIVERGED)
-
-
-def test_a_loop_that_overflows_says_so(x64):
-    model, graph, x, y = linear(5, 4, 3)
-    state = {"h0": 100 * model.args[0][1].T}
-    done, _ = credit(rule_of(tolerance=None, steps=1000), (model, graph, x, y), state)
-    assert np.all(done.info.result == Result.NON_FINITE)
-
-
-def test_more_units_above_without_a_leak_drift_and_still_answer(x64):
-    """No units below can answer all of the error: the controller drifts, what is below comes to rest."""
-    task = model, _, x, y = linear(5, 3, 6)
-    done, _ = credit(rule_of(leak=0.0, steps=3000), task)
-    assert np.all(done.info.result == Result.STEP_LIMIT)
-    expected = error_of(model, x, y) @ np.linalg.pinv(np.asarray(model.args[0][1])).T
-    np.testing.assert_allclose(done.errors["h0"], expected, rtol=0, atol=1e-8)
-
-
-@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
-def test_the_smoothed_abscissa_is_what_it_says(shape):
-    """Its definition as an integral over time; its gradient by finite differences."""
-    generator = np.random.default_rng(2)
-    weight, back = generator.normal(size=shape), generator.normal(size=shape[::-1])
-    found, identity = smoothed_abscissa(weight, back, 0.1, smoothing=0.5), np.eye(sum(shape))
-    matrix = loop_matrix(weight, back, 0.1)
-    assert found.value >= np.max(np.linalg.eigvals(matrix).real) + 0.25
-    size, _ = scipy.integrate.quad(
-        lambda t: np.sum(scipy.linalg.expm((matrix - found.value * identity) * t) ** 2), 0, 60, epsabs=1e-9, limit=200
-    )
-    np.testing.assert_allclose(size, 1 / 0.5, rtol=1e-6)
-    for i, j in ((0, 0), (1, 3), (3, 2)):
-        change = np.zeros_like(back)
-        change[i, j] = 1e-5
-        values = [smoothed_abscissa(weight, back + s * change, 0.1, smoothing=0.5).value for s in (1, -1)]
-        np.testing.assert_allclose((values[0] - values[1]) / 2e-5, found.gradient[i, j], rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize(("shape", "leak"), [((10, 20), 0.0), ((10, 20), 0.01), ((12, 8), 0.05)])
-def test_random_feedback_is_made_stable(shape, leak):
-    generator = np.random.default_rng(3)
-    weight = generator.normal(size=shape) / shape[1] ** 0.5
-    before = generator.uniform(-0.5, 0.5, size=shape[::-1])
-    assert np.max(np.linalg.eigvals(loop_matrix(weight, before, leak)).real) > 0
-    after = stabilise(weight, before, leak, step_size=0.5)
-    ended = np.linalg.eigvals(loop_matrix(weight, after, leak))
-    assert np.max(ended.real) < 0
-    assert np.max(np.abs(1 + 0.5 * ended)) < 1
-    assert stabilise(weight, after, leak, step_size=0.5) is after
-    # It is still no transpose.
-    assert float(vc.analysis.angle(jnp.asarray(after), jnp.asarray(-weight.T))) > 30
-
-
-def test_an_unstable_loop_is_refused_by_name(x64):
-    model, graph, _, _ = linear(5, 9, 7, 6)
-    with pytest.raises(ValueError, match=r"expected a stable loop at vertex 'h1', got the eigenvalue .*allow_unstable"):
-        rule_of(feedback="random").init(graph, model, key=KEY)
-    rule_of(feedback="random", allow_unstable=True).init(graph, model, key=KEY)
-    rule_of(feedback="random", method="closed-form").init(graph, model, key=KEY)
-    rule_of(feedback="stabilised").init(graph, model, key=KEY)
-    with pytest.raises(ValueError, match=r"'h1', got the eigenvalue -.* take a shorter step_size"):
-        rule_of(step_size=1.9).init(graph, model)
-
-
-def test_repair_keeps_a_loop_stable_while_weights_change(x64):
-    """A weight that turns its sign makes a loop unstable; repaired, it goes on inverting."""
-    model, graph, x, y = linear(5, 6, 3)
-    rule = rule_of(leak=0.0, repair=True)
-    state = rule.init(graph, model)
-    turned = eqx.tree_at(lambda m: m.args[0][1], model, replace_fn=jnp.negative)
-    step = eqx.filter_jit(rule.credit)
-    _, kept = step(graph, model, state, x, y)
-    np.testing.assert_array_equal(kept["h0"], state["h0"])
-    found, after = step(graph, turned, state, x, y)
-    assert np.all(found.info.result == Result.CONVERGED)
-    made = np.asarray(found.errors["h0"]) @ np.asarray(turned.args[0][1]).T
-    np.testing.assert_allclose(made, error_of(turned, x, y), rtol=0, atol=1e-9)
-    assert np.any(np.asarray(after["h0"]) != np.asarray(state["h0"]))
-    found, same = dataclasses.replace(rule, repair=False, steps=500).credit(graph, turned, state, x, y)
-    assert np.all(found.info.result >= Result.DIVERGED)
-    assert same is state
-
-
-def test_a_traced_init_is_the_same(x64):
-    model, graph, _, _ = linear(5, 9, 7, 6)
-    rule = rule_of(feedback="stabilised")
-    eager, traced = rule.init(graph, model, key=KEY), eqx.filter_jit(rule.init)(graph, model, key=KEY)
-    for name, back in eager.items():
-        np.testing.assert_allclose(traced[name], back, rtol=0, atol=1e-12)
-
-
 # ------------------------------------------------------------------------------------------------- along training
 
 
@@ -378,23 +242,6 @@ def test_angles_to_the_references(x64):
     rest, pseudo = at_rest(weight, back, 0.0, errors), errors @ np.linalg.pinv(weight).T
     expected = np.mean([degrees(a, b) for a, b in zip(rest, pseudo, strict=True)])
     np.testing.assert_allclose(found.pseudo["h0"], expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize("loop", ["layer", "single"])
-def test_stability_of_the_loops_of_a_model(x64, loop):
-    model, graph, _, _ = linear(5, 6, 4, 3)
-    rule = rule_of(leak=0.1, loop=loop)
-    state = rule.init(graph, model)
-    found = vc.analysis.loop_stability(rule, graph, model, state)
-    w1, w2 = (np.asarray(weight) for weight in model.args[0][1:])
-    expected = {"h0": w2 @ w1} if loop == "single" else {"h0": w1, "h1": w2}
-    assert set(found) == set(expected)
-    for name, weight in expected.items():
-        values = np.linalg.eigvals(loop_matrix(weight, np.asarray(state[name]), 0.1))
-        np.testing.assert_allclose(found[name].abscissa, np.max(values.real), rtol=0, atol=1e-7)
-        np.testing.assert_allclose(found[name].amplification, np.max(np.abs(1 + 0.5 * values)), rtol=0, atol=1e-7)
-    with pytest.raises(ValueError, match="expected a state with the feedback of h"):
-        vc.analysis.loop_eigenvalues(rule, graph, model, ())
 
 
 # ---------------------------------------------------------------------------------------- what is inverted, and read
@@ -455,6 +302,29 @@ def test_clipping(x64):
     np.testing.assert_allclose(clipped, free * np.minimum(1, 0.5 / norms)[:, None], rtol=0, atol=1e-12)
 
 
+def test_clipped_errors_go_down_and_the_output_is_left(x64):
+    task = model, _, x, y = linear(5, 4, 4, 3)
+    found, state = credit(rule_of(leak=0.1, clip=0.05, method="closed-form"), task)
+    np.testing.assert_allclose(found.output_error, error_of(model, x, y), rtol=0, atol=1e-12)
+    assert np.linalg.norm(found.output_error, axis=1).min() > 0.05
+    weight = np.asarray(model.args[0][1])
+    below = at_rest(weight, np.asarray(state["h0"]), 0.1, np.asarray(found.errors["h1"]))
+    expected = below * np.minimum(1, 0.05 / np.linalg.norm(below, axis=1))[:, None]
+    np.testing.assert_allclose(found.errors["h0"], expected, rtol=0, atol=1e-12)
+
+
+def test_a_controller_that_drifts_does_not_keep_the_units_below_from_rest():
+    """By default, where layers widen: what no unit below can answer fades by the leak alone, in thousands of steps."""
+    model, x = vc.nn.MLP((10, 6, 8), key=KEY), jax.random.normal(jax.random.key(1), (4, 10))
+    graph, rule = vc.capture(model, x[0]), DynamicInversion(loss=SQUARED)
+    y = jax.random.normal(jax.random.key(2), (4, 8))
+    state = rule.init(graph, model)
+    done, _ = eqx.filter_jit(rule.credit)(graph, model, state, x, y)
+    assert np.all(done.info.result == Result.CONVERGED)
+    assert np.max(done.info.steps) < 1000
+    assert float(vc.analysis.inversion_angles(rule, graph, model, state, x, y).closed_form["hidden1"]) < 0.1
+
+
 def test_a_tolerance_stops_each_example_by_itself(x64):
     task = model, graph, x, y = linear(5, 4, 3)
     rule = rule_of(leak=0.3, tolerance=1e-3)
@@ -510,7 +380,16 @@ def test_the_contract_in_other_chains(case, rule):
         ({"step_size": 0.0}, ValueError, "expected the step size above 0"),
         ({"tolerance": 0.0}, ValueError, "expected the tolerance above 0"),
         ({"clip": 0.0}, ValueError, "expected clip above 0"),
-        ({"feedback_scale": -1.0}, ValueError, "expected the scale of the feedback of at least 0"),
+        (
+            {"feedback_scale": -1.0, "feedback": "random"},
+            ValueError,
+            "expected the scale of the feedback of at least 0",
+        ),
+        (
+            {"feedback_scale": 0.1},
+            ValueError,
+            "expected no feedback_scale with feedback 'transpose', which is not drawn",
+        ),
         ({"repair": 1}, ValueError, "expected repair as True or False"),
         ({"loss": "mse"}, TypeError, "expected a loss as a function"),
     ],
@@ -518,6 +397,14 @@ def test_the_contract_in_other_chains(case, rule):
 def test_wrong_settings_are_refused(settings, error, words):
     with pytest.raises(error, match=words):
         DynamicInversion(**settings)
+
+
+def test_a_scale_that_the_recipe_does_not_read_is_refused():
+    """Its feedback is the transpose."""
+    made = TaskSettings(set=("leak=0.1",)).make("di")["di"][0]
+    np.testing.assert_allclose(made.leak, 0.1, rtol=1e-6)
+    with pytest.raises(ValueError, match="expected no feedback_scale with feedback 'transpose'"):
+        TaskSettings(set=("feedback_scale=0.1",)).make("di")
 
 
 def test_what_is_no_chain_is_refused():

@@ -11,6 +11,7 @@ from vicinal.analysis.feedback import (
 from vicinal.analysis.inversion import (
     InversionAngles as InversionAngles,
     LoopStability as LoopStability,
+    Stabilised as Stabilised,
     inversion_angles as inversion_angles,
     loop_eigenvalues as loop_eigenvalues,
     loop_stability as loop_stability,

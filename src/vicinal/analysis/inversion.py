@@ -15,7 +15,10 @@ from vicinal.rules import DynamicInversion
 from vicinal.rules._inversion import weights
 from vicinal.rules._stability import (
     Smoothed as Smoothed,
+    Stabilised as Stabilised,
+    checked,
     eigenvalues,
+    longest_step,
     smoothed_abscissa as smoothed_abscissa,
     stabilise as stabilise,
     worst,
@@ -29,10 +32,13 @@ class LoopStability(NamedTuple):
     Attributes:
         abscissa: The largest real part of its eigenvalues, per time constant; below 0 if it is stable.
         amplification: The largest of `|1 + step_size eigenvalue|`; below 1 if Euler's method is stable.
+        longest_step: Euler's method is stable with steps shorter than this, the least of `-2 Re(m) / |m|^2` over the
+            eigenvalues `m`, but for those that are 0; 0 where no steps are short enough.
     """
 
     abscissa: float
     amplification: float
+    longest_step: float
 
 
 class InversionAngles(eqx.Module):
@@ -65,7 +71,7 @@ def loop_eigenvalues(
         For each loop, by its lowest vertex, as many eigenvalues as it has units.
 
     Raises:
-        ValueError: If the state is not one with feedback for this graph.
+        ValueError: If the state is not one with feedback for this graph, or something in a loop is not finite.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -76,7 +82,7 @@ def loop_eigenvalues(
         ((7,), True)
     """
     return {
-        name: eigenvalues(np.asarray(weight, float), np.asarray(back, float), float(rule.leak))
+        name: eigenvalues(*checked(weight, back, name=name), float(rule.leak))
         for name, (weight, back) in _pairs(rule, graph, model, state).items()
     }
 
@@ -90,10 +96,11 @@ def loop_stability(rule: DynamicInversion, graph: Graph, model: PyTree, state: S
         >>> graph = vc.capture(model, jnp.ones(3))
         >>> state = {"hidden1": jnp.zeros((5, 2))}  # then a controller has nothing to hold it
         >>> loop_stability(rule, graph, model, state)["hidden1"]
-        LoopStability(abscissa=0.0, amplification=1.0)
+        LoopStability(abscissa=0.0, amplification=1.0, longest_step=2.0)
     """
+    step_size = float(rule.step_size)
     return {
-        name: LoopStability(float(np.max(found.real)), worst(found, float(rule.step_size))[1])
+        name: LoopStability(float(np.max(found.real)), 1 + step_size * worst(found, step_size)[1], longest_step(found))
         for name, found in loop_eigenvalues(rule, graph, model, state).items()
     }
 

@@ -15,7 +15,7 @@ from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.inference import Result
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
 from vicinal.rules._inversion import Chain, Loop, loops, name_of, weights
-from vicinal.rules._stability import closed_form, eigenvalues, grows, repaired, worst
+from vicinal.rules._stability import checked, closed_form, eigenvalues, grows, longest_step, repaired, worst
 from vicinal.rules.base import Rule, State
 
 _BENDS: dict[str, Callable[[Array], Array]] = {"identity": lambda rate: rate, "tanh": jnp.tanh}
@@ -49,14 +49,17 @@ class DynamicInversion(Rule):
 
     The loop is stable if all eigenvalues of `[[-1, B], [W, -leak]]` have real parts below 0, and Euler's method if
     `|1 + step_size eigenvalue| < 1` for all. `B = -W^T` is stable if there is a leak or `W` has full row rank; a random
-    `B` seldom is. Where a layer has more units above than below, and no leak, `u` drifts without end and `v` does not.
+    `B` seldom is. Where a layer has more units above than below, and no leak, `u` drifts without end and `v` does not;
+    nor where the layers of a single loop narrow between, of which the closed form then needs a leak.
 
     The graph must be a chain: each vertex reaches one child, which reads it alone, through one product with a weight.
     Where that is a product with a vector, it is inverted; what is below and above it (activations, pooling) errors pass
     transposed. Convolutions are not inverted: errors come back through their transposed maps, weights included.
 
-    `Info.result` is converged where the loops move slower than `tolerance`, and diverged where one moves faster at the
-    end than at the beginning.
+    `Info.result` is the worst over all loops: converged where the units below rest, diverged where a loop moves faster
+    at the end than at the beginning. Only `init` refuses unstable loops. Where training makes one unstable, the example
+    is a failure of inference, and training goes on with what the loop came to;
+    `vicinal.analysis.loop_stability(rule, graph, model, state)` names the loop.
 
     Args:
         method: `"dynamic"`; or, as references that no neuron could compute, `"closed-form"` (NDI), where the controller
@@ -67,20 +70,23 @@ class DynamicInversion(Rule):
         leak: Of the controller, at least 0.
         step_size: Of Euler's method, in time constants of the units below.
         steps: Steps at most.
-        tolerance: An example stops when its loop moves slower, per unit of time, than this part of its error; None
-            takes all steps.
+        tolerance: An example stops when `dv/dt` and `B du/dt`, what may yet move `v`, are together below this part of
+            `B e`; None takes all steps.
         nonlinearity: `f`, `"identity"` or `"tanh"`.
         feedback: What `B` is at first, as the rule's state: `"transpose"`, `-W^T` of the first weights; `"random"`,
             uniform in `±feedback_scale`; `"stabilised"`, that and then changed until the loop is stable.
-        feedback_scale: Of random feedback.
+        feedback_scale: Of feedback that is drawn; None for .5.
         repair: Whether `B` is changed, by `vicinal.analysis.stabilise`, whenever weights have made a loop unstable, or
-            nearly so. It is looked at, on the host, at first and before every update. Else `B` is fixed.
-        clip: The largest norm of a vertex's error in an example; None for any.
+            nearly so. It is looked at, on the host, at first and before every update; for small loops, as the
+            eigenvalues of one with 400 units on both sides take some tenths of a second. Else `B` is fixed.
+        clip: The largest norm of a vertex's error in an example, and so of what goes on to the loops below; the
+            output's is left as it is. None for any.
         allow_unstable: Whether `init` lets a loop pass that is not stable.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
-        ValueError: If a setting is unknown or out of its range, the graph is no chain, or a loop is unstable.
+        ValueError: If a setting is unknown, out of its range or not read, the graph is no chain, a loop is unstable, or
+            has no closed form.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -97,11 +103,11 @@ class DynamicInversion(Rule):
         Podlaski and Machens, Biological credit assignment through dynamic inversion of feedforward networks, NeurIPS
         2020, arXiv 2007.05112.
 
-    *Differs from the paper*: `tolerance` stops before 1000 steps. The single loop's forward copy settles at once, and
-    does not divide by derivatives. It agrees with the layers' own loops, without a leak and at linear vertices, where
-    every weight of the loop is square, or its `B` is `B1 (W1 B1)^-1 B2` of theirs; elsewhere both invert, but not
-    alike, as a wide layer has many right inverses. An error is multiplied by a derivative once (the published code does
-    so twice in places).
+    *Differs from the paper*: `tolerance` stops before 1000 steps. Repair sees to Euler's steps, too. The single loop's
+    forward copy settles at once, and does not divide by derivatives. It agrees with the layers' own loops, without a
+    leak and at linear vertices, where every weight of the loop is square, or its `B` is `B1 (W1 B1)^-1 B2` of theirs;
+    elsewhere both invert, but not alike, as a wide layer has many right inverses. An error is multiplied by a
+    derivative once (the published code does so twice in places).
     """
 
     local: ClassVar[bool] = True
@@ -115,7 +121,7 @@ class DynamicInversion(Rule):
     tolerance: Float[Array, ""] | None = eqx.field(converter=optional_number, default=1e-4)
     nonlinearity: Literal["identity", "tanh"] = eqx.field(static=True, default="identity")
     feedback: Literal["transpose", "random", "stabilised"] = eqx.field(static=True, default="transpose")
-    feedback_scale: Float[Array, ""] = eqx.field(converter=number, default=0.5)
+    feedback_scale: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
     repair: bool = eqx.field(static=True, default=False)
     clip: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
     allow_unstable: bool = eqx.field(static=True, default=False)
@@ -135,6 +141,8 @@ class DynamicInversion(Rule):
         check("the step size", self.step_size, lambda v: v > 0, "above 0")
         check("the tolerance", self.tolerance, lambda v: v > 0, "above 0")
         check("the scale of the feedback", self.feedback_scale, lambda v: v >= 0, "of at least 0")
+        if self.feedback_scale is not None and self.feedback == "transpose":
+            raise ValueError("expected no feedback_scale with feedback 'transpose', which is not drawn; leave it out")
         check("clip", self.clip, lambda v: v > 0, "above 0")
         check_loss(self.loss)
 
@@ -142,23 +150,22 @@ class DynamicInversion(Rule):
         """Returns `B` of each loop, `[units below, units above]`, by its lowest vertex; `()` with method `"pseudo"`.
 
         Raises:
-            ValueError: If the graph is no chain, feedback is to be drawn and there is no key, or a loop is unstable
-                (which cannot be seen, and passes, where the weights are traced).
+            ValueError: If the graph is no chain, feedback is to be drawn and there is no key, or a loop is unstable,
+                not finite or without its closed form (which cannot be seen, and passes, where weights are traced).
         """
         forward = weights(graph, model, self.loop == "single")
         if self.method == "pseudo":
             return ()
         if self.feedback != "transpose" and key is None:
             raise ValueError("expected a key to draw the feedback with, got none; rule.init(graph, model, key=key)")
-        state = {}
+        state, scale = {}, number(0.5) if self.feedback_scale is None else self.feedback_scale
         for i, (name, weight) in enumerate(forward.items()):
             back = -weight.T
             if self.feedback != "transpose" and key is not None:
                 drawn = jax.random.uniform(jax.random.fold_in(key, i), back.shape, back.dtype, -1.0)
-                back = self.feedback_scale.astype(back.dtype) * drawn
+                back = scale.astype(back.dtype) * drawn
             state[name] = self._repaired(weight, back) if self.repair or self.feedback == "stabilised" else back
-            if self.method == "dynamic" and not self.allow_unstable:
-                self._check_stable(name, weight, state[name])
+            self._check_loop(name, weight, state[name])
         return state
 
     def credit(
@@ -213,13 +220,17 @@ class DynamicInversion(Rule):
         def speed(du: Array, dv: Array) -> Float[Array, " batch"]:
             return jnp.sqrt(jnp.sum(jnp.square(du), axis=1) + jnp.sum(jnp.square(dv), axis=1))
 
-        start = speed(error, jnp.zeros((error.shape[0], 0), error.dtype))
-        tolerance = None if self.tolerance is None else self.tolerance.astype(error.dtype) * start
+        def restless(du: Array, dv: Array) -> Float[Array, " batch"]:
+            return speed(du @ back.T, dv)  # a controller that drifts beside what `B` sends down moves nothing below
+
+        nothing = jnp.zeros((error.shape[0], 0), error.dtype)
+        start = speed(error, nothing)
+        tolerance = None if self.tolerance is None else self.tolerance.astype(error.dtype) * restless(error, nothing)
 
         def step(carry: Any) -> Any:
             t, u, v, moving, steps = carry
             du, dv = velocity(u, v)
-            now = speed(du, dv)
+            now = restless(du, dv)
             if tolerance is not None:
                 moving = moving & (now > tolerance) & jnp.isfinite(now)
             u, v = (jnp.where(moving[:, None], held + step_size * change, held) for held, change in ((u, du), (v, dv)))
@@ -232,7 +243,7 @@ class DynamicInversion(Rule):
         end = speed(*velocity(u, v))
         code = jnp.full(batch, Result.STEP_LIMIT, jnp.int32)
         if tolerance is not None:
-            code = jnp.where(end <= tolerance, jnp.int32(Result.CONVERGED), code)
+            code = jnp.where(restless(*velocity(u, v)) <= tolerance, jnp.int32(Result.CONVERGED), code)
         rounding = 1 + 64 * jnp.finfo(end.dtype).eps
         code = jnp.where(end > rounding * start, jnp.int32(Result.DIVERGED), code)
         return v, jnp.where(jnp.isfinite(end), code, jnp.int32(Result.NON_FINITE)), steps
@@ -264,16 +275,30 @@ class DynamicInversion(Rule):
     def _repaired(self, weight: Float[Array, "up down"], back: Float[Array, "down up"]) -> Float[Array, "down up"]:
         return repaired(weight, back, self.leak, self.step_size)
 
-    def _check_stable(self, name: str, weight: Array, back: Array) -> None:
+    def _check_loop(self, name: str, weight: Array, back: Array) -> None:
+        """Raises ValueError where a loop cannot do what it is for; what is traced cannot be looked at, and passes."""
         if any(isinstance(item, jax.core.Tracer) for item in (weight, back, self.leak, self.step_size)):
             return
-        leak, step_size = float(self.leak), float(self.step_size)
-        found = eigenvalues(np.asarray(weight, float), np.asarray(back, float), leak)
-        if not grows(found, step_size):
+        leak, step_size, (matrix, feedback) = float(self.leak), float(self.step_size), checked(weight, back, name=name)
+        if self.method == "closed-form":
+            least = min(matrix.shape)
+            if leak == 0 and np.linalg.matrix_rank(matrix @ feedback) < least:
+                raise ValueError(
+                    f"expected a leak above 0 at vertex {name!r} with method 'closed-form', got 0: the product of its "
+                    f"weights and feedback has a rank below {least}, and no inverse"
+                )
             return
-        value, size = worst(found, step_size)
-        advice = "feedback='stabilised' or 'transpose'" if value.real >= 0 else "a shorter step_size"
+        found = eigenvalues(matrix, feedback, leak)
+        if self.allow_unstable or not grows(found, step_size):
+            return
+        value, growth = worst(found, step_size)
+        if (longest := longest_step(found)) > 0:
+            advice = f"a step_size below {longest:.3g}"
+        elif self.feedback == "stabilised" or self.repair:
+            advice = "a larger leak (its feedback was changed already, and to no avail)"
+        else:
+            advice = "feedback='stabilised' or 'transpose'"
         raise ValueError(
-            f"expected a stable loop at vertex {name!r}, got the eigenvalue {value:.3g}, by which each step of "
-            f"{step_size:g} multiplies what is wrong by {size:.3g}; take {advice}, or allow_unstable=True"
+            f"expected a stable loop at vertex {name!r}, got the eigenvalue {value:.3g}, by which what is wrong grows "
+            f"by {100 * step_size * growth:.2g} % in each step of {step_size:g}; take {advice}, or allow_unstable=True"
         )

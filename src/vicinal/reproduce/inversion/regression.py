@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vicinal.analysis import inversion_angles, loop_stability
+from vicinal.analysis import angles, inversion_angles, loop_eigenvalues, loop_stability
 from vicinal.feedback import attach, given, optimizers
 from vicinal.graph import Graph, capture
 from vicinal.inference import Result
@@ -23,8 +23,8 @@ from vicinal.reproduce.runs import Scale
 from vicinal.rules import Backprop, DynamicInversion, Rule
 from vicinal.sweeping import interval_text
 
-_BP, _FA, _DI, _DI_T, _NDI, _PBP = "BP", "FA", "DI", "DI, first transpose", "NDI", "PBP"
-_INVERTING = (_DI, _DI_T, _NDI)
+_BP, _FA, _DI, _DI_T, _SDI, _NDI, _PBP = "BP", "FA", "DI", "DI, first transpose", "SDI", "NDI", "PBP"
+_DYNAMIC, _INVERTING = (_DI, _DI_T, _SDI), (_DI, _DI_T, _SDI, _NDI)
 _TEST, _PROBE = 500, 20  # examples that errors, and angles, are measured on
 _SCALE, _CLIP = 0.5, 10.0
 _NEAR = 10.0  # degrees
@@ -105,7 +105,9 @@ def regression(scale: Scale) -> Study:
             f"Errors are clipped at norm {_CLIP:g}, in DI, NDI and PBP alike; the loops leak by .01.",
             f"DI and NDI have random feedback, uniform in ±{_SCALE:g} as feedback alignment's, that is made stable by "
             "descent of the smoothed spectral abscissa, and again whenever a loop comes near instability; one more DI "
-            "has minus the transpose of the first weights, repaired alike.",
+            "has minus the transpose of the first weights, repaired alike. SDI has one loop for both hidden layers, "
+            "stabilised as DI's; with one hidden layer it is DI.",
+            "Updates are compared below the uppermost weight, whose update is backpropagation's.",
             "The non-linear teacher's weights are uniform, so wide that its units have variance 1 before tanh; the "
             "student's are the library's first ones. The published code multiplies some errors by a derivative twice.",
             *(["Far fewer updates, and 200 steps of the loops in place of 1000."] if scale.quick else []),
@@ -117,7 +119,7 @@ def regression(scale: Scale) -> Study:
 
 
 def _settings(scale: Scale) -> dict[str, Any]:
-    return {"leak": 0.01, "step_size": 0.5, "steps": scale.pick(200, 1000), "clip": _CLIP, "feedback_scale": _SCALE}
+    return {"leak": 0.01, "step_size": 0.5, "steps": scale.pick(200, 1000), "clip": _CLIP}
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
@@ -154,7 +156,7 @@ def _first(problem: Problem, label: str, key: PRNGKeyArray, feedback_key: PRNGKe
 
 def _students(scale: Scale, problem: Problem) -> dict[str, Student]:
     settings: dict[str, Any] = {"loss": squared_error, **_settings(scale)}
-    stabilised: dict[str, Any] = {"feedback": "stabilised", "repair": True}
+    stabilised: dict[str, Any] = {"feedback": "stabilised", "feedback_scale": _SCALE, "repair": True}
     rules: dict[str, Rule] = {
         _BP: Backprop(loss=squared_error),
         _FA: Backprop(loss=squared_error),
@@ -163,6 +165,8 @@ def _students(scale: Scale, problem: Problem) -> dict[str, Student]:
         _NDI: DynamicInversion(**settings, **stabilised, method="closed-form"),
         _PBP: DynamicInversion(**settings, method="pseudo"),
     }
+    if len(problem.sizes) > 3:
+        rules[_SDI] = DynamicInversion(**settings, **stabilised, loop="single")
     step, key, x = optax.sgd(problem.rate), jax.random.key(0), jnp.zeros(problem.sizes[0])
     plain, fed = (capture(_first(problem, label, key, key), x) for label in (_BP, _FA))
     return {
@@ -185,7 +189,7 @@ def _run(
         inputs = jax.random.normal(jax.random.fold_in(learn_key, i), (chunk, 1, problem.sizes[0]))
         carry, lost = _advance(student, carry, inputs, jax.vmap(jax.vmap(teacher))(inputs))
         records.append({**_measured(student, carry, x, y), "lost": float(lost)})
-    return [{"update": float(i * chunk), **record} for i, record in enumerate(records)]
+    return [{"updates": float(i * chunk), **record} for i, record in enumerate(records)]
 
 
 @eqx.filter_jit
@@ -210,19 +214,37 @@ def _measured(
 ) -> dict[str, float]:
     model, _, state = carry
     record = {"error": float(_error(student.graph, model, x, y))}
-    if not isinstance(student.rule, DynamicInversion) or student.rule.method == "pseudo":
+    if not isinstance(student.rule, DynamicInversion):
         return record
-    loops = loop_stability(student.rule, student.graph, model, state).values()
-    angles = _angles(student.rule, student.graph, model, state, x[:_PROBE], y[:_PROBE])
+    rule = dataclasses.replace(student.rule, repair=False)  # it is looked at as it is
+    record["update"] = float(_update_angle(rule, student.graph, model, state, x[:_PROBE], y[:_PROBE]))
+    if rule.method == "pseudo":
+        return record
+    values = np.concatenate(list(loop_eigenvalues(rule, student.graph, model, state).values()))
+    found = _angles(rule, student.graph, model, state, x[:_PROBE], y[:_PROBE])
+    loops = loop_stability(rule, student.graph, model, state).values()
     return {
         **record,
-        "abscissa": max(loop.abscissa for loop in loops),
+        "abscissa": float(np.max(values.real)),
+        "least": float(np.min(values.real)),
+        "imaginary": float(np.max(values.imag)),
         "amplification": max(loop.amplification for loop in loops),
-        **{name: float(np.mean(list(values.values()))) for name, values in dataclasses.asdict(angles).items()},
+        **{name: float(np.mean(list(values.values()))) for name, values in dataclasses.asdict(found).items()},
     }
 
 
 _angles = eqx.filter_jit(inversion_angles)
+
+
+@eqx.filter_jit
+def _update_angle(
+    rule: DynamicInversion, graph: Graph, model: PyTree, state: PyTree, x: Array, y: Array
+) -> Float[Array, ""]:
+    """Between the update and backpropagation's, the mean over weights; but for the uppermost, where both are one."""
+    ours = rule.value_and_grad(graph, model, state, x, y)[1]
+    theirs = Backprop(loss=rule.loss).value_and_grad(graph, model, (), x, y)[1]
+    found = angles(ours, theirs)
+    return jnp.mean(jnp.stack([found[f"layers[{i}].weight"] for i in range(len(model.layers) - 1)]))
 
 
 @eqx.filter_jit
@@ -263,12 +285,18 @@ def _learns(found: dict[str, Runs]) -> Claim:
 
 
 def _inverts(found: dict[str, Runs]) -> Claim:
-    angles = {h: [_end(rows, label, "closed_form") for label in (_DI, _DI_T)] for h, rows in found.items()}
-    near = [angle < _NEAR for pair in angles.values() for angle in pair]
+    ends = {
+        heading: {label: _end(rows, label, "closed_form") for label in _DYNAMIC if label in rows}
+        for heading, rows in found.items()
+    }
+    near = [angle < _NEAR for angles in ends.values() for angle in angles.values()]
     return Claim(
         "The loops come to rest at the inverse in closed form.",
         "Angle between the errors of the loops and those of the closed form, at the end: "
-        + "; ".join(f"{heading}: {_DI} {a:.2g}°, {_DI_T} {b:.2g}°" for heading, (a, b) in angles.items())
+        + "; ".join(
+            f"{heading}: " + ", ".join(f"{label} {angle:.2g}°" for label, angle in angles.items())
+            for heading, angles in ends.items()
+        )
         + f". Below {_NEAR:g}° counts as there.",
         "holds" if all(near) else "holds in part" if any(near) else "does not hold",
     )
@@ -292,7 +320,7 @@ def _between(found: dict[str, Runs]) -> Claim:
 
 def _stable(found: dict[str, Runs]) -> Claim:
     def largest(rows: Runs, quantity: str) -> float:
-        return max(record[quantity] for label in (_DI, _DI_T) for run in rows[label] for record in run[1:])
+        return max(record[quantity] for label in _DYNAMIC for run in rows.get(label, []) for record in run[1:])
 
     lost = {heading: largest(rows, "lost") for heading, rows in found.items()}
     held = [share < 0.01 for share in lost.values()]
@@ -311,21 +339,26 @@ def _stable(found: dict[str, Runs]) -> Claim:
 def _section(heading: str, rows: Runs) -> Section:
     return Section(
         heading,
-        "Eigenvalues are the largest real parts over all loops; angles are means over vertices and examples.",
+        "Eigenvalues are the extreme ones over all loops, conjugates of which have the opposite imaginary part; angles "
+        "are means over vertices and examples, or over weights.",
         tables=[_table(rows)],
         panels=[
             _panel("Normalised squared error", rows, tuple(rows), "error", "error", log_y=True),
             _panel("Largest real part", rows, _INVERTING, "abscissa", "per time constant"),
+            _panel("Smallest real part", rows, _INVERTING, "least", "per time constant"),
+            _panel("Largest imaginary part", rows, _INVERTING, "imaginary", "per time constant"),
             _panel("Feedback from minus the transpose", rows, _INVERTING, "feedback", "angle (°)"),
-            _panel("Errors from the closed form", rows, (_DI, _DI_T), "closed_form", "angle (°)"),
+            _panel("Errors from the closed form", rows, _DYNAMIC, "closed_form", "angle (°)"),
             _panel("Errors from pseudo-backpropagation", rows, _INVERTING, "pseudo", "angle (°)"),
+            _panel("Updates from backpropagation's", rows, (*_INVERTING, _PBP), "update", "angle (°)"),
         ],
     )
 
 
 def _table(rows: Runs) -> Table:
-    columns = {"error": "error", "abscissa": "largest real part", "feedback": "feedback (°)"}
-    columns |= {"closed_form": "to closed form (°)", "pseudo": "to PBP (°)"}
+    columns = {"error": "error", "abscissa": "largest real part", "imaginary": "largest imaginary part"}
+    columns |= {"feedback": "feedback (°)", "closed_form": "to closed form (°)", "pseudo": "to PBP (°)"}
+    columns |= {"update": "update to BP (°)"}
     lines: list[list[Any]] = [
         [label, *(interval_text([run[-1].get(q, math.nan) for run in runs]) for q in columns)]
         for label, runs in rows.items()
@@ -335,7 +368,8 @@ def _table(rows: Runs) -> Table:
 
 def _panel(title: str, rows: Runs, labels: tuple[str, ...], quantity: str, heading: str, log_y: bool = False) -> Panel:
     series = [
-        Series(label, [r["update"] for r in rows[label][0]], [[r[quantity] for r in run] for run in rows[label]])
+        Series(label, [r["updates"] for r in rows[label][0]], [[r[quantity] for r in run] for run in rows[label]])
         for label in labels
+        if label in rows
     ]
     return Panel(title, "update", heading, series, log_y=log_y)
