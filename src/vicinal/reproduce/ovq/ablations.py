@@ -129,17 +129,18 @@ def _claim(found: dict[str, dict[str, list[float]]], claim: str, label: str) -> 
 
 
 def _more_centroids(changed: dict[str, dict[str, list[float]]], count: int) -> Claim:
-    test = list(next(iter(changed.values())))[-1]
-    means = {int(n): _means(row)[test] for n, row in changed.items()}
-    most = max(means)
+    first, *_, last = next(iter(changed.values()))
+    learned = _means(changed[str(count)])[first]
+    means = {int(n): _means(row)[last] for n, row in changed.items()}
     return Claim(
         "The number of centroids can be changed after training: more of them recall more (arXiv 2602.03922, figure 4).",
-        f"Trained with {count}, at {test}: "
+        f"Trained with {count}, at {last}: "
         + ", ".join(f"{n} {100 * v:.0f} %" for n, v in sorted(means.items()))
-        + ".",
+        + f". Left open if the model has not learned the task (it has {100 * learned:.0f} % at {first}) or has no room to "
+        "gain.",
         "open"
-        if means[count] < 0.5 or means[count] > 0.99  # it has not learned, or has no room to gain
+        if learned < 0.5 or means[count] > 0.99
         else "holds"
-        if means[most] > means[count] + 0.01 and means[count] > means[min(means)]
+        if means[max(means)] > means[count] + 0.01 and means[count] > means[min(means)]
         else "does not hold",
     )
