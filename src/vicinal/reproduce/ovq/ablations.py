@@ -136,8 +136,8 @@ def _more_centroids(changed: dict[str, dict[str, list[float]]], count: int) -> C
         "The number of centroids can be changed after training: more of them recall more (arXiv 2602.03922, figure 4).",
         f"Trained with {count}, at {last}: "
         + ", ".join(f"{n} {100 * v:.0f} %" for n, v in sorted(means.items()))
-        + f". Left open if the model has not learned the task (it has {100 * learned:.0f} % at {first}) or has no room to "
-        "gain.",
+        + f". Left open if the model has not learned the task (it has {100 * learned:.0f} % at {first}) or has no room "
+        "to gain.",
         "open"
         if learned < 0.5 or means[count] > 0.99
         else "holds"
