@@ -234,6 +234,11 @@ def test_dense_layers_over_convolutions_learn_feedback(pool, x64):
     )
 
 
+def tied(w, x):
+    rates = jnp.tanh(vc.vertex(w @ x, "h1"))
+    return w @ jnp.tanh(vc.vertex(w @ rates, "h2"))
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -259,8 +264,9 @@ def test_dense_layers_over_convolutions_learn_feedback(pool, x64):
             ),
             r"'output' as weight @ rates",
         ),
+        (lambda: (jax.tree_util.Partial(tied, jnp.ones((3, 3))), (3,)), "a weight of its own for each layer"),
     ],
-    ids=["rates", "recurrent", "residual", "fed", "transposed weight"],
+    ids=["rates", "recurrent", "residual", "fed", "transposed weight", "tied"],
 )
 def test_other_graphs_are_refused(make, words):
     model, shape = make()

@@ -14,7 +14,6 @@ import vicinal as vc
 from vicinal.analysis import angle, learned_feedback_angles, voltage_traces
 from vicinal.rules import PhaselessAlignment, TimeConstants
 
-
 # ------------------------------------------------------------------------------------------------------- T-l1: noise
 
 
