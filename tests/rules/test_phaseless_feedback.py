@@ -162,6 +162,15 @@ def test_the_high_pass_keeps_a_slow_input_from_disturbing_what_is_learned():
 # --------------------------------------------------------------------------------------------------------- pooling
 
 
+def test_the_fixed_point_without_derivatives_is_not_for_pooling():
+    model = conv_net(vc.nn.AvgPool2d(2))
+    graph = vc.capture(model, jnp.ones((2, 8, 8)))
+    with pytest.raises(ValueError, match="'slopes' and 'hidden1', whose 75 inputs are pooled from 'conv1'"):
+        PhaselessAlignment(regularizer="slopes").init(graph, model, key=KEY)
+    unpooled = conv_net()
+    PhaselessAlignment(regularizer="slopes").init(vc.capture(unpooled, jnp.ones((2, 8, 8))), unpooled, key=KEY)
+
+
 def test_feedback_to_pooled_rates_learns_from_the_noise_that_arrives():
     model = conv_net(vc.nn.AvgPool2d(2), sizes=(3,))
     x, y = jax.random.normal(KEY, (64, 2, 8, 8)), jnp.zeros((64, 3))

@@ -1,5 +1,6 @@
 """Phaseless alignment learning: feedback learns from noise, while everything else learns, all the time."""
 
+import math
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
@@ -109,7 +110,8 @@ class PhaselessAlignment(Rule):
         sigma: Of the noise, in the unit of the potentials; 0 leaves feedback as it is, but for `decay`.
         feedback_rate: Learning rate of the feedback, per ms; it takes `1 / (feedback_rate * decay)` ms to settle.
         decay: Of the feedback. None takes `c sigma^2`, which makes the fixed point the transpose in a linear network.
-        regularizer: `"plain"`, or `"slopes"` for the fixed point without derivatives.
+        regularizer: `"plain"`, or `"slopes"` for the fixed point without derivatives, which takes one derivative for
+            each input of a layer: no pooling in between.
         nudge: How far errors move the voltages they belong to, in [0, 1): 0 is the published limit of weak nudging.
         feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
         batch_size: None begins each presentation with noise of its stationary variance and an empty filter. A number
@@ -118,7 +120,8 @@ class PhaselessAlignment(Rule):
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
-        ValueError: If a setting is out of its range, or the graph is no chain of layers with vertices at potentials.
+        ValueError: If a setting is out of its range, the graph is no chain of layers with vertices at potentials, two
+            layers share a weight, or pooling stands below a layer with `regularizer="slopes"`.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -175,11 +178,17 @@ class PhaselessAlignment(Rule):
         """Draws the first feedback; the neurons are at rest.
 
         Raises:
-            ValueError: If there is no key, or the graph is no chain of layers with vertices at potentials.
+            ValueError: If there is no key, or the graph is not one that this rule takes.
         """
         if key is None:
             raise ValueError("expected a key for feedback and noise, got none; rule.init(graph, model, key=key)")
         chain = links(graph, _NAME)
+        for link in chain:
+            if self.regularizer == "slopes" and math.prod(graph.shapes[link.below].shape) != link.shape[1]:
+                raise ValueError(
+                    f"expected regularizer='plain' where pooling stands between two layers, got 'slopes' and "
+                    f"{link.node!r}, whose {link.shape[1]} inputs are pooled from {link.below!r}"
+                )
         noise_key, *keys = jax.random.split(key, len(chain) + 1)
         feedback = {}
         for link, drawn in zip(chain, keys, strict=True):
