@@ -13,7 +13,7 @@ from phaseless_builders import KEY, SHORT, SQUARED, batch_of, conv_net, double, 
 
 import vicinal as vc
 from vicinal.analysis import phaseless_update_angles, voltage_traces
-from vicinal.rules import Backprop, PhaselessAlignment, TimeConstants
+from vicinal.rules import Backprop, Microcircuit, PhaselessAlignment, TimeConstants
 
 
 def with_transposes(state, model):
@@ -306,6 +306,15 @@ def test_times_have_an_order(times, words):
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="expected"):
         PhaselessAlignment(**settings)
+
+
+@pytest.mark.parametrize("rule", [PhaselessAlignment, Microcircuit])
+def test_feedback_that_decay_makes_grow_is_refused(rule):
+    rule(times=SHORT, feedback_rate=10.0, decay=0.375)  # dt is .5
+    with pytest.raises(ValueError, match=r"dt \* feedback_rate \* decay below 2.*got 2.1875"):
+        rule(times=SHORT, feedback_rate=10.0, decay=0.4375)
+    with pytest.raises(ValueError, match="below 2"):
+        rule(times=SHORT, feedback_rate=1e3, sigma=0.5)  # a decay of the rule's own
 
 
 def test_a_key_and_times_are_needed():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from vicinal._numbers import check
 from vicinal.graph import Values
 
 
@@ -86,6 +87,12 @@ class TimeConstants:
         q = a * h
         missing = q * (1 - q**self.steps) / (self.steps * (1 - q)) if fresh else 0.0
         return self.variance * (1 - a) / (1 - q) * (1 - missing)
+
+
+def check_decay(times: TimeConstants, feedback_rate: Array, decay: Array) -> None:
+    """Raises ValueError if `B -= dt * feedback_rate * decay B` alone makes feedback grow."""
+    words = "below 2, beyond which feedback flips and grows in every step (take a smaller feedback_rate or decay)"
+    check("dt * feedback_rate * decay", times.dt * feedback_rate * decay, lambda v: v < 2, words)
 
 
 # --------------------------------------------------------------------------------------- noise, filters, voltages

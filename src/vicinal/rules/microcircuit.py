@@ -17,6 +17,7 @@ from vicinal.losses import Loss, check_loss, loss_and_error, squared_error
 from vicinal.rules._chains import Link, links, mean_outer, rates_and_slopes
 from vicinal.rules._latent_equilibrium import (
     TimeConstants,
+    check_decay,
     drift,
     high_pass,
     leak,
@@ -68,7 +69,7 @@ class Microcircuit(Rule):
         feedback_rate: Learning rate of `B^PP`, per ms.
         interneuron_rate: Of `W^IP`, per ms.
         apical_rate: Of `B^PI`, per ms.
-        decay: Of `B^PP`, or None.
+        decay: Of `B^PP`, or None; `dt * feedback_rate * decay` has to stay below 2.
         start: `"self-predicting"`, or `"random"` weights of interneurons and from them.
         feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
         batch_size: None begins each presentation anew; a number keeps as many circuits running on.
@@ -122,6 +123,7 @@ class Microcircuit(Rule):
                 raise TypeError(f"expected {name} as vicinal.rules.{kind.__name__}, got {getattr(self, name)!r}")
         for name in ("sigma", "feedback_rate", "interneuron_rate", "apical_rate", "decay", "feedback_scale"):
             check(f"{name.replace('_', ' ')}", getattr(self, name), lambda v: v >= 0, "of at least 0")
+        check_decay(self.times, self.feedback_rate, self._decay())
         if self.start not in ("self-predicting", "random"):
             raise ValueError(f"expected start as 'self-predicting' or 'random', got {self.start!r}")
         if self.batch_size is not None:

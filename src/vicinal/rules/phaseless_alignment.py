@@ -18,6 +18,7 @@ from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entro
 from vicinal.rules._chains import Link, arriving, links, mean_outer, rates_and_slopes, with_weights
 from vicinal.rules._latent_equilibrium import (
     TimeConstants,
+    check_decay,
     drift,
     high_pass,
     leak,
@@ -110,6 +111,7 @@ class PhaselessAlignment(Rule):
         sigma: Of the noise, in the unit of the potentials; 0 leaves feedback as it is, but for `decay`.
         feedback_rate: Learning rate of the feedback, per ms; it takes `1 / (feedback_rate * decay)` ms to settle.
         decay: Of the feedback. None takes `c sigma^2`, which makes the fixed point the transpose in a linear network.
+            `dt * feedback_rate * decay` has to stay below 2, or feedback grows without bound.
         regularizer: `"plain"`, or `"slopes"` for the fixed point without derivatives, which takes one derivative for
             each input of a layer: no pooling in between.
         nudge: How far errors move the voltages they belong to, in [0, 1): 0 is the published limit of weak nudging.
@@ -169,6 +171,8 @@ class PhaselessAlignment(Rule):
         check("nudge", self.nudge, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
         if self.regularizer not in ("plain", "slopes"):
             raise ValueError(f"expected regularizer as 'plain' or 'slopes', got {self.regularizer!r}")
+        if self.regularizer == "plain":  # with slopes in the decay it depends on them how much is too much
+            check_decay(self.times, self.feedback_rate, self._decay())
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size, 1)
         activation_function(self.output_activation)
@@ -265,14 +269,13 @@ class PhaselessAlignment(Rule):
 
     def _learned(self, feedback: Array, pair: tuple[Array, Array], link: Link, slopes: Values) -> Array:
         """`B^T + dt * rate * (rhat xi^T - decay B^T)`."""
-        taught = mean_outer(*pair)
-        decay = self.decay
-        if decay is None:
-            decay = self.times.gain(self.batch_size is None) * jnp.square(self.sigma)
-        lost = scaled(decay, feedback) * feedback
+        taught, lost = mean_outer(*pair), scaled(self._decay(), feedback) * feedback
         if self.regularizer == "slopes":
             lost = lost * mean_outer(slopes[link.node], slopes[link.below].reshape(pair[1].shape))
         return feedback + scaled(self.times.dt, feedback) * scaled(self.feedback_rate, feedback) * (taught - lost)
+
+    def _decay(self) -> Array:
+        return self.times.gain(self.batch_size is None) * jnp.square(self.sigma) if self.decay is None else self.decay
 
     def fresh(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, batch: int) -> PhaselessState:
         """Neurons whose noise has its stationary variance, and whose filters are empty."""
