@@ -262,6 +262,13 @@ def test_settings_out_of_range_are_refused(settings):
 def test_conductances_and_graphs_are_checked():
     with pytest.raises(ValueError, match="conductance apical"):
         Conductances(apical=0.0)
+    for wrong in (math.inf, math.nan, True, "1", np.float32(-1)):
+        with pytest.raises(ValueError, match="conductance apical as a number above 0"):
+            Conductances(apical=wrong)
+    assert Conductances(apical=np.float32(0.25)) == Conductances(apical=0.25)
+    assert Conductances(leak=1, basal=2, apical=5).membrane == 1 / 8
+    with pytest.raises(ValueError, match=r"time constant of the somata, 0.0625 ms by their conductances, got 0.1"):
+        Microcircuit(conductances=Conductances(leak=4, basal=8, apical=4))
     with pytest.raises(TypeError, match="expected conductances"):
         Microcircuit(conductances=0.1)
     model = vc.nn.ConvNet((1, 6, 6), [(2, 3, 1)], (3, 2), vertex_at="pre", key=KEY)

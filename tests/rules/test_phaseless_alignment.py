@@ -283,12 +283,19 @@ def test_other_graphs_are_refused(make, words):
         ({"presentation": 1000.0}, "presentation below low_pass"),
         ({"dt": 0.3, "presentation": 10.0}, "whole number of steps"),
         ({"low_pass": -1.0}, "number of ms above 0"),
+        ({"low_pass": math.inf}, "number of ms above 0"),
+        ({"membrane": True}, "number of ms above 0"),
         ({"membrane": 0.01}, "dt of at most membrane"),
     ],
 )
 def test_times_have_an_order(times, words):
     with pytest.raises(ValueError, match=words):
         TimeConstants(**times)
+
+
+def test_times_may_be_numbers_of_numpy():
+    assert TimeConstants(dt=np.float32(0.1)).steps == 100
+    assert TimeConstants(dt=np.float32(0.5), membrane=np.int64(20)) == TimeConstants(dt=0.5, membrane=20.0)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,11 @@ class Microcircuit(Rule):
                 raise TypeError(f"expected {name} as vicinal.rules.{kind.__name__}, got {getattr(self, name)!r}")
         for name in ("sigma", "feedback_rate", "interneuron_rate", "apical_rate", "decay", "feedback_scale"):
             check(f"{name.replace('_', ' ')}", getattr(self, name), lambda v: v >= 0, "of at least 0")
+        if self.conductances.membrane < self.times.dt:
+            raise ValueError(
+                f"expected dt of at most the time constant of the somata, {self.conductances.membrane:g} ms by their "
+                f"conductances, got {self.times.dt:g}; take smaller conductances or a shorter dt"
+            )
         check_decay(self.times, self.feedback_rate, self._decay())
         if self.start not in ("self-predicting", "random"):
             raise ValueError(f"expected start as 'self-predicting' or 'random', got {self.start!r}")
@@ -231,8 +236,7 @@ class Microcircuit(Rule):
         own = {name: errors[name] for name in values}
         credit = Credit(loss, values, own, errors[OUTPUT], Info(predicted))
         products = low_pass(state.products, local_gradient(graph, model, credit, x), times)
-        total = shares.leak + shares.basal + shares.apical
-        voltages = leak(held.voltages, values, dataclasses.replace(times, membrane=max(1 / total, times.dt)))
+        voltages = leak(held.voltages, values, dataclasses.replace(times, membrane=shares.membrane))
         kept = {n: rates[n] for n in held.rates}
         cells = Cells(voltages, values, apical, interneurons, errors, noise, kept, filtered)
         return MicrocircuitState(feedback, lateral, weights, products, key, cells)
