@@ -172,7 +172,8 @@ def test_the_key_of_the_state_says_what_the_noise_is():
     _, again, same, _ = run(first, jax.random.key(2))  # the key of the update is not used
     assert difference(gradient, again) == 0
     assert difference(state.feedback, same.feedback) == 0
-    other_loss, other, differs, other_info = run(state, jax.random.key(1))
+    assert not jnp.array_equal(jax.random.key_data(state.key), jax.random.key_data(first.key))
+    other_loss, other, differs, other_info = run(dataclasses.replace(first, key=state.key), jax.random.key(1))
     assert difference(gradient, other) > 1e-4
     assert difference(state.feedback, differs.feedback) > 1e-6
     # What is reported is the model itself, whatever the noise.

@@ -85,6 +85,26 @@ def test_without_noise_feedback_decays_exponentially(x64):
         np.testing.assert_allclose(feedback, first.feedback[name] * (1 - 0.5 * 10.0 * 0.03) ** 10, rtol=1e-12)
 
 
+@pytest.mark.parametrize("batch_size", [None, 20_000], ids=["anew", "running"])
+def test_without_a_decay_of_ones_own_the_transpose_stays_where_it_is(batch_size):
+    model = network(3, 4, 3, activation="identity")
+    x, y = batch_of(model, 20_000)
+    # Of four steps: the mean of a filter that begins empty is a twelfth below that of one that runs on.
+    times = TimeConstants(dt=0.5, xi=1.0, high_pass=1.0, presentation=2.0)
+    rule = PhaselessAlignment(times=times, sigma=0.05, feedback_rate=1.0, batch_size=batch_size, loss=SQUARED)
+    graph, weight = vc.capture(model, x[0]), np.asarray(model.layers[1].weight, dtype=float)
+    show = jax.jit(lambda state: rule.value_and_grad(graph, model, state, x, y)[2])
+    state = rule.init(graph, model, key=KEY)
+    for _ in range(8):  # so that what runs on has forgotten that it began at rest
+        state = show(state)
+    moved = show(dataclasses.replace(state, feedback={"output": model.layers[1].weight})).feedback["output"] - weight
+    moved = np.asarray(moved, dtype=float) / (2.0 * times.gain(fresh=batch_size is None) * 0.05**2)
+    scale = np.sum(moved * weight) / np.sum(weight**2)
+    error = np.std(moved - scale * weight) / np.linalg.norm(weight)
+    assert error < 0.012
+    assert abs(scale) < 4.5 * error
+
+
 @pytest.mark.parametrize(
     ("regularizer", "fires"), [("plain", "identity"), ("slopes", "identity"), ("plain", "sigmoid")]
 )
