@@ -182,6 +182,21 @@ def test_the_key_of_the_state_says_what_the_noise_is():
     np.testing.assert_allclose(info.output, jax.vmap(model)(x), rtol=1e-5)
 
 
+@pytest.mark.parametrize("rule", [PhaselessAlignment, Microcircuit])
+def test_the_optimiser_sees_every_step_of_a_presentation(rule):
+    model, step_size = network(3, 4, 2), 1e-3
+    x, y = batch_of(model, 4)
+    graph, rule = vc.capture(model, x[0]), rule(times=SHORT, loss=SQUARED)
+    counting = optax.chain(
+        optax.scale_by_sign(), optax.scale_by_schedule(lambda count: jnp.where(count < 6, -step_size, 0.0))
+    )
+    memory = counting.init(eqx.filter(model, eqx.is_inexact_array))
+    new, memory, _, _, _ = rule.step(graph, counting, model, memory, rule.init(graph, model, key=KEY), x, y)
+    assert int(memory[1].count) == SHORT.steps == 10
+    # One that normalises its step moves in each, until its schedule ends within the presentation.
+    np.testing.assert_allclose(abs(new.layers[1].bias - model.layers[1].bias), 6 * step_size, rtol=1e-3)
+
+
 def test_a_running_network_does_not_notice_the_end_of_a_presentation(x64):
     model = double(network(3, 5, 4, 2))
     x, y = batch_of(model, 4)

@@ -56,7 +56,9 @@ class Microcircuit(Rule):
     to learn faster than forward weights change, and `B^PI` faster than `B^PP` but more slowly than errors come and go.
 
     Time, noise, `decay=None` (here `c sigma^2 apical_share`), what the optimiser gets, `batch_size` and evaluation are
-    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials.
+    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials. Here too the optimiser is
+    called `times.steps` times in each presentation: schedules count these calls, a decay of the weights acts in each,
+    and one that normalises its step, such as Adam, moves as many times as far. Take plain gradient descent.
 
     The loss is of the output's potentials, and cells of the output fire by `output_activation`, `r_L = phi_L(u_L)`:
     linear unless something else is said. All weights learn from rates, so that with another one the error that they
