@@ -1,12 +1,19 @@
 """Phaseless alignment learning, in its quick form."""
 
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vicinal.data import load
+from vicinal.graph import capture
+from vicinal.losses import squared_error
 from vicinal.report import Study
 from vicinal.reproduce import phaseless
-from vicinal.reproduce.phaseless import alignment
+from vicinal.reproduce.phaseless import alignment, tasks
 from vicinal.reproduce.runs import Scale
 
 SLOW = pytest.mark.slow
@@ -72,3 +79,21 @@ def test_claims_are_of_the_seeds_that_stayed_finite():
             assert f"{lost} seeds diverged" in claim.measured
             assert "nan" not in claim.measured
     assert "to 20.0°, 10.0°, 10.0°;" in alignment._claims({"lin": part})[0].measured
+
+
+def test_the_claim_of_alignment_is_of_what_was_measured():
+    marks = ({"angle top feedback": 62.0, "angle update": 70.0}, {"angle top feedback": 31.0, "angle update": 40.0})
+    claim = tasks._aligned({"PAL": SimpleNamespace(members=[SimpleNamespace(records=list(marks), stopped=None)])})
+    assert claim.verdict == "holds"
+    assert set(re.findall(r"(\d+)°", claim.measured)) == {"62", "31", "40", "45"}
+
+
+def test_the_readout_sees_what_units_fire(monkeypatch):
+    data = load("digits").flattened()
+    setting = tasks.Setting(data, (64, 8, 2, 8, 64), squared_error, 0.1, 1, 32, readout=True)
+    model = tasks._model(setting, jax.random.key(0))
+    graph = capture(model, jnp.asarray(data.x_train[0]))
+    shares = np.bincount(data.y_test) / len(data.y_test)
+    assert tasks._readout(graph, model, data) > 1.3 * shares.max()
+    monkeypatch.setattr(tasks, "_ACTIVATION", jnp.zeros_like)  # units that fire nothing: one class is guessed for all
+    assert np.min(np.abs(shares - tasks._readout(graph, model, data))) < 1e-6
