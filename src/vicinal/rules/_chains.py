@@ -113,6 +113,11 @@ def _weight(eqn: core.JaxprEqn | None, leaf: Mapping[Any, str]) -> str | None:
     return ""
 
 
+def leaves_by_path(model: PyTree) -> dict[str, Array]:
+    """The model's leaves, by the paths that links have."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+
+
 def with_weights(model: PyTree, weights: Mapping[str, Array]) -> PyTree:
     """The model with other arrays at these paths."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: weights.get(jax.tree_util.keystr(path), leaf), model)
