@@ -15,6 +15,7 @@ from vicinal.report import Study
 from vicinal.reproduce import phaseless
 from vicinal.reproduce.phaseless import alignment, tasks
 from vicinal.reproduce.runs import Scale
+from vicinal.rules import Microcircuit, PhaselessAlignment
 
 SLOW = pytest.mark.slow
 QUICK = Scale(quick=True, asked=1, progress=False)
@@ -34,6 +35,7 @@ def test_feedback_turns_to_weights_that_are_held(name):
         assert angles["update"][0, -1, -1] < 1e-2  # nothing is fed back to the top layer
     else:
         assert angles["standing"][0, -1, 0] > angles["update"][0, -1, 0]
+    assert [panel.title for panel in study.sections[-1].panels] == ["Voltages of one unit of hidden1"]
     assert study.settings["seeds"] == 1
     assert Study.from_json(study.to_json()) == study
 
@@ -79,6 +81,21 @@ def test_claims_are_of_the_seeds_that_stayed_finite():
             assert f"{lost} seeds diverged" in claim.measured
             assert "nan" not in claim.measured
     assert "to 20.0°, 10.0°, 10.0°;" in alignment._claims({"lin": part})[0].measured
+
+
+@pytest.mark.parametrize("kind", [PhaselessAlignment, Microcircuit])
+def test_voltages_show_a_new_input_at_once_and_the_membrane_on_its_way(kind):
+    rule = kind(times=alignment._TIMES, loss=squared_error)
+    shown = {
+        series.label: np.array(series.y[0])
+        for series in alignment._voltages(rule, alignment.CONDITIONS[0], [1.0] * 4).series
+    }
+    assert list(shown) == ["membrane", "prospective", *(["apical, without noise"] if kind is Microcircuit else [])]
+    assert all(voltage.shape == (200,) for voltage in shown.values())
+    steps = {label: np.abs(np.diff(voltage)) for label, voltage in shown.items()}
+    # A membrane of 10 ms (5.3 ms in the circuit) gets a five hundredth of the way or less in a step of .01 ms.
+    assert np.max(steps["membrane"]) < np.max(np.abs(shown["prospective"])) / 250
+    assert steps["prospective"][99] > 5 * np.median(steps["prospective"])
 
 
 def test_the_claim_of_alignment_is_of_what_was_measured():
