@@ -37,7 +37,7 @@ def check_count(name: str, value: Any, least: int) -> None:
 
 def positive(name: str, value: Any, unit: str = "") -> float:
     """The value as a Python number; raises ValueError unless it is a finite real number above 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
         raise ValueError(f"expected {name} as a number{unit} above 0, got {value!r}")
     return float(value)
 
