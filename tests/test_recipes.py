@@ -202,6 +202,8 @@ def test_the_phaseless_recipe_learns_feedback_beside_weights():
     rule, optimizer = recipe("pal").make(vc.losses.squared_error, **{"sigma": 0.1, "feedback_rate": 2.0})
     assert (float(rule.sigma), float(rule.feedback_rate)) == (pytest.approx(0.1), 2.0)
     assert (rule.times.steps, rule.times.low_pass, rule.batch_size) == (100, 200.0, None)
+    assert "2212.10249" in recipe("pal").citation
+    assert "2110.14549" in recipe("pal").citation  # of its neurons
     model = vc.nn.MLP((3, 4, 2), vertex_at="pre", key=jax.random.key(0))
     x, y = jnp.ones((5, 3)), jnp.ones((5, 2))
     graph = vc.capture(model, x[0])

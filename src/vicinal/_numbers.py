@@ -1,5 +1,7 @@
 """Hyper-parameters as arrays of one strong dtype, so that changing one does not recompile; and checks of numbers."""
 
+import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +33,13 @@ def check_count(name: str, value: Any, least: int) -> None:
     """Raises ValueError unless a value is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"expected {name} as an integer of at least {least}, got {value!r}")
+
+
+def positive(name: str, value: Any, unit: str = "") -> float:
+    """The value as a Python number; raises ValueError unless it is a finite real number above 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
+        raise ValueError(f"expected {name} as a number{unit} above 0, got {value!r}")
+    return float(value)
 
 
 def weakened(value: Array) -> Array:

@@ -234,6 +234,16 @@ BIBTEX: dict[str, str] = {
   year    = {2024},
   note    = {arXiv:2212.10249},
 }""",
+    "haider2021": """\
+@inproceedings{haider2021,
+  title     = {Latent Equilibrium: A unified learning theory for arbitrarily fast computation with arbitrarily slow
+               neurons},
+  author    = {Haider, Paul and Ellenberger, Benjamin and Kriener, Laura and Jordan, Jakob and Senn, Walter and
+               Petrovici, Mihai A.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2021},
+  note      = {arXiv:2110.14549},
+}""",
     "kingma2015": """\
 @inproceedings{kingma2015,
   title     = {Adam: A Method for Stochastic Optimization},

@@ -1,13 +1,21 @@
 """Phaseless alignment learning, in its quick form."""
 
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vicinal.data import load
+from vicinal.graph import capture
+from vicinal.losses import squared_error
 from vicinal.report import Study
 from vicinal.reproduce import phaseless
-from vicinal.reproduce.phaseless import alignment
+from vicinal.reproduce.phaseless import alignment, tasks
 from vicinal.reproduce.runs import Scale
+from vicinal.rules import Microcircuit, PhaselessAlignment
 
 SLOW = pytest.mark.slow
 QUICK = Scale(quick=True, asked=1, progress=False)
@@ -27,6 +35,7 @@ def test_feedback_turns_to_weights_that_are_held(name):
         assert angles["update"][0, -1, -1] < 1e-2  # nothing is fed back to the top layer
     else:
         assert angles["standing"][0, -1, 0] > angles["update"][0, -1, 0]
+    assert [panel.title for panel in study.sections[-1].panels] == ["Voltages of one unit of hidden1"]
     assert study.settings["seeds"] == 1
     assert Study.from_json(study.to_json()) == study
 
@@ -72,3 +81,36 @@ def test_claims_are_of_the_seeds_that_stayed_finite():
             assert f"{lost} seeds diverged" in claim.measured
             assert "nan" not in claim.measured
     assert "to 20.0°, 10.0°, 10.0°;" in alignment._claims({"lin": part})[0].measured
+
+
+@pytest.mark.parametrize("kind", [PhaselessAlignment, Microcircuit])
+def test_voltages_show_a_new_input_at_once_and_the_membrane_on_its_way(kind):
+    rule = kind(times=alignment._TIMES, loss=squared_error)
+    shown = {
+        series.label: np.array(series.y[0])
+        for series in alignment._voltages(rule, alignment.CONDITIONS[0], [1.0] * 4).series
+    }
+    assert list(shown) == ["membrane", "prospective", *(["apical, without noise"] if kind is Microcircuit else [])]
+    assert all(voltage.shape == (200,) for voltage in shown.values())
+    steps = {label: np.abs(np.diff(voltage)) for label, voltage in shown.items()}
+    # A membrane of 10 ms (5.3 ms in the circuit) gets a five hundredth of the way or less in a step of .01 ms.
+    assert np.max(steps["membrane"]) < np.max(np.abs(shown["prospective"])) / 250
+    assert steps["prospective"][99] > 5 * np.median(steps["prospective"])
+
+
+def test_the_claim_of_alignment_is_of_what_was_measured():
+    marks = ({"angle top feedback": 62.0, "angle update": 70.0}, {"angle top feedback": 31.0, "angle update": 40.0})
+    claim = tasks._aligned({"PAL": SimpleNamespace(members=[SimpleNamespace(records=list(marks), stopped=None)])})
+    assert claim.verdict == "holds"
+    assert set(re.findall(r"(\d+)°", claim.measured)) == {"62", "31", "40", "45"}
+
+
+def test_the_readout_sees_what_units_fire(monkeypatch):
+    data = load("digits").flattened()
+    setting = tasks.Setting(data, (64, 8, 2, 8, 64), squared_error, 0.1, 1, 32, readout=True)
+    model = tasks._model(setting, jax.random.key(0))
+    graph = capture(model, jnp.asarray(data.x_train[0]))
+    shares = np.bincount(data.y_test) / len(data.y_test)
+    assert tasks._readout(graph, model, data) > 1.3 * shares.max()
+    monkeypatch.setattr(tasks, "_ACTIVATION", jnp.zeros_like)  # units that fire nothing: one class is guessed for all
+    assert np.min(np.abs(shares - tasks._readout(graph, model, data))) < 1e-6

@@ -141,6 +141,16 @@ def test_weights_from_interneurons_do_not_learn_from_the_noise_of_their_own_dend
     assert largest(moved.lateral) == 0  # nothing comes down, so there is nothing to cancel
 
 
+def test_each_presentation_begins_with_noise_of_its_stationary_variance():
+    model = network(3, 6, 2)
+    x = jnp.ones((4000, 3))
+    graph, rule = vc.capture(model, x[0]), Microcircuit(times=TIMES, sigma=0.2)
+    begun = rule.fresh(graph, model, rule.init(graph, model, key=KEY), x, 4000).running
+    noise = np.asarray(begun.noise["hidden1"])
+    assert np.var(noise) == pytest.approx(0.2**2 / 1.5, rel=4.5 * math.sqrt(2 / noise.size))  # 1 / (2 - dt/xi)
+    np.testing.assert_allclose(begun.values["hidden1"], graph.feedforward(model, x)[1]["hidden1"])
+
+
 @pytest.mark.parametrize("fires", ["identity", "sigmoid"])
 def test_noise_in_apical_dendrites_teaches_feedback(fires):
     model = network(4, 8, 6, gain=4.0)
@@ -179,7 +189,7 @@ def test_noise_in_apical_dendrites_teaches_feedback(fires):
 
 def test_it_is_what_a_plain_loop_computes(x64):
     model = double(network(3, 5, 2))
-    shares = Conductances(leak=0.05)
+    shares = Conductances(leak=0.05, dendritic=0.12, interneuron=0.08, target=0.04)
     times = TimeConstants(dt=0.5, xi=1.5, high_pass=1.0, presentation=3.0, low_pass=8.0)
     rule = Microcircuit(
         times=times,
@@ -202,7 +212,7 @@ def test_it_is_what_a_plain_loop_computes(x64):
     def phi(u):
         return 1 / (1 + np.exp(-u))
 
-    api, inter, target = 0.06 / 0.21, 0.06 / 0.21, 0.06 / 0.21
+    api, inter, target = 0.06 / 0.21, 0.08 / 0.25, 0.04 / 0.19
     (W1, b1), (W2, b2) = ((np.array(layer.weight), np.array(layer.bias)) for layer in model.layers)
     B, P = np.array(first.feedback["output"]), np.array(first.lateral["output"])
     WI, bI = (np.array(part) for part in first.interneurons["output"])
@@ -214,7 +224,7 @@ def test_it_is_what_a_plain_loop_computes(x64):
         first.key,
         [0.0] * 4,
     )
-    X, Y = np.array(x), np.array(y)
+    X, Y, held = np.array(x), np.array(y), np.zeros((6, 5))
     for _ in range(6):
         key, drawn = jax.random.split(key, 2)
         normal = np.array(jax.random.normal(drawn, (6, 5), jnp.float64))
@@ -222,6 +232,7 @@ def test_it_is_what_a_plain_loop_computes(x64):
         v = r2 @ B + rI @ P
         p1 = X @ W1.T + b1
         u1 = p1 + api * (v + xi)
+        held = held + 0.5 * (0.05 + 0.1 + 0.06) * (u1 - held)
         p2 = phi(u1) @ W2.T + b2
         u2 = p2 + target * (Y - p2)
         q = phi(u1) @ WI.T + bI
@@ -237,6 +248,7 @@ def test_it_is_what_a_plain_loop_computes(x64):
         G = [g + 0.5 / 8 * (product - g) for g, product in zip(G, products, strict=True)]
         W1, W2, b1, b2 = (w - 0.3 * g / 6 for w, g in zip((W1, W2, b1, b2), G, strict=True))
     np.testing.assert_allclose(state.feedback["output"], B, atol=1e-12)
+    np.testing.assert_allclose(state.running.voltages["hidden1"], held, atol=1e-12)
     np.testing.assert_allclose(state.lateral["output"], P, atol=1e-12)
     np.testing.assert_allclose(state.interneurons["output"][0], WI, atol=1e-12)
     np.testing.assert_allclose(ours.layers[0].weight, W1, atol=1e-12)
@@ -262,6 +274,13 @@ def test_settings_out_of_range_are_refused(settings):
 def test_conductances_and_graphs_are_checked():
     with pytest.raises(ValueError, match="conductance apical"):
         Conductances(apical=0.0)
+    for wrong in (math.inf, math.nan, True, "1", np.float32(-1)):
+        with pytest.raises(ValueError, match="conductance apical as a number above 0"):
+            Conductances(apical=wrong)
+    assert Conductances(apical=np.float32(0.25)) == Conductances(apical=0.25)
+    assert Conductances(leak=1, basal=2, apical=5).membrane == 1 / 8
+    with pytest.raises(ValueError, match=r"time constant of the somata, 0.0625 ms by their conductances, got 0.1"):
+        Microcircuit(conductances=Conductances(leak=4, basal=8, apical=4))
     with pytest.raises(TypeError, match="expected conductances"):
         Microcircuit(conductances=0.1)
     model = vc.nn.ConvNet((1, 6, 6), [(2, 3, 1)], (3, 2), vertex_at="pre", key=KEY)

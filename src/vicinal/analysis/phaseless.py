@@ -12,7 +12,7 @@ from vicinal.activations import Activation
 from vicinal.analysis.angles import angle, angles
 from vicinal.graph import OUTPUT, Graph
 from vicinal.rules import Backprop, Microcircuit, PhaselessAlignment, State
-from vicinal.rules._chains import links, mean_outer, rates_and_slopes
+from vicinal.rules._chains import leaves_by_path, links, mean_outer, rates_and_slopes
 
 
 class FeedbackAngles(eqx.Module):
@@ -66,7 +66,7 @@ def learned_feedback_angles(
     """
     output, values = graph.feedforward(model, x)
     _, slopes = rates_and_slopes(graph, model, values | {OUTPUT: output}, x, output_activation)
-    arrays = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+    arrays = leaves_by_path(model)
     found = {}
     for link in links(graph, "learned feedback"):
         weight, learned = arrays[link.weight], feedback[link.node]

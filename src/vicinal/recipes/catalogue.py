@@ -278,8 +278,9 @@ RECIPES: dict[str, Recipe] = {
             build=sgd(lambda loss: PhaselessAlignment(times=TimeConstants(low_pass=200.0), loss=loss)),
             learning_rate=0.2,
             settings="times, noise and rate of feedback of the code of arXiv 2212.10249, but a low-pass of 200 ms; "
-            "feedback's decay and the learning rate are ours",
-            references=("max2024",),
+            "feedback's decay and the learning rate are ours. Plain gradient descent, since the optimiser is called in "
+            "each of the 100 steps of an update: schedules and weight decay count each, Adam moves 100 times as far",
+            references=("max2024", "haider2021"),
             transport="weights learned from noise, while all else learns",
             cost="T forward, T transposed, 2 T outer",
             paper="Max et al. 2024, arXiv 2212.10249",

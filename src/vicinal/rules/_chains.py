@@ -39,7 +39,8 @@ def links(graph: Graph, rule: str) -> tuple[Link, ...]:
     """The dense layers above vertices, from the lowest up.
 
     Raises:
-        ValueError: If the graph is no chain, its output no vector, or a dense layer of another form.
+        ValueError: If the graph is no chain, its output no vector, a dense layer of another form, or two of them share
+            a weight.
     """
     nodes = (*graph.vertices, OUTPUT)
     for i, node in enumerate(nodes):
@@ -54,7 +55,16 @@ def links(graph: Graph, rule: str) -> tuple[Link, ...]:
     if shape is None or len(shape) != 1:
         raise ValueError(f"expected a vector as output for {rule}, got {graph.shapes[OUTPUT]}")
     found = [_layer(graph, node, rule) for node in nodes if len(graph.shapes[node].shape) == 1]
-    return tuple(link for link in found if link is not None)
+    above_vertices = tuple(link for link in found if link is not None)
+    # Feedback is put in a weight's place by its path: of two layers that share one, both would get the upper's.
+    weights = [link.weight for link in above_vertices]
+    for link in above_vertices:
+        if weights.count(link.weight) > 1:
+            raise ValueError(
+                f"expected a weight of its own for each layer for {rule}, got {link.weight!r} of {link.node!r} and of "
+                "another layer; give each layer a copy"
+            )
+    return above_vertices
 
 
 def _layer(graph: Graph, node: str, rule: str) -> Link | None:
@@ -101,6 +111,11 @@ def _weight(eqn: core.JaxprEqn | None, leaf: Mapping[Any, str]) -> str | None:
         if v in leaf and len(v.aval.shape) == 2:
             return leaf[v] if tuple(axes) == (1,) else ""
     return ""
+
+
+def leaves_by_path(model: PyTree) -> dict[str, Array]:
+    """The model's leaves, by the paths that links have."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
 
 
 def with_weights(model: PyTree, weights: Mapping[str, Array]) -> PyTree:

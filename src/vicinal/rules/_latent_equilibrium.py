@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from vicinal._numbers import check, positive
 from vicinal.graph import Values
 
 
@@ -28,7 +29,7 @@ class TimeConstants:
         membrane: Of the voltages, which nothing else depends on: rates are those of prospective voltages.
 
     Raises:
-        ValueError: If a time is not above zero, or their order is another.
+        ValueError: If a time is not above zero, or not finite, or their order is another.
 
     Example:
         >>> TimeConstants().steps
@@ -44,9 +45,8 @@ class TimeConstants:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(f"expected the time {field.name} as a number of ms above 0, got {value!r}")
+            value = positive(f"the time {field.name}", getattr(self, field.name), " of ms")
+            object.__setattr__(self, field.name, value)  # in place of a number of numpy's
         fast, slow = min(self.xi, self.high_pass), max(self.xi, self.high_pass)
         for holds, wanted, got in (
             (self.dt <= fast, "dt of at most xi and high_pass", f"{self.dt:g} beside {fast:g}"),
@@ -61,7 +61,7 @@ class TimeConstants:
         ):
             if not holds:
                 raise ValueError(f"expected {wanted} (ms), got {got}; dt <= xi, high_pass < presentation < low_pass")
-        if abs(self.presentation / self.dt - round(self.presentation / self.dt)) > 1e-6:
+        if abs(self.presentation / self.dt - self.steps) > 1e-6 * self.steps:
             raise ValueError(
                 f"expected presentation as a whole number of steps, got {self.presentation:g} with dt {self.dt:g} ms"
             )
@@ -86,6 +86,12 @@ class TimeConstants:
         q = a * h
         missing = q * (1 - q**self.steps) / (self.steps * (1 - q)) if fresh else 0.0
         return self.variance * (1 - a) / (1 - q) * (1 - missing)
+
+
+def check_decay(times: TimeConstants, feedback_rate: Array, decay: Array) -> None:
+    """Raises ValueError if `B -= dt * feedback_rate * decay B` alone makes feedback grow."""
+    words = "below 2, beyond which feedback flips and grows in every step (take a smaller feedback_rate or decay)"
+    check("dt * feedback_rate * decay", times.dt * feedback_rate * decay, lambda v: v < 2, words)
 
 
 # --------------------------------------------------------------------------------------- noise, filters, voltages

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from vicinal._numbers import positive
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.rules._chains import Link
 from vicinal.rules._presentations import running
@@ -25,7 +26,7 @@ class Conductances:
         target: From the target to a cell of the output.
 
     Raises:
-        ValueError: If one is not above zero.
+        ValueError: If one is not above zero, or not finite.
 
     Example:
         >>> found = Conductances()
@@ -42,9 +43,13 @@ class Conductances:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int | float) or not value > 0:
-                raise ValueError(f"expected the conductance {field.name} as a number above 0, got {value!r}")
+            value = positive(f"the conductance {field.name}", getattr(self, field.name))
+            object.__setattr__(self, field.name, value)  # in place of a number of numpy's
+
+    @property
+    def membrane(self) -> float:
+        """Time constant of a pyramidal soma, in ms: `1 / (g_l + g_bas + g_api)`."""
+        return 1 / (self.leak + self.basal + self.apical)
 
     @property
     def apical_share(self) -> float:

@@ -14,9 +14,10 @@ from vicinal.activations import Activation, activation_function
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, squared_error
-from vicinal.rules._chains import Link, links, mean_outer, rates_and_slopes
+from vicinal.rules._chains import Link, leaves_by_path, links, mean_outer, rates_and_slopes
 from vicinal.rules._latent_equilibrium import (
     TimeConstants,
+    check_decay,
     drift,
     high_pass,
     leak,
@@ -55,7 +56,9 @@ class Microcircuit(Rule):
     to learn faster than forward weights change, and `B^PI` faster than `B^PP` but more slowly than errors come and go.
 
     Time, noise, `decay=None` (here `c sigma^2 apical_share`), what the optimiser gets, `batch_size` and evaluation are
-    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials.
+    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials. Here too the optimiser is
+    called `times.steps` times in each presentation: schedules count these calls, a decay of the weights acts in each,
+    and one that normalises its step, such as Adam, moves as many times as far. Take plain gradient descent.
 
     The loss is of the output's potentials, and cells of the output fire by `output_activation`, `r_L = phi_L(u_L)`:
     linear unless something else is said. All weights learn from rates, so that with another one the error that they
@@ -68,7 +71,7 @@ class Microcircuit(Rule):
         feedback_rate: Learning rate of `B^PP`, per ms.
         interneuron_rate: Of `W^IP`, per ms.
         apical_rate: Of `B^PI`, per ms.
-        decay: Of `B^PP`, or None.
+        decay: Of `B^PP`, or None; `dt * feedback_rate * decay` has to stay below 2.
         start: `"self-predicting"`, or `"random"` weights of interneurons and from them.
         feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
         batch_size: None begins each presentation anew; a number keeps as many circuits running on.
@@ -122,6 +125,12 @@ class Microcircuit(Rule):
                 raise TypeError(f"expected {name} as vicinal.rules.{kind.__name__}, got {getattr(self, name)!r}")
         for name in ("sigma", "feedback_rate", "interneuron_rate", "apical_rate", "decay", "feedback_scale"):
             check(f"{name.replace('_', ' ')}", getattr(self, name), lambda v: v >= 0, "of at least 0")
+        if self.conductances.membrane < self.times.dt:
+            raise ValueError(
+                f"expected dt of at most the time constant of the somata, {self.conductances.membrane:g} ms by their "
+                f"conductances, got {self.times.dt:g}; take smaller conductances or a shorter dt"
+            )
+        check_decay(self.times, self.feedback_rate, self._decay())
         if self.start not in ("self-predicting", "random"):
             raise ValueError(f"expected start as 'self-predicting' or 'random', got {self.start!r}")
         if self.batch_size is not None:
@@ -201,39 +210,51 @@ class Microcircuit(Rule):
 
     def advance(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree) -> MicrocircuitState:
         """One step of `dt` of everything but the weights, from a state that is running."""
-        chain, times, held, shares = _dense_chain(graph), self.times, running(state), self.conductances
+        chain, times, held = _dense_chain(graph), self.times, running(state)
         key, *keys = jax.random.split(state.key, len(chain) + 1)
-        noise, apical, lift = {}, {}, {name: jnp.zeros_like(value) for name, value in held.values.items()}
-        for link, drawn in zip(chain, keys, strict=True):
-            noise[link.below] = drift(held.noise[link.below], self.sigma, times, drawn)
-            down = jnp.dot(held.rates[link.node], state.feedback[link.node])
-            apical[link.below] = down + jnp.dot(held.interneurons[link.node], state.lateral[link.node])
-            lift[link.below] = scaled(shares.apical_share, down) * (apical[link.below] + noise[link.below])
-        predicted, values = graph.clamp(model, x).propagate(lift)
-        _, error = loss_and_error(self.loss, predicted, y)
-        somata = values | {OUTPUT: predicted + scaled(shares.target_share, error) * error}
-        basal = {name: value - lift[name] for name, value in values.items()} | {OUTPUT: predicted}
-        rates = self._rates(graph, model, somata, x)
-        expected = self._rates(graph, model, basal, x)
+        noise = {
+            link.below: drift(held.noise[link.below], self.sigma, times, drawn)
+            for link, drawn in zip(chain, keys, strict=True)
+        }
+        apical = _apical(chain, state)
+        somata, basal = self._somata(graph, model, apical, noise, x, y)
+        rates, expected = self._rates(graph, model, somata, x), self._rates(graph, model, basal, x)
         errors = {name: rates[name] - expected[name] for name in somata}
         weights, interneurons = self._interneurons(chain, graph, model, state, rates, somata, x)
         filtered = {n: high_pass(held.filtered[n], rates[n], held.rates[n], times) for n in held.rates}
-        feedback, lateral = {}, {}
-        for link in chain:
-            above, down = filtered[link.node], state.feedback[link.node]
-            taught = mean_outer(above, noise[link.below]) - scaled(self._decay(), down) * down
-            feedback[link.node] = down + self._in_step(self.feedback_rate, down) * taught
-            silenced = mean_outer(held.interneurons[link.node], apical[link.below])
-            lateral[link.node] = state.lateral[link.node] - self._in_step(self.apical_rate, down) * silenced
-        loss = jnp.zeros(predicted.shape[:1], predicted.dtype)
-        own = {name: errors[name] for name in values}
-        credit = Credit(loss, values, own, errors[OUTPUT], Info(predicted))
+        feedback, lateral = self._coming_down(chain, state, filtered, noise, apical)
+        values, own = ({name: of[name] for name in graph.vertices} for of in (somata, errors))
+        loss = jnp.zeros(basal[OUTPUT].shape[:1], basal[OUTPUT].dtype)
+        credit = Credit(loss, values, own, errors[OUTPUT], Info(basal[OUTPUT]))
         products = low_pass(state.products, local_gradient(graph, model, credit, x), times)
-        total = shares.leak + shares.basal + shares.apical
-        voltages = leak(held.voltages, values, dataclasses.replace(times, membrane=max(1 / total, times.dt)))
+        voltages = leak(held.voltages, values, dataclasses.replace(times, membrane=self.conductances.membrane))
         kept = {n: rates[n] for n in held.rates}
         cells = Cells(voltages, values, apical, interneurons, errors, noise, kept, filtered)
         return MicrocircuitState(feedback, lateral, weights, products, key, cells)
+
+    def _somata(
+        self, graph: Graph, model: PyTree, apical: Values, noise: Values, x: PyTree, y: PyTree
+    ) -> tuple[Values, Values]:
+        """`u_l = p_l + apical_share (v_l + xi_l)` and `u_L = p_L - target_share dLoss/dp_L`; and `p` of each."""
+        shares = self.conductances
+        lift = {name: scaled(shares.apical_share, v) * (v + noise[name]) for name, v in apical.items()}
+        predicted, values = graph.clamp(model, x).propagate(lift)
+        _, error = loss_and_error(self.loss, predicted, y)
+        somata = values | {OUTPUT: predicted + scaled(shares.target_share, error) * error}
+        return somata, {name: value - lift[name] for name, value in values.items()} | {OUTPUT: predicted}
+
+    def _coming_down(
+        self, chain: tuple[Link, ...], state: MicrocircuitState, filtered: Values, noise: Values, apical: Values
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """`B^PP + dt rate (xi rhat^T - decay B^PP)` and `B^PI - dt rate v r^I^T`, both transposed."""
+        feedback, lateral = {}, {}
+        for link in chain:
+            down = state.feedback[link.node]
+            taught = mean_outer(filtered[link.node], noise[link.below]) - scaled(self._decay(), down) * down
+            feedback[link.node] = down + self._in_step(self.feedback_rate, down) * taught
+            silenced = mean_outer(running(state).interneurons[link.node], apical[link.below])
+            lateral[link.node] = state.lateral[link.node] - self._in_step(self.apical_rate, down) * silenced
+        return feedback, lateral
 
     def _interneurons(
         self,
@@ -290,6 +311,16 @@ class Microcircuit(Rule):
         return dataclasses.replace(state, key=key, running=cells)
 
 
+def _apical(chain: tuple[Link, ...], state: MicrocircuitState) -> Values:
+    """`v_l = B^PP_l r_{l+1} + B^PI_l r^I_{l+1}`, from the rates of a step ago."""
+    held = running(state)
+    return {
+        link.below: jnp.dot(held.rates[link.node], state.feedback[link.node])
+        + jnp.dot(held.interneurons[link.node], state.lateral[link.node])
+        for link in chain
+    }
+
+
 def _dendrite(weights: tuple[Array, Array | None], rates: Array) -> Array:
     weight, bias = weights
     product = jnp.dot(rates, weight.T)
@@ -298,7 +329,7 @@ def _dendrite(weights: tuple[Array, Array | None], rates: Array) -> Array:
 
 def _predicting(chain: tuple[Link, ...], model: PyTree) -> dict[str, tuple[Array, Array | None]]:
     """The weights and biases of interneurons that receive what the cells they predict do."""
-    arrays = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+    arrays = leaves_by_path(model)
     return {link.node: (arrays[link.weight], None if link.bias is None else arrays[link.bias]) for link in chain}
 
 

@@ -1,5 +1,6 @@
 """Phaseless alignment learning: feedback learns from noise, while everything else learns, all the time."""
 
+import math
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
@@ -17,6 +18,7 @@ from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entro
 from vicinal.rules._chains import Link, arriving, links, mean_outer, rates_and_slopes, with_weights
 from vicinal.rules._latent_equilibrium import (
     TimeConstants,
+    check_decay,
     drift,
     high_pass,
     leak,
@@ -93,8 +95,12 @@ class PhaselessAlignment(Rule):
     and with `regularizer="slopes"`, where the decay of `B_ij` has a factor `phi'_i phi'_j`, at `W^T` itself (times
     `c sigma^2 / decay`). There are no phases: W, b and B all move in every step, a batch's products by their mean.
 
-    The optimiser is called at every step, with `G / steps`: plain gradient descent at a learning rate of
-    `eta * presentation` is `dW/dt = -eta G`. `value_and_grad` holds the weights (B goes on learning) and returns the
+    The optimiser is called at every step, `times.steps` times in each presentation, with `G / steps`: plain gradient
+    descent at a learning rate of `eta * presentation` is `dW/dt = -eta G`. Take that: a schedule counts these calls, a
+    decay of the weights acts in each of them, and an optimiser that normalises its step, such as Adam, moves as far in
+    each as it does in a whole update under another rule.
+
+    `value_and_grad` holds the weights (B goes on learning) and returns the
     mean of `G` along the way: what `step` applies, to first order in the learning rate. As `G` begins at zero, the
     first `low_pass / presentation` updates are small.
 
@@ -109,7 +115,9 @@ class PhaselessAlignment(Rule):
         sigma: Of the noise, in the unit of the potentials; 0 leaves feedback as it is, but for `decay`.
         feedback_rate: Learning rate of the feedback, per ms; it takes `1 / (feedback_rate * decay)` ms to settle.
         decay: Of the feedback. None takes `c sigma^2`, which makes the fixed point the transpose in a linear network.
-        regularizer: `"plain"`, or `"slopes"` for the fixed point without derivatives.
+            `dt * feedback_rate * decay` has to stay below 2, or feedback grows without bound.
+        regularizer: `"plain"`, or `"slopes"` for the fixed point without derivatives, which takes one derivative for
+            each input of a layer: no pooling in between.
         nudge: How far errors move the voltages they belong to, in [0, 1): 0 is the published limit of weak nudging.
         feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
         batch_size: None begins each presentation with noise of its stationary variance and an empty filter. A number
@@ -118,7 +126,8 @@ class PhaselessAlignment(Rule):
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
-        ValueError: If a setting is out of its range, or the graph is no chain of layers with vertices at potentials.
+        ValueError: If a setting is out of its range, the graph is no chain of layers with vertices at potentials, two
+            layers share a weight, or pooling stands below a layer with `regularizer="slopes"`.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -166,6 +175,8 @@ class PhaselessAlignment(Rule):
         check("nudge", self.nudge, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
         if self.regularizer not in ("plain", "slopes"):
             raise ValueError(f"expected regularizer as 'plain' or 'slopes', got {self.regularizer!r}")
+        if self.regularizer == "plain":  # with slopes in the decay it depends on them how much is too much
+            check_decay(self.times, self.feedback_rate, self._decay())
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size, 1)
         activation_function(self.output_activation)
@@ -175,11 +186,17 @@ class PhaselessAlignment(Rule):
         """Draws the first feedback; the neurons are at rest.
 
         Raises:
-            ValueError: If there is no key, or the graph is no chain of layers with vertices at potentials.
+            ValueError: If there is no key, or the graph is not one that this rule takes.
         """
         if key is None:
             raise ValueError("expected a key for feedback and noise, got none; rule.init(graph, model, key=key)")
         chain = links(graph, _NAME)
+        for link in chain:
+            if self.regularizer == "slopes" and math.prod(graph.shapes[link.below].shape) != link.shape[1]:
+                raise ValueError(
+                    f"expected regularizer='plain' where pooling stands between two layers, got 'slopes' and "
+                    f"{link.node!r}, whose {link.shape[1]} inputs are pooled from {link.below!r}"
+                )
         noise_key, *keys = jax.random.split(key, len(chain) + 1)
         feedback = {}
         for link, drawn in zip(chain, keys, strict=True):
@@ -256,14 +273,13 @@ class PhaselessAlignment(Rule):
 
     def _learned(self, feedback: Array, pair: tuple[Array, Array], link: Link, slopes: Values) -> Array:
         """`B^T + dt * rate * (rhat xi^T - decay B^T)`."""
-        taught = mean_outer(*pair)
-        decay = self.decay
-        if decay is None:
-            decay = self.times.gain(self.batch_size is None) * jnp.square(self.sigma)
-        lost = scaled(decay, feedback) * feedback
+        taught, lost = mean_outer(*pair), scaled(self._decay(), feedback) * feedback
         if self.regularizer == "slopes":
             lost = lost * mean_outer(slopes[link.node], slopes[link.below].reshape(pair[1].shape))
         return feedback + scaled(self.times.dt, feedback) * scaled(self.feedback_rate, feedback) * (taught - lost)
+
+    def _decay(self) -> Array:
+        return self.times.gain(self.batch_size is None) * jnp.square(self.sigma) if self.decay is None else self.decay
 
     def fresh(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, batch: int) -> PhaselessState:
         """Neurons whose noise has its stationary variance, and whose filters are empty."""

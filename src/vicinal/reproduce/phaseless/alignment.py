@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from vicinal import nn
-from vicinal.analysis import learned_feedback_angles, phaseless_update_angles
+from vicinal.analysis import learned_feedback_angles, phaseless_update_angles, voltage_traces
 from vicinal.graph import Graph, capture
 from vicinal.losses import squared_error
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
@@ -179,7 +179,15 @@ def _study(
             f"a second network, of weights drawn alike; angles are means over {_PROBE} examples.",
             "First feedback is normal, of deviation 1 over the root of a layer's inputs.",
         ],
-        sections=[_section(name, runs) for name, runs in found.items()],
+        sections=[
+            *(_section(name, runs) for name, runs in found.items()),
+            Section(
+                "Voltages",
+                "Two inputs are shown to a network at rest. Rates are those of prospective voltages: they follow "
+                "a new input at once, while the membrane is on its way.",
+                panels=[_voltages(make(conditions[0], speed, batch), conditions[0], factors)],
+            ),
+        ],
         numbers={"angles": {n: {k: v.tolist() for k, v in runs.items()} for n, runs in found.items()}, "ms/s": pace},
     )
 
@@ -214,6 +222,19 @@ def _run(rule: Learner, condition: Condition, factors: list[float], seeds: int) 
     runs = [along(keys_of(seed)[0]) for seed in range(seeds)]
     found = {name: np.stack([np.asarray(run[name]) for run in runs]) for name in runs[0]}
     return found | {"time": np.arange(_MARKS + 1) * each * rule.times.presentation}
+
+
+def _voltages(rule: Learner, condition: Condition, factors: list[float]) -> Panel:
+    """What one unit of the lowest layer holds while two inputs are shown, with first feedback and with targets."""
+    weights, inputs, start = jax.random.split(keys_of(0)[0], 3)
+    student, shown = _networks(condition, factors, weights)
+    x, graph = jax.random.uniform(inputs, (2, _SIZES[0])), capture(student, jnp.zeros(_SIZES[0]))
+    state = rule.init(graph, student, key=start)
+    traces, layer = voltage_traces(rule, graph, student, state, x, jax.vmap(shown)(x)), graph.vertices[0]
+    held = {"membrane": traces.voltages, "prospective": traces.prospective}
+    held |= {"apical, without noise": traces.apical} if traces.apical else {}
+    series = [Series(of, traces.time.tolist(), [voltage[layer][:, 0].tolist()]) for of, voltage in held.items()]
+    return Panel(f"Voltages of one unit of {layer}", "time (ms)", "voltage", series)
 
 
 def _no_target(output: Array, target: Array) -> Array:

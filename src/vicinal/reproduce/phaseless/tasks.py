@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from vicinal import nn
+from vicinal.activations import activation_function
 from vicinal.analysis import learned_feedback_angles, phaseless_update_angles
 from vicinal.data import Dataset, load, yin_yang
 from vicinal.feedback import random
@@ -28,6 +29,7 @@ from vicinal.sweeping import interval_text, last, plain
 from vicinal.train import Sweep, TrainingState, keys_of, sweep
 
 _BP, _FA, _PAL = "BP", "FA", "PAL"
+_ACTIVATION = "tanh"
 _PROBE = 128
 _TIMES = TimeConstants(low_pass=200.0)
 _QUICK_TIMES = TimeConstants(dt=0.5, presentation=5.0, low_pass=25.0)
@@ -90,7 +92,7 @@ def autoencoder(scale: Scale) -> Study:
         [
             *stand_in,
             "One learning rate; the published numbers are the best of 16.",
-            "Units are tanh, and the classifier is least squares.",
+            f"Units are {_ACTIVATION}, and the classifier is least squares.",
         ],
     )
 
@@ -152,7 +154,7 @@ _WORDS = {"readout_accuracy": "Accuracy of a linear read-out", "test_accuracy": 
 
 
 def _model(setting: Setting, key: PRNGKeyArray) -> nn.MLP:
-    return nn.MLP(setting.sizes, "tanh", vertex_at="pre", key=key)
+    return nn.MLP(setting.sizes, _ACTIVATION, vertex_at="pre", key=key)
 
 
 def _fed(setting: Setting, key: PRNGKeyArray) -> PyTree:
@@ -214,7 +216,7 @@ def _readout(graph: Graph, model: PyTree, data: Dataset) -> float:
     code = graph.vertices[len(graph.vertices) // 2]
 
     def features(x: Any) -> Array:
-        rates = jnp.tanh(graph.feedforward(model, jnp.asarray(x))[1][code])
+        rates = activation_function(_ACTIVATION)(graph.feedforward(model, jnp.asarray(x))[1][code])
         return jnp.concatenate([rates, jnp.ones_like(rates[:, :1])], axis=1)
 
     shown = slice(5_000)
@@ -310,8 +312,8 @@ def _aligned(done: Done) -> Claim:
     below = max(end) < 45
     return Claim(
         "Feedback aligns while weights learn.",
-        f"The top layer's feedback: {max(first):.0f}° to the transposed weight at the first mark, {max(end):.0f}° at "
-        f"the end (the largest of the seeds; before learning about 90°). The update: {max(update):.0f}° to "
-        "backpropagation's. Below 45° counts as aligned.",
+        f"The top layer's feedback: {max(first):.0f}° to the transposed weight at the first mark, by which all has "
+        f"learned for a while, and {max(end):.0f}° at the end (the largest of the seeds). The update: "
+        f"{max(update):.0f}° to backpropagation's. Below 45° counts as aligned.",
         "holds" if below else "does not hold",
     )
