@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vicinal.reproduce import constrained, direct, feedback_convergence, feedback_paths, relaxed, routes
+from vicinal.reproduce.learning import size_text
 
 NAN = float("nan")
 
@@ -121,3 +122,9 @@ def test_the_claims_on_two_routes():
     apart = {"shallow": runs(narrow, level)["shallow"], "deep": runs(swept(0.5, 0.95, 0.5, 0.95), level)["deep"]}
     assert routes._transfers(apart).verdict == "holds"
     assert routes._deep(bp, runs(level, level)).verdict == "holds in part"
+
+
+def test_a_mean_that_is_no_number_is_said_in_words():
+    assert size_text(0.3824, "readout_accuracy") == "38.2 %"
+    assert size_text(16.14, "test_loss") == "16.14"
+    assert size_text(float("nan"), "test_loss") == "diverged"

@@ -1,5 +1,6 @@
 """Learning curves of several rules: how they are run, their tables and figures, and how rules are compared."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -150,7 +151,9 @@ def means_text(done: Done, quantity: str, step: int | None = None) -> str:
 
 def size_text(number: float, quantity: str) -> str:
     """An accuracy in percent, or a loss."""
-    return f"{100 * number:.1f} %" if quantity == ACCURACY else f"{number:.4g}"
+    if not math.isfinite(number):
+        return "diverged"
+    return f"{100 * number:.1f} %" if quantity.endswith("accuracy") else f"{number:.4g}"
 
 
 def compared(done: Done, name: str, other: str, quantity: str, step: int | None = None) -> int:
