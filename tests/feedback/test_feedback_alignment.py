@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from precision import double
 
 import vicinal as vc
 from vicinal.feedback import (
@@ -23,10 +24,6 @@ from vicinal.feedback import (
 from vicinal.rules import Backprop
 
 KEY = jax.random.key(0)
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def layer_of(sizes=(4, 5)):

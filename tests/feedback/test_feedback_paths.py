@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from precision import double
 
 import vicinal as vc
 from vicinal.feedback import attach, given, kolen_pollack, optimizers, random, sign_symmetric, tied
@@ -16,10 +17,6 @@ from vicinal.rules import Backprop
 
 KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def trained(model, optimizer, x, y, steps, loss=SQUARED, between=lambda model: None):

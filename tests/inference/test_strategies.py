@@ -4,16 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import double
 
 import vicinal as vc
 from vicinal.analysis import equilibrium_residual
 from vicinal.inference import Adaptive, ErrorBased, Problem, Proximal, Result, Sequential, Simultaneous
 
 KEY = jax.random.key(0)
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
 
 
 def perceptron(sizes=(5, 7, 6, 6, 3), vertex_at="post", activation="tanh"):

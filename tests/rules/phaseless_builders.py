@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 import vicinal as vc
 from vicinal.rules import TimeConstants
@@ -10,10 +9,6 @@ from vicinal.rules import TimeConstants
 KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
 SHORT = TimeConstants(dt=0.5, xi=1.0, high_pass=1.0, presentation=5.0, low_pass=10.0)
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def network(*sizes, activation="tanh", gain=1.0, key=KEY, **settings):

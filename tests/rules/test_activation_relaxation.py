@@ -5,16 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from precision import double
 
 import vicinal as vc
 from vicinal.rules import ActivationRelaxation, Backprop, FixedPrediction
 
 KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
 
 
 def task(activation="tanh", vertex_at="post", sizes=(5, 6, 4, 3)):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from precision import double
 
 import vicinal as vc
 from vicinal.energy import Divisive
@@ -17,10 +18,6 @@ from vicinal.rules import IncrementalPC, InferenceLearning
 from vicinal.testing import cases, check_rule
 
 KEY = jax.random.key(0)
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def task(activation, sizes=(4, 7, 6, 3), use_bias=True):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from precision import double
 
 import vicinal as vc
 from vicinal.rules import Backprop, DirectFeedback
@@ -15,10 +16,6 @@ from vicinal.rules.projectors import Broadcast, Dense, DilatedConvolution, Proje
 
 KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def residual(w, x):

@@ -1,7 +1,5 @@
 """Dynamic inversion: where it comes to rest, when it does, and what it reads."""
 
-import itertools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,8 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
+from inversion_builders import KEY, SQUARED, at_rest, credit, error_of, layers, linear, rule_of
+from precision import double
 
 import vicinal as vc
 from vicinal.inference import Result
@@ -16,56 +16,11 @@ from vicinal.rules import Backprop, DynamicInversion
 from vicinal.settings import TaskSettings
 from vicinal.testing import cases, check_rule
 
-KEY = jax.random.key(0)
-SQUARED = vc.losses.squared_error
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
-
-
-def layers(weights, x):
-    """A linear network."""
-    for i, weight in enumerate(weights[:-1]):
-        x = vc.vertex(weight @ x, f"h{i}")
-    return weights[-1] @ x
-
-
-def linear(*sizes, seed=0, batch=3):
-    """A linear network, and a batch for it: `(model, graph, x, y)`."""
-    generator = np.random.default_rng(seed)
-    weights = [
-        jnp.asarray(generator.normal(size=(up, down)) * 0.6 / down**0.5) for down, up in itertools.pairwise(sizes)
-    ]
-    model = jax.tree_util.Partial(layers, weights)
-    x, y = (jnp.asarray(generator.normal(size=(batch, n))) for n in (sizes[0], sizes[-1]))
-    return model, vc.capture(model, x[0]), x, y
-
 
 def perceptron(place, batch=4):
     model = double(vc.nn.MLP((5, 8, 6, 3), vertex_at=place, key=KEY))
     x = jax.random.normal(jax.random.key(1), (batch, 5), jnp.float64)
     return model, vc.capture(model, x[0]), x, jax.random.normal(jax.random.key(2), (batch, 3), jnp.float64)
-
-
-def rule_of(**settings):
-    return DynamicInversion(loss=SQUARED, **{"tolerance": 1e-13, "steps": 100_000, **settings})
-
-
-def credit(rule, task, state=None):
-    model, graph, x, y = task
-    state = rule.init(graph, model, key=KEY) if state is None else state
-    return eqx.filter_jit(rule.credit)(graph, model, state, x, y)[0], state
-
-
-def error_of(model, x, y):
-    return np.asarray(y - jax.vmap(model)(x))
-
-
-def at_rest(weight, back, leak, errors):
-    """`B (W B - leak)^-1 e`, an example at a time."""
-    inverse = np.linalg.inv(weight @ back - leak * np.eye(len(weight)))
-    return np.stack([back @ (inverse @ error) for error in errors])
 
 
 # -------------------------------------------------------------------------------------------- where it comes to rest

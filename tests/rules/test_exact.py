@@ -7,16 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import double
 
 import vicinal as vc
 from vicinal.inference import Simultaneous
 from vicinal.rules.zil import distances
 
 KEY = jax.random.key(0)
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def plain_function(theta, x):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from precision import double
 
 import vicinal as vc
 from vicinal.analysis import angle, phaseless_update_angles, voltage_traces
@@ -18,10 +19,6 @@ KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
 LAYERS = lambda model: model.layers  # noqa: E731
 TIMES = TimeConstants(dt=0.5, xi=1.0, high_pass=1.0, presentation=5.0, low_pass=10.0)
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def network(*sizes, gain=2.0):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from phaseless_builders import KEY, SHORT, SQUARED, batch_of, conv_net, double, network
+from phaseless_builders import KEY, SHORT, SQUARED, batch_of, conv_net, network
+from precision import double
 
 import vicinal as vc
 from vicinal.analysis import phaseless_update_angles, voltage_traces

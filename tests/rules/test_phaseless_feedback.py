@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from phaseless_builders import KEY, SHORT, SQUARED, batch_of, conv_net, double, network
+from phaseless_builders import KEY, SHORT, SQUARED, batch_of, conv_net, network
+from precision import double
 
 import vicinal as vc
 from vicinal.analysis import angle, learned_feedback_angles, voltage_traces

@@ -6,6 +6,7 @@ import numpy as np
 
 from vicinal.analysis import CONCATENATED
 from vicinal.report import Claim, Section, Table
+from vicinal.reproduce.runs import borne_out
 from vicinal.reproduce.side_by_side import accuracy_table, panel
 from vicinal.sweeping import interval_text, last
 from vicinal.train import Sweep
@@ -126,7 +127,7 @@ def keeps(both: dict[str, dict[str, Sweep]], label: str) -> Claim:
     return Claim(
         f"{_WORDS[label]} activation relaxation still performs as well (both papers).",
         f"Test accuracy at the end: {'; '.join(words)}. As well: at most {100 * _NEAR:.0f} point below.",
-        "holds" if all(kept) else "holds in part" if any(kept) else "does not hold",
+        borne_out(kept),
     )
 
 
@@ -150,7 +151,7 @@ def relaxed(done: dict[str, Sweep]) -> Claim:
         "The forward pass need not be held while the activities relax (a question of 2010.06219; the form in which it "
         "is answered there was not at hand).",
         f"Test accuracy at the end with all held {100 * exact:.1f} %; held alone: {'; '.join(words)}.",
-        "holds" if all(kept) else "holds in part" if any(kept) else "does not hold",
+        borne_out(kept),
     )
 
 

@@ -18,7 +18,7 @@ from vicinal.nn import MLP, shifted
 from vicinal.recipes import with_route
 from vicinal.report import Claim, Section, Study
 from vicinal.reproduce.learning import mean, means_text
-from vicinal.reproduce.runs import Measure, Scale, task_of
+from vicinal.reproduce.runs import Measure, Scale, borne_out, task_of
 from vicinal.reproduce.side_by_side import Contender, accuracy_table, panel, train_side_by_side
 from vicinal.rules import Backprop, InferenceLearning, Rule
 from vicinal.sweeping import plain
@@ -186,7 +186,7 @@ def _as_well(done: dict[str, Sweep]) -> Claim:
         "predictive coding: "
         + ", ".join(f"{label} {100 * gap:.1f}" for label, gap in behind.items())
         + f". At most {100 * _NEAR:g} counts as nearly as well.",
-        "open" if not known else "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        "open" if not known else borne_out(near),
     )
 
 

@@ -4,7 +4,7 @@ import optax
 
 from vicinal.report import Claim, Section, Study
 from vicinal.reproduce.learning import compared, mean, means_text
-from vicinal.reproduce.runs import Scale, task_of, verdict
+from vicinal.reproduce.runs import Scale, borne_out, task_of, verdict
 from vicinal.reproduce.side_by_side import Contender, accuracy_table, panel, train_side_by_side
 from vicinal.rules import Backprop, DirectFeedback, Rule
 from vicinal.rules.projectors import Broadcast, DilatedConvolution, Sparse
@@ -130,7 +130,7 @@ def _hybrid(done: dict[str, dict[str, Sweep]]) -> Claim:
         "2006.12830).",
         f"Points of test accuracy behind backpropagation, half of every error projected: {_points(gaps)}. At most "
         f"{100 * _NEAR:g} counts as its level.",
-        "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        borne_out(near),
     )
 
 
@@ -152,7 +152,7 @@ def _sparse(done: dict[str, dict[str, Sweep]]) -> Claim:
         "Backward weights may be sparse.",
         f"Points of test accuracy that four fifths fewer weights cost: {_points(gaps)}. At most {100 * _NEAR:g} counts "
         "as none.",
-        "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        borne_out(near),
     )
 
 

@@ -17,7 +17,7 @@ from vicinal.losses import softmax_cross_entropy, squared_error
 from vicinal.report import Claim, Section, Study, Table
 from vicinal.reproduce import exact_gradients
 from vicinal.reproduce.exact_gradients import FIXED, ORDERS, STRICT, ZIL_NAME, differences, rules
-from vicinal.reproduce.runs import Scale, task_of
+from vicinal.reproduce.runs import Scale, borne_out, task_of
 from vicinal.reproduce.side_by_side import Contender, accuracy_table, largest_gap, panel, train_side_by_side
 from vicinal.rules import Backprop, FixedPrediction
 from vicinal.sweeping import last, plain
@@ -170,7 +170,7 @@ def _same_curves(curves: dict[str, dict[str, Sweep]]) -> list[Claim]:
             Claim(
                 f"Training a {name} network by Z-IL or by fixed prediction is training it by backpropagation.",
                 f"Largest difference of test accuracy from BP's run of the same seed, in points: {words}.",
-                "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+                borne_out(near),
             )
         )
     return claims
@@ -206,7 +206,7 @@ def _cost(times: dict[str, dict[str, list[float]]]) -> Claim:
         f"steps, and the others: {paper}).",
         f"Over backpropagation's time: {words}. Compiled, Z-IL and one sweep with a unit step do the products that "
         "backpropagation does.",
-        "holds" if all(order) else "holds in part" if any(order) else "does not hold",
+        borne_out(order),
     )
 
 

@@ -14,6 +14,7 @@ from vicinal.inference import Simultaneous
 from vicinal.inference.relaxation import Order
 from vicinal.losses import Loss, softmax_cross_entropy
 from vicinal.report import Claim, Panel, Series, Table
+from vicinal.reproduce.runs import borne_out
 from vicinal.rules import ZIL, FixedPrediction, InferenceLearning, Rule
 from vicinal.task import Task
 from vicinal.train import keys_of
@@ -138,7 +139,7 @@ def same_gradient(gaps: dict[str, dict[str, float]]) -> Claim:
         "Z-IL does exact backpropagation on convolutional and recurrent networks (2103.03725), fixed prediction along "
         "any computation graph (2006.04182).",
         f"Largest relative difference from jax.grad: {words}.",
-        "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        borne_out(near),
     )
 
 

@@ -23,7 +23,7 @@ from vicinal.graph import Graph, capture
 from vicinal.recipes import with_route
 from vicinal.report import Claim, Section, Study, Table
 from vicinal.reproduce.learning import compared, mean, means_text
-from vicinal.reproduce.runs import Measure, Scale, task_of
+from vicinal.reproduce.runs import Measure, Scale, borne_out, task_of
 from vicinal.reproduce.side_by_side import (
     Contender,
     accuracy_table,
@@ -236,7 +236,7 @@ def _aligned(done: dict[str, Sweep]) -> Claim:
         "Angle of the upper layer's feedback at the end: "
         + ", ".join(f"{label} {angle:.1f}°" for label, angle in found.items())
         + f". Below {_WANTED:g}° counts as along.",
-        "holds" if all(below) else "holds in part" if any(below) else "does not hold",
+        borne_out(below),
     )
 
 

@@ -16,7 +16,7 @@ from vicinal.graph import Graph, capture
 from vicinal.recipes import with_route
 from vicinal.report import Claim, Section, Study, Table
 from vicinal.reproduce.learning import mean, means_text
-from vicinal.reproduce.runs import Measure, Scale, task_of
+from vicinal.reproduce.runs import Measure, Scale, borne_out, task_of
 from vicinal.reproduce.side_by_side import (
     Contender,
     accuracy_table,
@@ -198,7 +198,7 @@ def _none_matters(done: dict[str, Sweep]) -> Claim:
         "Points of test accuracy behind predictive coding: "
         + ", ".join(f"{label} {100 * found:.1f}" for label, found in gap.items())
         + f". At most {100 * _NEAR:g} counts as unaffected.",
-        "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        borne_out(near),
     )
 
 

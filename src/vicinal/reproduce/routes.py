@@ -19,7 +19,7 @@ from vicinal.feedback import (
 from vicinal.graph import capture
 from vicinal.recipes import with_route
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
-from vicinal.reproduce.runs import Scale, task_of
+from vicinal.reproduce.runs import Scale, borne_out, task_of
 from vicinal.reproduce.side_by_side import first_input
 from vicinal.rules import Backprop
 from vicinal.sweeping import interval_text, last, plain
@@ -233,7 +233,7 @@ def _deep(bp: dict[str, Sweep], runs: dict[str, dict[str, Sweep]]) -> Claim:
         "widens with depth (arXiv 2003.01513).",
         f"Points of test accuracy behind backpropagation at the best rate, shallow and deep: {text}. At most "
         f"{100 * _NEAR:g} counts as a match, a point more as wider.",
-        "holds" if all(borne) else "holds in part" if any(borne) else "does not hold",
+        borne_out(borne),
     )
 
 
@@ -291,5 +291,5 @@ def _noisy(bp: dict[str, Sweep], runs: dict[str, dict[str, Sweep]]) -> Claim:
         f"deviation {', '.join(f'{d:g}' for d in behind[_SA])}: "
         + "; ".join(f"{label} " + ", ".join(f"{100 * v:.1f}" for v in each.values()) for label, each in behind.items())
         + f". At most {100 * _NEAR:g} counts as a match.",
-        "holds" if all(borne) else "holds in part" if any(borne) else "does not hold",
+        borne_out(borne),
     )

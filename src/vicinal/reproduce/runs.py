@@ -181,3 +181,8 @@ def verdict(comparisons: Sequence[int]) -> str:
     if any(found > 0 for found in comparisons):
         return "holds in part"
     return "does not hold" if any(found < 0 for found in comparisons) else "open"
+
+
+def borne_out(checks: Sequence[bool]) -> str:
+    """The verdict on a claim from its parts: whether all of them are borne out, or some, or none."""
+    return verdict([1 if check else -1 for check in checks])

@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal.activations import Activation, activation_function
 from vicinal.graph import OUTPUT, Graph, Values
@@ -111,6 +111,14 @@ def _weight(eqn: core.JaxprEqn | None, leaf: Mapping[Any, str]) -> str | None:
         if v in leaf and len(v.aval.shape) == 2:
             return leaf[v] if tuple(axes) == (1,) else ""
     return ""
+
+
+def drawn_below(
+    chain: tuple[Link, ...], key: PRNGKeyArray, draw: Callable[[str, PRNGKeyArray], Array]
+) -> tuple[PRNGKeyArray, Values]:
+    """A key to go on with, and what is drawn for the vertex below each link, `draw(vertex, key)`."""
+    key, *keys = jax.random.split(key, len(chain) + 1)
+    return key, {link.below: draw(link.below, each) for link, each in zip(chain, keys, strict=True)}
 
 
 def leaves_by_path(model: PyTree) -> dict[str, Array]:

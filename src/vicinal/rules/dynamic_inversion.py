@@ -240,10 +240,11 @@ class DynamicInversion(Rule):
         zeros = jnp.zeros((batch, up), error.dtype), jnp.zeros((batch, down), error.dtype)
         carry = (jnp.int32(0), *zeros, jnp.ones(batch, bool), jnp.zeros(batch, jnp.int32))
         _, u, v, _, steps = jax.lax.while_loop(lambda carry: (carry[0] < self.steps) & jnp.any(carry[3]), step, carry)
-        end = speed(*velocity(u, v))
+        du, dv = velocity(u, v)
+        end = speed(du, dv)
         code = jnp.full(batch, Result.STEP_LIMIT, jnp.int32)
         if tolerance is not None:
-            code = jnp.where(restless(*velocity(u, v)) <= tolerance, jnp.int32(Result.CONVERGED), code)
+            code = jnp.where(restless(du, dv) <= tolerance, jnp.int32(Result.CONVERGED), code)
         rounding = 1 + 64 * jnp.finfo(end.dtype).eps
         code = jnp.where(end > rounding * start, jnp.int32(Result.DIVERGED), code)
         return v, jnp.where(jnp.isfinite(end), code, jnp.int32(Result.NON_FINITE)), steps

@@ -14,7 +14,7 @@ from vicinal.activations import Activation, activation_function
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, squared_error
-from vicinal.rules._chains import Link, leaves_by_path, links, mean_outer, rates_and_slopes
+from vicinal.rules._chains import Link, drawn_below, leaves_by_path, links, mean_outer, rates_and_slopes
 from vicinal.rules._latent_equilibrium import (
     TimeConstants,
     check_decay,
@@ -211,11 +211,7 @@ class Microcircuit(Rule):
     def advance(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree) -> MicrocircuitState:
         """One step of `dt` of everything but the weights, from a state that is running."""
         chain, times, held = _dense_chain(graph), self.times, running(state)
-        key, *keys = jax.random.split(state.key, len(chain) + 1)
-        noise = {
-            link.below: drift(held.noise[link.below], self.sigma, times, drawn)
-            for link, drawn in zip(chain, keys, strict=True)
-        }
+        key, noise = drawn_below(chain, state.key, lambda name, k: drift(held.noise[name], self.sigma, times, k))
         apical = _apical(chain, state)
         somata, basal = self._somata(graph, model, apical, noise, x, y)
         rates, expected = self._rates(graph, model, somata, x), self._rates(graph, model, basal, x)
@@ -297,15 +293,13 @@ class Microcircuit(Rule):
         """Cells without errors, with noise of its stationary variance that has not reached a soma yet."""
         chain = _dense_chain(graph)
         rest = at_rest(graph, chain, batch)
-        key, *keys = jax.random.split(state.key, len(chain) + 1)
         output, values = graph.feedforward(model, x)
         rates = self._rates(graph, model, values | {OUTPUT: output}, x)
         # Without learning and nudging the interneurons' rates are what follows.
         _, interneurons = self._interneurons(chain, graph, model, state, rates, values | {OUTPUT: output}, x)
-        noise = {
-            link.below: stationary(rest.noise[link.below], self.sigma, self.times, drawn)
-            for link, drawn in zip(chain, keys, strict=True)
-        }
+        key, noise = drawn_below(
+            chain, state.key, lambda name, k: stationary(rest.noise[name], self.sigma, self.times, k)
+        )
         kept = {link.node: rates[link.node] for link in chain}
         cells = dataclasses.replace(rest, values=values, interneurons=interneurons, noise=noise, rates=kept)
         return dataclasses.replace(state, key=key, running=cells)

@@ -15,7 +15,7 @@ from vicinal.activations import Activation, activation_function
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
-from vicinal.rules._chains import Link, arriving, links, mean_outer, rates_and_slopes, with_weights
+from vicinal.rules._chains import Link, arriving, drawn_below, links, mean_outer, rates_and_slopes, with_weights
 from vicinal.rules._latent_equilibrium import (
     TimeConstants,
     check_decay,
@@ -249,11 +249,7 @@ class PhaselessAlignment(Rule):
     def advance(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, y: PyTree) -> PhaselessState:
         """One step of `dt` of everything but the weights, from a state that is running."""
         chain, times, held = links(graph, _NAME), self.times, running(state)
-        key, *keys = jax.random.split(state.key, len(chain) + 1)
-        noise = {
-            link.below: drift(held.noise[link.below], self.sigma, times, drawn)
-            for link, drawn in zip(chain, keys, strict=True)
-        }
+        key, noise = drawn_below(chain, state.key, lambda name, k: drift(held.noise[name], self.sigma, times, k))
         output, values = _propagate(graph, model, noise, held.errors, self.nudge, x)
         _, output_error = loss_and_error(self.loss, output, y)
         errors = _errors(chain, graph, model, state.feedback, values, output_error, x)
@@ -285,11 +281,9 @@ class PhaselessAlignment(Rule):
         """Neurons whose noise has its stationary variance, and whose filters are empty."""
         chain = links(graph, _NAME)
         rest = _at_rest(graph, chain, batch)
-        key, *keys = jax.random.split(state.key, len(chain) + 1)
-        noise = {
-            link.below: stationary(rest.noise[link.below], self.sigma, self.times, drawn)
-            for link, drawn in zip(chain, keys, strict=True)
-        }
+        key, noise = drawn_below(
+            chain, state.key, lambda name, k: stationary(rest.noise[name], self.sigma, self.times, k)
+        )
         output, values = _propagate(graph, model, noise, rest.errors, self.nudge, x)
         rates, _ = rates_and_slopes(graph, model, values | {OUTPUT: output}, x, self.output_activation)
         begun = Running(rest.voltages, values, rest.errors, noise, {n: rates[n] for n in rest.rates}, rest.filtered)

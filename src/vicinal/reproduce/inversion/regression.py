@@ -19,7 +19,7 @@ from vicinal.inference import Result
 from vicinal.losses import squared_error
 from vicinal.nn import MLP
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
-from vicinal.reproduce.runs import Scale
+from vicinal.reproduce.runs import Scale, borne_out
 from vicinal.rules import Backprop, DynamicInversion, Rule
 from vicinal.sweeping import interval_text
 
@@ -280,7 +280,7 @@ def _learns(found: dict[str, Runs]) -> Claim:
         "Normalised squared error at the end, the mean over seeds: "
         + "; ".join(f"{heading}: {_ends_text(rows)}" for heading, rows in found.items())
         + f". Below BP, and below FA, in every seed: in {sum(beats)} of {len(beats)} comparisons.",
-        "holds" if all(beats) else "holds in part" if any(beats) else "does not hold",
+        borne_out(beats),
     )
 
 
@@ -298,7 +298,7 @@ def _inverts(found: dict[str, Runs]) -> Claim:
             for heading, angles in ends.items()
         )
         + f". Below {_NEAR:g}° counts as there.",
-        "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        borne_out(near),
     )
 
 
@@ -314,7 +314,7 @@ def _between(found: dict[str, Runs]) -> Claim:
             for heading, (feedback, pseudo) in ends.items()
         )
         + ". Errors that are nearer than the feedback count as borne out.",
-        "holds" if all(nearer) else "holds in part" if any(nearer) else "does not hold",
+        borne_out(nearer),
     )
 
 
@@ -332,7 +332,7 @@ def _stable(found: dict[str, Runs]) -> Claim:
         + ". The largest real part at a mark, before the next repair: "
         + "; ".join(f"{heading}: {largest(rows, 'abscissa'):.2g}" for heading, rows in found.items())
         + ". A share below 1 % counts as kept.",
-        "holds" if all(held) else "holds in part" if any(held) else "does not hold",
+        borne_out(held),
     )
 
 

@@ -12,7 +12,7 @@ from vicinal.inference import Inference, Sequential, Simultaneous
 from vicinal.losses import softmax_cross_entropy
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
 from vicinal.reproduce.il_theory.along import examples_of, means, normalised_step, task_with_tanh, trained
-from vicinal.reproduce.runs import Scale
+from vicinal.reproduce.runs import Scale, borne_out
 from vicinal.rules import Backprop, ImplicitSGD, InferenceLearning
 from vicinal.task import Task
 
@@ -144,7 +144,7 @@ def _falls(found: dict[float, Any]) -> Claim:
         "Inference lowers the proximal objective of the weight step that follows it (second-hand).",
         f"How far the objective falls from no inference to the last step, at alpha "
         f"{', '.join(f'{rate:g}' for rate in found)}: {words}.",
-        "holds" if all(lower) else "holds in part" if any(lower) else "does not hold",
+        borne_out(lower),
     )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from vicinal.attention import gated_delta_rule, linear_attention, mesa_attention, ovq_attention
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
-from vicinal.reproduce.runs import Scale
+from vicinal.reproduce.runs import Scale, borne_out
 from vicinal.sweeping import interval_text
 
 _FEATURES, _CLASSES, _TEMPERATURE, _CHUNK = 64, 64, 60.0, 128
@@ -287,7 +287,7 @@ def _at_any_length(found: Recalled, sizes: Sequence[int], fixed: int, lengths: S
         f"{fixed} facts, at {', '.join(map(str, lengths))} tokens: "
         + "; ".join(f"{label} " + ", ".join(f"{value:.2f}" for value in row) for label, row in kept.items())
         + ". Above .95 counts as recalled.",
-        "holds" if all(flat) else "holds in part" if any(flat) else "does not hold",
+        borne_out(flat),
     )
 
 

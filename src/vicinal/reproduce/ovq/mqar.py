@@ -38,7 +38,7 @@ from vicinal.reproduce.ovq.training import (
     ovq,
     train,
 )
-from vicinal.reproduce.runs import Scale
+from vicinal.reproduce.runs import Scale, borne_out
 from vicinal.rules import ZIL, Backprop, DirectFeedback, InferenceLearning, Rule
 from vicinal.sweeping import interval_text
 
@@ -176,5 +176,5 @@ def _by_local_rules(local: dict[str, list[float]]) -> Claim:
         "A stack of sequence layers learns by inference learning as it does by backpropagation (our question; no paper "
         "claims it).",
         "Accuracy: " + ", ".join(f"{label} {100 * value:.0f} %" for label, value in means.items()) + ".",
-        "open" if means["BP"] < 0.5 else "holds" if all(near) else "holds in part" if any(near) else "does not hold",
+        "open" if means["BP"] < 0.5 else borne_out(near),
     )

@@ -11,7 +11,7 @@ from vicinal.attention import LanguageModel, OVQAttention, Schedule
 from vicinal.data.sequences import continuous_mqar
 from vicinal.report import Claim, Section, Table
 from vicinal.reproduce.ovq.training import Training, accuracy, train
-from vicinal.reproduce.runs import Scale
+from vicinal.reproduce.runs import Scale, borne_out
 from vicinal.sweeping import interval_text
 
 _KEY_FEATURES, _VALUES, _FEATURES = 32, 16, 64
@@ -104,5 +104,5 @@ def claim(found: list[Recalled]) -> Claim:
         f"With a centroid for every pair: {kept}. From what one pair a centroid would give the accuracy is off by "
         + ", ".join(f"{100 * difference:+.0f}" for difference in off)
         + " points, in the order of the table. Within 10 counts.",
-        "holds" if all(held) else "holds in part" if any(held) else "does not hold",
+        borne_out(held),
     )

@@ -22,7 +22,7 @@ from vicinal.reproduce.ovq.training import (
     temperatures,
     train,
 )
-from vicinal.reproduce.runs import Scale
+from vicinal.reproduce.runs import Scale, borne_out
 from vicinal.sweeping import interval_text
 
 Task = Callable[[int, int, int, int, bool], Sequences]
@@ -242,7 +242,7 @@ def _as_full(found: Found, labels: Sequence[str], axes: Axes) -> Claim:
     gaps = {time: mean(found, FIXED, FULL, time) - mean(found, FIXED, ours, time) for time in axes.times}
     learned = mean(found, FIXED, FULL, axes.time) > 0.9
     near = [gap <= 0.02 for gap in gaps.values()]
-    verdict = "holds" if all(near) else "holds in part" if any(near) else "does not hold"
+    verdict = borne_out(near)
     return Claim(
         "OVQ-attention is competitive with, sometimes identical to, full attention at many times the training length "
         "(arXiv 2602.03922).",
@@ -269,7 +269,7 @@ def _capacity(found: Found, sizes: Sequence[int], axes: Axes) -> Claim:
             for size, row in rows.items()
         )
         + " facts.",
-        "open" if not learned else "holds" if all(borne) else "holds in part" if any(borne) else "does not hold",
+        "open" if not learned else borne_out(borne),
     )
 
 
