@@ -39,6 +39,7 @@ class Experiment:
         paper: Where it comes from.
         run: Runs it at a scale.
         full: How long the full one takes on two cores, in words.
+        large: How long the large one takes on a GPU, in words; None if there is none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Experiment:
     paper: str
     run: Callable[[Scale], Study]
     full: str
+    large: str | None = None
 
 
 _IL_THEORY = "Alonso et al. 2022, arXiv 2206.00164"
@@ -204,6 +206,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             _OVQ,
             ovq.recall,
             "half an hour",
+            "ten minutes",
         ),
         Experiment(
             "ovq/mqar",
@@ -220,7 +223,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             ovq.ablations,
             "ten minutes",
         ),
-        Experiment("ovq/books", "books byte by byte, beyond the length of training", _OVQ, ovq.books, "ten minutes"),
+        Experiment(
+            "ovq/books",
+            "books byte by byte, beyond the length of training",
+            _OVQ,
+            ovq.books,
+            "ten minutes",
+            "ten minutes",
+        ),
         Experiment(
             "ovq/cost",
             "time and memory against full attention and the others, by length",
@@ -300,6 +310,7 @@ def reproduce(
     *,
     quick: bool = False,
     seeds: int | None = None,
+    large: bool = False,
     resume: bool = False,
     command: str = "",
     progress: bool | None = None,
@@ -312,6 +323,7 @@ def reproduce(
         folder: Where the report, the results and the checkpoints of its sweeps go; made if missing.
         quick: Whether to show the same shape in under two minutes, on the embedded digits.
         seeds: How many; by default the experiment's own number, or two if quick.
+        large: Whether to run the sizes meant for a GPU.
         resume: Whether to go on from the checkpoints that are there.
         command: The command line, for the report.
         progress: As for `vicinal.train.fit`.
@@ -321,18 +333,21 @@ def reproduce(
         What was found.
 
     Raises:
-        ValueError: If there is no such experiment, or the folder holds another run.
+        ValueError: If there is no such experiment, it has no large sizes, or the folder holds another run.
         FileNotFoundError: If its data set is not there.
     """
     chosen, folder = experiment(name), Path(folder)
     if seeds is not None and seeds < 1:
         raise ValueError(f"expected at least one seed, got {seeds}")
-    config = {"experiment": name, "quick": quick, "seeds": seeds}
+    if large and (quick or chosen.large is None):
+        having = ", ".join(other.name for other in EXPERIMENTS.values() if other.large is not None)
+        raise ValueError(f"expected large without quick, for one of {having}, got {name}; leave one of them out")
+    config = {"experiment": name, "quick": quick, "seeds": seeds} | ({"large": True} if large else {})
     there = folder / CONFIG
     if there.exists() and not (resume and json.loads(there.read_text()) == config):
         raise ValueError(f"expected a folder without a run, or the same one to resume, got {folder}; choose another")
     with kept_config(folder, config):
-        scale = Scale(quick, seeds, folder, progress, say)
+        scale = Scale(quick, seeds, folder, progress, say, large)
         study = chosen.run(scale)
         settings = config | {"seeds": scale.seeds} | study.settings
         study = dataclasses.replace(study, command=command, settings=settings, environment=environment(), when=now())
@@ -341,13 +356,14 @@ def reproduce(
 
 
 def settings_in(folder: Path) -> dict[str, Any]:
-    """What an experiment in a folder was begun with: name, quick and seeds.
+    """What an experiment in a folder was begun with: name, quick, seeds and large.
 
     Raises:
         ValueError: If there is none.
     """
     try:
         found = json.loads((folder / CONFIG).read_text())
-        return {"name": found["experiment"], "quick": found["quick"], "seeds": found["seeds"]}
+        chosen = {"name": found["experiment"], "quick": found["quick"], "seeds": found["seeds"]}
+        return chosen | {"large": found.get("large", False)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"expected an experiment in {folder}, got none; name the folder of one") from error

@@ -30,6 +30,7 @@ class Scale:
         folder: Where sweeps keep their checkpoints, or None. Those that are there are gone on with.
         progress: As for `vicinal.train.fit`.
         say: Called with a sentence before each part.
+        large: Whether to run the sizes meant for a GPU, where an experiment has them.
     """
 
     quick: bool
@@ -37,6 +38,7 @@ class Scale:
     folder: Path | None = None
     progress: bool | None = None
     say: Callable[[str], None] = lambda sentence: None
+    large: bool = False
 
     @property
     def seeds(self) -> int:
@@ -47,9 +49,11 @@ class Scale:
         """The same, with so many seeds in full unless others were asked for."""
         return self if self.quick or self.asked else dataclasses.replace(self, asked=seeds)
 
-    def pick(self, quick: Any, full: Any) -> Any:
-        """One of two settings."""
-        return quick if self.quick else full
+    def pick(self, quick: Any, full: Any, large: Any = None) -> Any:
+        """One of these settings; the full one for both where no other is given for large."""
+        if self.quick:
+            return quick
+        return full if large is None or not self.large else large
 
 
 @dataclasses.dataclass(frozen=True)

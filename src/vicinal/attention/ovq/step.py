@@ -1,11 +1,13 @@
 """One token at a time."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vicinal.attention.ovq.chunked import Plan, assign_chunk
-from vicinal.attention.ovq.dictionary import Rule, learn, read
+from vicinal.attention.ovq.dictionary import Rule, Sums, learn, read
 from vicinal.attention.ovq.state import OVQState
 
 
@@ -46,23 +48,41 @@ def step(
     )
 
     full = place == size - 1
-    z = _assign_if_full(rule, pending_keys, state.sums, Plan(full, new, priority, None))
-    sums = learn(rule, state.sums, z, pending_keys, pending_values)
+    sums = _learned(rule, state.sums, pending_keys, pending_values, Plan(full, new, priority, None))
     pending_keys, pending_values = (
         jnp.where(full[:, None, None, None], jnp.zeros_like(x), x) for x in (pending_keys, pending_values)
     )
-    return outputs, OVQState(*sums, pending_keys, pending_values, state.tokens + 1)
+    return outputs, OVQState(sums.keys, sums.values, sums.counts, pending_keys, pending_values, state.tokens + 1)
 
 
-def _assign_if_full(rule, keys, sums, plan):
-    """The rows of a chunk that is finished; the search for them is left out while there is none.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _learned(rule: Rule, sums: Sums, keys: Float[Array, "..."], values: Float[Array, "..."], plan: Plan) -> Sums:
+    """The dictionaries after the chunks that are finished; while there is none, they are not touched.
 
     A loop of at most one turn, because `jax.vmap` makes of `lax.cond` the work of both branches, and of a loop one
-    that ends when no row needs a turn.
+    that ends when no row needs a turn. The gradient is that of `learn`, with the rows that were found.
     """
-    keys, sums = jax.lax.stop_gradient((keys, sums))
+    return _learned_rows(rule, sums, keys, values, plan)[0]
+
+
+def _learned_rows(rule, sums, keys, values, plan):
+    def turn(carry):
+        _, sums, _ = carry
+        z = assign_chunk(rule, keys, sums, plan)
+        return jnp.zeros((), bool), learn(rule, sums, z, keys, values), z
+
     nowhere = jnp.full(keys.shape[:3], sums.counts.shape[-1], jnp.int32)
-    carry = (jnp.any(plan.full), nowhere)
-    return jax.lax.while_loop(
-        lambda c: c[0], lambda c: (jnp.zeros_like(c[0]), assign_chunk(rule, keys, sums, plan)), carry
-    )[1]
+    return jax.lax.while_loop(lambda carry: carry[0], turn, (jnp.any(plan.full), sums, nowhere))[1:]
+
+
+def _forward(rule, sums, keys, values, plan):
+    after, z = _learned_rows(rule, sums, keys, values, plan)
+    return after, (sums, keys, values, z)
+
+
+def _backward(rule, residuals, cotangents):
+    sums, keys, values, z = residuals
+    return *jax.vjp(lambda *parts: learn(rule, parts[0], z, *parts[1:]), sums, keys, values)[1](cotangents), None
+
+
+_learned.defvjp(_forward, _backward)

@@ -5,18 +5,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vicinal.attention import LanguageModel
 from vicinal.data.sequences import Sequences, books as load_books, byte_windows, loss_by_position, random_windows
 from vicinal.losses import token_cross_entropy
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
 from vicinal.reproduce.ovq.recall import DIFFERENCES
-from vicinal.reproduce.ovq.training import DELTA, FULL, LINEAR, WINDOW, Shape, Training, ovq, train
+from vicinal.reproduce.ovq.training import DELTA, FULL, LINEAR, WINDOW, Shape, Training, batches, logits, ovq, train
 from vicinal.reproduce.runs import Scale
 from vicinal.sweeping import interval_text
 
@@ -27,29 +25,36 @@ _LOG2 = math.log(2.0)
 def books(scale: Scale) -> Study:
     """Bits per byte in each range of positions, up to eight times the length of training."""
     scale = scale.by_default(1)
-    length = scale.pick(16, 128)
-    count = scale.pick(8, 64)
-    shape = Shape(256, features=scale.pick(16, 64), chunk_size=scale.pick(8, 32), window=scale.pick(4, 16))
+    length = scale.pick(16, 128, 4096)
+    count = scale.pick(8, 64, 1024)
+    shape = Shape(
+        256,
+        features=scale.pick(16, 64, 256),
+        chunk_size=scale.pick(8, 32, 128),
+        window=scale.pick(4, 16, 64),
+        pairs=scale.pick(1, 1, 2),
+        heads=scale.pick(1, 1, 2),
+        max_length=8 * length,
+    )
     labels = [FULL, ovq(count), WINDOW, *scale.pick((), (LINEAR, DELTA))]
-    how = Training(scale.pick(10, 800), batch_size=scale.pick(8, 16))
+    how = Training(scale.pick(10, 800, 300), batch_size=scale.pick(8, 16))
     if scale.quick:
         train_texts = test_texts = (np.frombuffer(_QUICK, np.uint8),)
     else:
         texts = load_books()
         train_texts, test_texts = texts.train, texts.test
     test = byte_windows(test_texts, 8 * length)
-    shown = np.linspace(0, len(test.inputs) - 1, scale.pick(8, 32)).astype(int)  # from all books
+    shown = np.linspace(0, len(test.inputs) - 1, scale.pick(8, 32, 16)).astype(int)  # from all books
     test = Sequences(test.inputs[shown], test.targets[shown], test.mask[shown])
     edges = [0, length // 2, *(length * 2**i for i in range(4))]
     parameters = shape.parameters()
     found: dict[str, list[list[float]]] = {label: [] for label in labels}
     for label in labels:
         for seed in range(scale.seeds):
-            data = random_windows(train_texts, length, scale.pick(128, 16_384), seed=seed)
+            data = random_windows(train_texts, length, scale.pick(128, 16_384, 8192), seed=seed)
             model = shape.build(label, key=jax.random.key(seed), parameters=parameters)
             model = train(scale, f"{label}, books", model, data, how, seed)
-            losses = np.concatenate([np.asarray(_losses(model, *batch)) for batch in _batches(test)])
-            found[label].append((loss_by_position(losses, edges) / _LOG2).tolist())
+            found[label].append((loss_by_position(_losses(model, test), edges) / _LOG2).tolist())
     return Study(
         title="Books, byte by byte",
         summary=_summary(found, edges),
@@ -81,14 +86,18 @@ def books(scale: Scale) -> Study:
     )
 
 
-@eqx.filter_jit
-def _losses(model: LanguageModel, x: Array, y: Array) -> Float[Array, "batch time"]:
-    return jax.vmap(lambda x, y: token_cross_entropy(model(x), y))(x, y)
+def _losses(model: LanguageModel, data: Sequences, batch_size: int = 8) -> Float[np.ndarray, "examples time"]:
+    found = []
+    for x, y in zip(batches(data.inputs, batch_size), batches(data.targets, batch_size), strict=True):
+        start, losses = 0, []
+        for said in logits(model, x):
+            losses.append(np.asarray(_cross_entropy(said, y[:, start : start + said.shape[1]])))
+            start += said.shape[1]
+        found.append(np.concatenate(losses, axis=1))
+    return np.concatenate(found)
 
 
-def _batches(data: Sequences, size: int = 8) -> list[tuple[Array, Array]]:
-    starts = range(0, len(data.inputs), size)
-    return [tuple(jnp.asarray(a[i : i + size]) for a in (data.inputs, data.targets)) for i in starts]  # type: ignore
+_cross_entropy = jax.jit(jax.vmap(token_cross_entropy))
 
 
 def _ranges(edges: Sequence[int]) -> list[str]:

@@ -41,6 +41,7 @@ class Sizes:
         num_centroids: Of OVQ-attention, and codes of VQ-attention.
         chunk_size: Of both.
         window: Of the sliding window.
+        dtype: Of queries, keys and values.
     """
 
     batch: int = 1
@@ -49,11 +50,13 @@ class Sizes:
     num_centroids: int = 512
     chunk_size: int = 128
     window: int = 128
+    dtype: str = "float32"
 
 
 def operators(sizes: Sizes, length: int) -> dict[str, Operator]:
-    """Each operator by name, for sequences of a length."""
+    """Each operator by name, for sequences of a length at most; full attention by a fused kernel where there is one."""
     beta = sizes.features**0.5
+    fused = jax.default_backend() == "gpu" and sizes.dtype in ("bfloat16", "float16")
     gates = {"log_decay": -0.01, "rate": 0.5}
     codebook = _unit(jax.random.normal(jax.random.key(9), (sizes.heads, sizes.num_centroids, sizes.features)))
 
@@ -66,7 +69,7 @@ def operators(sizes: Sizes, length: int) -> dict[str, Operator]:
 
     shape = {"num_centroids": sizes.num_centroids, "chunk_size": sizes.chunk_size}
     return {
-        FULL: gated(softmax_attention, beta=beta, max_length=length + 1),
+        FULL: gated(softmax_attention, beta=beta, max_length=length, implementation="cudnn" if fused else None),
         OVQ: gated(ovq_attention, beta=beta, **shape),
         "sliding window": gated(sliding_window_attention, beta=beta, window=sizes.window),
         "VQ-attention": gated(vq_attention, codebook=codebook, beta=beta, chunk_size=sizes.chunk_size),
@@ -77,10 +80,10 @@ def operators(sizes: Sizes, length: int) -> dict[str, Operator]:
     }
 
 
-def inputs(sizes: Sizes, length: int, dtype: Any = jnp.float32) -> tuple[Array, Array, Array]:
+def inputs(sizes: Sizes, length: int) -> tuple[Array, Array, Array]:
     """Random queries and keys of norm 1, and values."""
     shape = (sizes.batch, length, sizes.heads, sizes.features)
-    q, k, v = (jax.random.normal(key, shape, dtype) for key in jax.random.split(jax.random.key(0), 3))
+    q, k, v = (jax.random.normal(key, shape, sizes.dtype) for key in jax.random.split(jax.random.key(0), 3))
     return _unit(q), _unit(k), v
 
 
@@ -93,7 +96,7 @@ class Cost:
     """What one operator costs at one length.
 
     Attributes:
-        seconds: Median of the repetitions, after warming up.
+        seconds: Median of the repetitions, after warming up; of one token, the mean over a chunk of them.
         spread: Their 20th and 80th percentile, seconds.
         compile_seconds: Of tracing and compiling.
         temporary_bytes: What the compiled program needs beside inputs and outputs, as XLA counts.
@@ -112,39 +115,70 @@ def measure(operator: Operator, mode: str, sizes: Sizes, length: int, repetition
 
     Args:
         operator: One of `operators`.
-        mode: `"forward"`, `"forward and backward"` (gradients of queries, keys and values), or `"one token"`, after
-            so many tokens were read.
+        mode: `"forward"`, `"forward and backward"` (gradients of queries, keys and values), or `"one token"`: the
+            mean of the next `chunk_size` tokens, one after the other, after so many were read.
         sizes: The sizes.
-        length: Tokens.
+        length: Tokens. For `"one token"` the operator needs room for `room(mode, sizes, length, repetitions)`.
         repetitions: How often it is timed, after one run that is not.
 
     Returns:
         The cost.
     """
-    q, k, v = inputs(sizes, length)
-    state = jax.jit(operator)(q, k, v)[1]
-    kept = state_bytes(state)
-    arguments: tuple[Any, ...] = (q, k, v)
-    program: Callable[..., Any] = operator
-    if mode == FORWARD:
-        program = lambda q, k, v: operator(q, k, v)[0]  # noqa: E731
-    elif mode == BOTH:
-        program = jax.grad(lambda q, k, v: jnp.sum(jnp.sin(operator(q, k, v)[0])), argnums=(0, 1, 2))
-    elif mode == DECODE:
-        arguments = (*(x[:, -1:] for x in (q, k, v)), state)
-    else:
+    if mode not in (FORWARD, BOTH, DECODE):
         raise ValueError(f"expected a mode of {FORWARD}, {BOTH}, {DECODE}, got {mode!r}")
-    begun = clock.perf_counter()
-    compiled = jax.jit(program).lower(*arguments).compile()
-    compiling = clock.perf_counter() - begun
-    jax.block_until_ready(compiled(*arguments))
+    if mode == DECODE:
+        return _of_one_token(operator, sizes, length, repetitions)
+    q, k, v = inputs(sizes, length)
+    program: Callable[..., Any] = lambda q, k, v: operator(q, k, v)[0]  # noqa: E731
+    if mode == BOTH:
+        program = jax.grad(lambda q, k, v: jnp.sum(jnp.sin(operator(q, k, v)[0])), argnums=(0, 1, 2))
+    compiled, compiling, temporary = _compiled(jax.jit(program), q, k, v)
+    kept = state_bytes(jax.eval_shape(operator, q, k, v)[1])
+    jax.block_until_ready(compiled(q, k, v))
     times = []
-    for _ in range(repetitions * (10 if mode == DECODE else 1)):
+    for _ in range(repetitions):
         begun = clock.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
+        jax.block_until_ready(compiled(q, k, v))
         times.append(clock.perf_counter() - begun)
+    return _cost(times, compiling, temporary, kept)
+
+
+def room(mode: str, sizes: Sizes, length: int, repetitions: int) -> int:
+    """How many tokens `measure` reads, for which full attention has to have room."""
+    return length + (1 + repetitions) * sizes.chunk_size * (mode == DECODE)
+
+
+def _of_one_token(operator: Operator, sizes: Sizes, length: int, repetitions: int) -> Cost:
+    # One sequence is read and then repeated: for a whole batch there may be no memory.
+    q, k, v = inputs(dataclasses.replace(sizes, batch=1), length)
+    state = jax.jit(operator)(q, k, v)[1]
+    *token, state = (
+        jax.tree.map(lambda x: jnp.repeat(x, sizes.batch, axis=0), x) for x in (*(x[:, -1:] for x in (q, k, v)), state)
+    )
+    kept = state_bytes(state)
+    # The state is given away, as in generation: nobody keeps the one before.
+    compiled, compiling, temporary = _compiled(jax.jit(operator, donate_argnums=3), *token, state)
+    times = []
+    for repetition in range(1 + repetitions):
+        begun = clock.perf_counter()
+        for _ in range(sizes.chunk_size):
+            _, state = compiled(*token, state)
+        jax.block_until_ready(state)
+        if repetition:  # the first is for warming up
+            times.append((clock.perf_counter() - begun) / sizes.chunk_size)
+    return _cost(times, compiling, temporary, kept)
+
+
+def _compiled(program: Any, *arguments: Any) -> tuple[Any, float, int]:
+    """The compiled program, the seconds it took, and the bytes it needs beside inputs and outputs."""
+    begun = clock.perf_counter()
+    compiled = program.lower(*arguments).compile()
+    compiling = clock.perf_counter() - begun
     found = compiled.memory_analysis()
-    temporary = 0 if found is None else int(found.temp_size_in_bytes)
+    return compiled, compiling, 0 if found is None else int(found.temp_size_in_bytes)
+
+
+def _cost(times: Sequence[float], compiling: float, temporary: int, kept: int) -> Cost:
     low, middle, high = (float(np.percentile(times, at)) for at in (20, 50, 80))
     return Cost(middle, (low, high), compiling, temporary, kept)
 
@@ -158,22 +192,24 @@ def cost(scale: Scale) -> Study:
     for mode in (FORWARD, BOTH, DECODE):
         found[mode] = {name: {} for name in names}
         for length in lengths:
-            for name, operator in operators(sizes, length).items():
+            repetitions = 3 if length > 4096 else 5
+            for name, operator in operators(sizes, room(mode, sizes, length, repetitions)).items():
                 scale.say(f"{name}, {mode}, {length} tokens")
-                seen = measure(operator, mode, sizes, length, repetitions=3 if length > 4096 else 5)
+                seen = measure(operator, mode, sizes, length, repetitions)
                 found[mode][name][str(length)] = dataclasses.asdict(seen)
     return Study(
         title="What OVQ-attention costs",
         summary=_summary(found, lengths),
         command="",
-        settings={"seeds": 1, **dataclasses.asdict(sizes), "lengths": list(lengths), "dtype": "float32"},
+        settings={"seeds": 1, **dataclasses.asdict(sizes), "lengths": list(lengths)},
         environment={},
         claims=[_faster(found, lengths), _constant(found, lengths)],
         differences=[
             "The paper has no table of times; reviewers asked for one. This is one machine with XLA for its cores, "
             "without kernels of our own: where full attention has a fused kernel the lengths at which OVQ wins are "
             "longer.",
-            "One repetition of each measurement's data; medians of three to five runs (of a token: thirty to fifty).",
+            "One repetition of each measurement's data; medians of three to five runs (of a token: of the mean over a "
+            "chunk of them).",
         ],
         sections=[_section(mode, found[mode], lengths) for mode in found] + [_memory(found, lengths)],
         numbers={"cost": found},

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from vicinal.attention import (
     GatedDeltaNet,
@@ -64,6 +64,7 @@ class Shape:
         in_features: Length of each input vector, for inputs that are no tokens.
         max_length: Tokens for which full attention has room.
         codes: Of VQ-attention.
+        heads: Of each layer.
     """
 
     vocabulary: int
@@ -74,14 +75,15 @@ class Shape:
     in_features: int | None = None
     max_length: int = 4096
     codes: int = 64
+    heads: int = 1
 
     def mixers(self, label: str, **options: Any) -> list[MakeMixer]:
         """Functions of a key that make the layers: with a window and another in turn."""
-        near = functools.partial(SlidingWindowAttention, self.features, 1, window=self.window)
+        near = functools.partial(SlidingWindowAttention, self.features, self.heads, window=self.window)
         return [near, self._other(label, options)] * self.pairs
 
     def _other(self, label: str, options: dict[str, Any]) -> MakeMixer:
-        sizes = (self.features, 1)
+        sizes = (self.features, self.heads)
         if label.startswith("OVQ "):
             count = int(label.split()[1])
             chosen = {"chunk_size": self.chunk_size, "num_centroids": count} | options
@@ -185,18 +187,36 @@ def accuracy(model: LanguageModel, data: Sequences, batch_size: int = 8) -> floa
 
 def predictions(model: LanguageModel, data: Sequences, batch_size: int = 8) -> Int[np.ndarray, "examples time"]:
     """The most likely token at each step."""
-    return np.concatenate([np.asarray(_predicted(model, x)) for x in _batches(data.inputs, batch_size)])
+    found = []
+    for x in batches(data.inputs, batch_size):
+        found.append(np.concatenate([np.asarray(jnp.argmax(y, axis=-1)) for y in logits(model, x)], axis=1))
+    return np.concatenate(found)
 
 
-@eqx.filter_jit
-def _predicted(model: LanguageModel, x: Array) -> Int[Array, "batch time"]:
-    return jnp.argmax(jax.vmap(model)(x), axis=-1)
-
-
-def _batches(x: np.ndarray, size: int) -> list[Array]:
+def batches(x: np.ndarray, size: int) -> list[Array]:
+    """Rows of an array, so many at a time."""
     if len(x) % size:
         raise ValueError(f"expected a number of examples that the batch size, {size}, divides, got {len(x)}")
     return [jnp.asarray(x[i : i + size]) for i in range(0, len(x), size)]
+
+
+def logits(model: LanguageModel, x: Array, piece: int = 1024) -> Iterator[Float[Array, "batch piece vocabulary"]]:
+    """What a model says at each step of `x`, `[batch, time, ...]`, in pieces.
+
+    A long sequence is read piece by piece with the state in between, so that full attention does not need memory for
+    the square of the length.
+    """
+    states = None
+    if x.shape[1] > piece:
+        states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(x), *leaf.shape)), model.empty())
+    for start in range(0, x.shape[1], piece):
+        said, states = _read(model, x[:, start : start + piece], states)
+        yield said
+
+
+@eqx.filter_jit
+def _read(model: LanguageModel, x: Array, states: PyTree) -> tuple[Array, PyTree]:
+    return jax.vmap(model.read)(x, states)
 
 
 def temperatures(model: LanguageModel) -> list[float]:
