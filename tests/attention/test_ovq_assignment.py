@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vicinal.attention.ovq.assignment import assign
+from vicinal.attention.ovq.dictionary import scatter_as_product, scatter_one_by_one
 
 JOINS = ["all", "old", "random", "greedy"]
 
@@ -84,3 +85,21 @@ def test_no_gradient():
     gradient = jax.grad(loss, argnums=(0, 1))(keys, centroids)
     assert np.all(np.isfinite(gradient[0]))
     assert np.all(np.asarray(gradient[1]) == 0)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("width", [(), (5,)])
+def test_scattering_one_by_one_and_as_a_product(x64, dtype, width):
+    """The second is what other devices than CPUs run. Whole numbers: no sum is rounded, in the rows' dtype alone."""
+    rng = np.random.default_rng(0)
+    rows = jnp.asarray(rng.integers(-1000, 1000, (6, *width)), "float64" if dtype == "float64" else "float32")
+    z = jnp.asarray([0, 2, 2, 9, 5, 2, 6], jnp.int32)  # 6 and 9 are beyond the last
+    added = jnp.asarray(rng.integers(-200, 200, (7, *width)), dtype)
+    expected = np.array(rows)
+    for to, x in zip(z.tolist(), np.asarray(added, float), strict=True):
+        if to < 6:
+            expected[to] += x
+    for scattered in (scatter_one_by_one, scatter_as_product):
+        found = scattered(rows, z, added)
+        assert found.dtype == rows.dtype
+        np.testing.assert_array_equal(found, expected)

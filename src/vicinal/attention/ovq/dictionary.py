@@ -50,35 +50,43 @@ class Sums(NamedTuple):
         return self._moved(z, keys, values, -1)
 
     def _moved(self, z, keys, values, sign):
-        dtype = self.keys.dtype
-        ones = jnp.full(z.shape, sign, dtype)
-        keys, values = sign * keys.astype(dtype), sign * values.astype(dtype)
-        return Sums(scatter(self.keys, z, keys), scatter(self.values, z, values), scatter(self.counts, z, ones))
+        ones = jnp.full(z.shape, sign, keys.dtype)
+        return Sums(
+            scatter(self.keys, z, sign * keys), scatter(self.values, z, sign * values), scatter(self.counts, z, ones)
+        )
 
 
 def scatter(
     rows: Float[Array, "*batch n d"], z: Int[Array, "*batch chunk"], added: Float[Array, "*batch chunk d"]
 ) -> Float[Array, "*batch n d"]:
-    """Adds each token to its row.
+    """Adds each token to its row, in the dtype of the rows; a row beyond the last adds nothing.
 
-    By a scatter on a CPU; elsewhere as a product with the one-hot rows, `P^T x`, which is deterministic and runs at
-    the speed of a matrix product.
+    By `scatter_one_by_one` on a CPU, elsewhere by `scatter_as_product`.
     """
+    for_cpu, for_others = scatter_one_by_one, scatter_as_product
+    for _ in range(z.ndim - 1):
+        for_cpu, for_others = jax.vmap(for_cpu), jax.vmap(for_others)
+    return jax.lax.platform_dependent(rows, z, added, cpu=for_cpu, default=for_others)
 
-    def one(rows, z, added):
-        return rows.at[z].add(added, mode="drop")
 
-    def product(rows, z, added):
-        hot = jax.nn.one_hot(z, len(rows), dtype=added.dtype)
-        precision = jax.lax.Precision.HIGHEST  # the sums have to be those of the numbers, not of rounded ones
-        return rows + jnp.tensordot(hot, added, axes=((0,), (0,)), precision=precision)
+def scatter_one_by_one(
+    rows: Float[Array, "n *d"], z: Int[Array, " chunk"], added: Float[Array, "chunk *d"]
+) -> Float[Array, "n *d"]:
+    """`scatter` as a CPU does it best."""
+    return rows.at[z].add(added.astype(rows.dtype), mode="drop")
 
-    def over_batch(function):
-        for _ in range(z.ndim - 1):
-            function = jax.vmap(function)
-        return function
 
-    return jax.lax.platform_dependent(rows, z, added, cpu=over_batch(one), default=over_batch(product))
+def scatter_as_product(
+    rows: Float[Array, "n *d"], z: Int[Array, " chunk"], added: Float[Array, "chunk *d"]
+) -> Float[Array, "n *d"]:
+    """`scatter` as a product with the one-hot rows, `P^T x`: deterministic, and at the speed of a matrix product.
+
+    Nothing is rounded but the sums: the factors keep their dtype, in which 0 and 1 are exact, and the highest precision
+    keeps a GPU from rounding those of float32.
+    """
+    hot = jax.nn.one_hot(z, len(rows), dtype=added.dtype)
+    exact = {"precision": jax.lax.Precision.HIGHEST, "preferred_element_type": rows.dtype}
+    return rows + jnp.tensordot(hot, added, axes=((0,), (0,)), **exact)
 
 
 def gather(rows: Float[Array, "*batch n d"], z: Int[Array, "*batch chunk"]) -> Float[Array, "*batch chunk d"]:

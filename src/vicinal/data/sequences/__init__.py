@@ -2,6 +2,7 @@
 
 from vicinal.data.sequences.base import NOT_COUNTED as NOT_COUNTED, Sequences as Sequences
 from vicinal.data.sequences.books import (
+    Documents as Documents,
     Texts as Texts,
     books as books,
     byte_windows as byte_windows,

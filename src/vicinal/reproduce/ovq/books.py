@@ -10,7 +10,14 @@ import numpy as np
 from jaxtyping import Float
 
 from vicinal.attention import LanguageModel
-from vicinal.data.sequences import Sequences, books as load_books, byte_windows, loss_by_position, random_windows
+from vicinal.data.sequences import (
+    Documents,
+    Sequences,
+    books as load_books,
+    byte_windows,
+    loss_by_position,
+    random_windows,
+)
 from vicinal.losses import token_cross_entropy
 from vicinal.report import Claim, Panel, Section, Series, Study, Table
 from vicinal.reproduce.ovq.recall import DIFFERENCES
@@ -20,6 +27,29 @@ from vicinal.sweeping import interval_text
 
 _QUICK = b"the cat sat on the mat, and the dog sat by the door; " * 400
 _LOG2 = math.log(2.0)
+
+
+def run(
+    scale: Scale, labels: Sequence[str], shape: Shape, how: Training, length: int, texts: tuple[Documents, Documents]
+) -> dict[str, list[list[float]]]:
+    """Bits per byte of each model with every seed, in each of the ranges between `_edges(length)`."""
+    train_texts, test_texts = texts
+    test = byte_windows(test_texts, 8 * length)
+    shown = np.linspace(0, len(test.inputs) - 1, scale.pick(8, 32, 16)).astype(int)  # from all books
+    test = Sequences(test.inputs[shown], test.targets[shown], test.mask[shown])
+    parameters = shape.parameters()
+    found: dict[str, list[list[float]]] = {label: [] for label in labels}
+    for label in labels:
+        for seed in range(scale.seeds):
+            data = random_windows(train_texts, length, scale.pick(128, 16_384, 8192), seed=seed)
+            model = shape.build(label, key=jax.random.key(seed), parameters=parameters)
+            model = train(scale, f"{label}, books", model, data, how, seed)
+            found[label].append((loss_by_position(_losses(model, test), _edges(length)) / _LOG2).tolist())
+    return found
+
+
+def _edges(length: int) -> list[int]:
+    return [0, length // 2, *(length * 2**i for i in range(4))]
 
 
 def books(scale: Scale) -> Study:
@@ -36,25 +66,14 @@ def books(scale: Scale) -> Study:
         heads=scale.pick(1, 1, 2),
         max_length=8 * length,
     )
-    labels = [FULL, ovq(count), WINDOW, *scale.pick((), (LINEAR, DELTA))]
-    how = Training(scale.pick(10, 800, 300), batch_size=scale.pick(8, 16))
+    labels = [FULL, ovq(count), WINDOW, *scale.pick((), (LINEAR, DELTA), (DELTA,))]
+    how = Training(scale.pick(10, 800, 200), batch_size=scale.pick(8, 16))
     if scale.quick:
-        train_texts = test_texts = (np.frombuffer(_QUICK, np.uint8),)
+        texts = ((np.frombuffer(_QUICK, np.uint8),),) * 2
     else:
-        texts = load_books()
-        train_texts, test_texts = texts.train, texts.test
-    test = byte_windows(test_texts, 8 * length)
-    shown = np.linspace(0, len(test.inputs) - 1, scale.pick(8, 32, 16)).astype(int)  # from all books
-    test = Sequences(test.inputs[shown], test.targets[shown], test.mask[shown])
-    edges = [0, length // 2, *(length * 2**i for i in range(4))]
-    parameters = shape.parameters()
-    found: dict[str, list[list[float]]] = {label: [] for label in labels}
-    for label in labels:
-        for seed in range(scale.seeds):
-            data = random_windows(train_texts, length, scale.pick(128, 16_384, 8192), seed=seed)
-            model = shape.build(label, key=jax.random.key(seed), parameters=parameters)
-            model = train(scale, f"{label}, books", model, data, how, seed)
-            found[label].append((loss_by_position(_losses(model, test), edges) / _LOG2).tolist())
+        loaded = load_books()
+        texts = loaded.train, loaded.test
+    found, edges = run(scale, labels, shape, how, length, texts), _edges(length)
     return Study(
         title="Books, byte by byte",
         summary=_summary(found, edges),
@@ -64,7 +83,7 @@ def books(scale: Scale) -> Study:
             "length": length,
             "centroids": count,
             "steps": how.steps,
-            "parameters": parameters,
+            "parameters": shape.parameters(),
         },
         environment={},
         claims=[_extrapolates(found, ovq(count))],

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,6 +32,20 @@ Found = dict[str, dict[str, dict[str, list[float]]]]
 FIXED, FILLED = "facts fixed", "facts fill the length"
 
 
+class Before(NamedTuple):
+    """Shorter examples to begin training with, as many tokens of them in an update as later.
+
+    Attributes:
+        time: Steps of these.
+        facts: How many facts they have: one of these numbers each.
+        updates: How many.
+    """
+
+    time: int
+    facts: tuple[int, ...]
+    updates: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Axes:
     """What models are trained on, and where they are tested.
@@ -43,6 +57,7 @@ class Axes:
         per_fact: Steps for each fact where facts fill the length; the most of `facts` where they are fixed.
         tested: Examples of each test, a multiple of 8.
         examples: For training.
+        before: What training begins with, if with something else.
     """
 
     time: int
@@ -51,6 +66,7 @@ class Axes:
     per_fact: int
     tested: int = 32
     examples: int = 4096
+    before: Before | None = None
 
     def count(self, axis: str, time: int) -> int:
         """The facts of a test."""
@@ -71,10 +87,13 @@ def run(
     parameters = shape.parameters()
     for label in labels:
         for seed in range(scale.seeds):
-            each = axes.examples // len(axes.facts)
-            parts = [task(each, axes.time, facts, 100 * seed + i, False) for i, facts in enumerate(axes.facts)]
-            data = tuple(np.concatenate([getattr(part, kind) for part in parts]) for kind in ("inputs", "targets"))
             model = shape.build(label, key=jax.random.key(seed), parameters=parameters)
+            if axes.before is not None:
+                short, ratio = axes.before, axes.time // axes.before.time
+                data = _examples(task, axes.examples * ratio, short.time, short.facts, seed)
+                first = dataclasses.replace(how, steps=short.updates, batch_size=how.batch_size * ratio)
+                model = train(scale, f"{label}, {name} in {short.time} steps", model, data, first, seed)
+            data = _examples(task, axes.examples, axes.time, axes.facts, seed)
             model = train(scale, f"{label}, {name}", model, data, how, seed)
             for (axis, time), test in tests.items():
                 found[axis][label][str(time)].append(accuracy(model, test))
@@ -83,12 +102,20 @@ def run(
     return found, told
 
 
+def _examples(task: Task, examples: int, time: int, facts: Sequence[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets for training, with each of the numbers of facts as often."""
+    each = examples // len(facts)
+    parts = [task(each, time, number, 100 * seed + i, False) for i, number in enumerate(facts)]
+    return np.concatenate([part.inputs for part in parts]), np.concatenate([part.targets for part in parts])
+
+
 def setup(scale: Scale) -> tuple[Shape, Axes]:
     """The models' sizes, and where they are trained and tested."""
     if scale.large:
         times = tuple(4096 * 2**i for i in range(5))
-        shape = Shape(1028, features=256, window=64, chunk_size=128, pairs=2, max_length=times[-1], heads=2)
-        return shape, Axes(times[0], (16, 64), times, per_fact=128, tested=8, examples=2048)
+        shape = Shape(516, features=256, window=64, chunk_size=128, pairs=2, max_length=times[-1], heads=2)
+        before = Before(256, (4, 16), 1000)
+        return shape, Axes(times[0], (16, 64), times, per_fact=256, tested=8, examples=2048, before=before)
     shape = Shape(80, features=scale.pick(16, 64), window=8, chunk_size=16)
     axes = Axes(
         time=64,
@@ -111,9 +138,9 @@ def recall(scale: Scale) -> Study:
     """Basic and positional recall; basic recall alone in large."""
     scale = scale.by_default(scale.pick(3, 3, 1))
     shape, axes = setup(scale)
-    sizes = scale.pick((16,), (16, 128), (256, 1024, 2048))
+    sizes = scale.pick((16,), (16, 128), (256, 1024))
     labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA), (DELTA,))]
-    how = Training(scale.pick(20, 1500, 400), learning_rate=scale.pick(5e-3, 5e-3, 2e-3))
+    how = Training(scale.pick(20, 1500, 200), learning_rate=scale.pick(5e-3, 5e-3, 2e-3))
     (basic_task, _), (positional_task, twice) = tasks(shape, axes)
     basic, told = run(scale, labels, shape, how, axes, basic_task, "basic recall")
     claims = [_as_full(basic, labels, axes), _capacity(basic, sizes, axes)]
