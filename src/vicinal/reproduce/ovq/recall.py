@@ -113,9 +113,9 @@ def setup(scale: Scale) -> tuple[Shape, Axes]:
     """The models' sizes, and where they are trained and tested."""
     if scale.large:
         times = tuple(4096 * 2**i for i in range(5))
-        shape = Shape(516, features=256, window=64, chunk_size=128, pairs=2, max_length=times[-1], heads=2)
-        before = Before(256, (4, 16), 1000)
-        return shape, Axes(times[0], (16, 64), times, per_fact=256, tested=8, examples=2048, before=before)
+        shape = Shape(260, features=256, window=64, chunk_size=128, pairs=2, max_length=times[-1], heads=2)
+        before = Before(256, (4, 16), 800)
+        return shape, Axes(times[0], (16, 64), times, per_fact=512, tested=8, examples=2048, before=before)
     shape = Shape(80, features=scale.pick(16, 64), window=8, chunk_size=16)
     axes = Axes(
         time=64,
@@ -138,7 +138,7 @@ def recall(scale: Scale) -> Study:
     """Basic and positional recall; basic recall alone in large."""
     scale = scale.by_default(scale.pick(3, 3, 1))
     shape, axes = setup(scale)
-    sizes = scale.pick((16,), (16, 128), (256, 1024))
+    sizes = scale.pick((16,), (16, 128), (64, 256, 1024))
     labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA), (DELTA,))]
     how = Training(scale.pick(20, 1500, 200), learning_rate=scale.pick(5e-3, 5e-3, 2e-3))
     (basic_task, _), (positional_task, twice) = tasks(shape, axes)
