@@ -8,6 +8,7 @@ import pytest
 
 from vicinal.report import Study
 from vicinal.reproduce import EXPERIMENTS, experiment, reproduce
+from vicinal.reproduce.catalogue import settings_in
 from vicinal.reproduce.runs import ahead, verdict
 
 
@@ -150,3 +151,17 @@ def test_unknown_experiments_are_refused():
     with pytest.raises(ValueError, match="expected an experiment of il-theory/stability"):
         experiment("il-theory/everything")
     assert all(name == entry.name for name, entry in EXPERIMENTS.items())
+
+
+@pytest.mark.parametrize(("name", "quick"), [("ovq/icl", False), ("ovq/recall", True)])
+def test_large_sizes_are_refused_where_there_are_none(tmp_path, name, quick):
+    with pytest.raises(ValueError, match="expected large without quick, for one of ovq/recall, ovq/books, got"):
+        reproduce(name, tmp_path / "run", quick=quick, large=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_large_run_is_resumed_as_one(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": "ovq/recall", "quick": False, "seeds": 1}))
+    assert settings_in(tmp_path)["large"] is False
+    with pytest.raises(ValueError, match="expected a folder without a run, or the same one"):
+        reproduce("ovq/recall", tmp_path, seeds=1, large=True, resume=True)

@@ -1,5 +1,6 @@
 """OVQ-attention: what is measured, and the quick forms that do not take long."""
 
+import dataclasses
 import importlib
 
 import equinox as eqx
@@ -114,6 +115,53 @@ def test_every_test_set_of_the_full_experiments_can_be_drawn():
         for task, own in module.tasks(shape, axes):
             for axis in (recall.FIXED, recall.FILLED):
                 for time in own.times:
-                    data = task(2, time, own.count(axis, time), 0, True)
-                    assert data.inputs.shape == (2, time)
-                    assert data.inputs.max() < shape.vocabulary
+                    check_drawn(task, time, own.count(axis, time), shape.vocabulary, once=True)
+
+
+def test_every_set_of_the_large_recall_can_be_drawn_and_its_models_built():
+    shape, axes = recall.setup(Scale(quick=False, large=True))
+    task, _ = recall.tasks(shape, axes)[0]
+    for axis in (recall.FIXED, recall.FILLED):
+        for time in axes.times:
+            check_drawn(task, time, axes.count(axis, time), shape.vocabulary, once=True)
+    for time, counts in ((axes.time, axes.facts), axes.before[:2]):
+        for facts in counts:
+            check_drawn(task, time, facts, shape.vocabulary, once=False)
+    assert axes.before.time * 16 == axes.time  # as many tokens in an update need a whole ratio
+    model = eqx.filter_eval_shape(lambda key: shape.build(training.ovq(1024), key=key), jax.random.key(0))
+    assert [block.mixer.projections.heads for block in model.blocks] == [2] * 4
+
+
+def check_drawn(task, time, facts, vocabulary, once):
+    data = task(2, time, facts, 0, once)
+    assert data.inputs.shape == (2, time)
+    assert data.inputs.max() < vocabulary
+
+
+@pytest.mark.parametrize("label", [training.FULL, training.ovq(8), training.DELTA])
+def test_pieces_say_what_the_whole_says(label):
+    shape = training.Shape(16, features=8, window=3, chunk_size=4, heads=2, max_length=21)
+    model = shape.build(label, key=jax.random.key(0))
+    x = jax.random.randint(jax.random.key(1), (2, 21), 0, 16)
+    whole = jax.vmap(model)(x)
+    pieces = list(training.logits(model, x, piece=8))
+    assert [piece.shape[1] for piece in pieces] == [8, 8, 5]
+    np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-5)
+
+
+def test_recall_begins_with_shorter_examples(monkeypatch):
+    """As many tokens in an update, of examples of their own length; the second training goes on from the first."""
+    seen = []
+
+    def train(scale, label, model, data, how, seed):
+        seen.append((data[0].shape, how.steps, how.batch_size, model))
+        return eqx.tree_at(lambda m: m.output_layer.bias, model, model.output_layer.bias + 1)
+
+    monkeypatch.setattr(recall, "train", train)
+    shape, axes = recall.setup(QUICK)
+    axes = dataclasses.replace(axes, before=recall.Before(32, (1, 2), 3), examples=16)
+    task, _ = recall.tasks(shape, axes)[0]
+    found, _ = recall.run(QUICK, [training.WINDOW], shape, training.Training(5, batch_size=4), axes, task, "recall")
+    assert [each[:3] for each in seen] == [((32, 32), 3, 8), ((16, 64), 5, 4)]
+    assert np.all(seen[1][3].output_layer.bias == seen[0][3].output_layer.bias + 1)
+    assert all(0 <= value <= 1 for by in found[recall.FIXED][training.WINDOW].values() for value in by)
