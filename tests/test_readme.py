@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_code_runs_in_order(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
@@ -21,8 +21,9 @@ def test_the_code_runs_in_order(capsys):
     assert len(accuracies) == 3  # learning rates from 0.1 to 1000: all of them learn
     assert min(accuracies.values()) > 0.15
     assert printed[7].startswith("took all its steps")
-    assert all(float(line.split()[-1]) > 0 for line in printed[-6:-1])  # gradients of five rules
-    assert printed[-1] == "('layers[0]', 'layers[1]')"
+    assert all(float(line.split()[-1]) > 0 for line in printed[-7:-2])  # gradients of five rules
+    assert printed[-2] == "('layers[0]', 'layers[1]')"
+    assert printed[-1].startswith("(5,) ")
 
 
 @pytest.mark.parametrize("command", re.findall(r"^vicinal [^#\n]*", README, flags=re.MULTILINE))
