@@ -118,7 +118,7 @@ def _task(vocabulary: int) -> Task:
 
 
 def _local_rules(scale: Scale) -> dict[str, list[float]]:
-    """Accuracy by rule; with larger steps of inference, activities settle further from where backpropagation has them."""
+    """Accuracy by rule. With larger steps, inference ends further from where backpropagation has its activities."""
     shape = Shape(32, features=scale.pick(16, 64), chunk_size=16, window=8)
     time, facts = scale.pick((16, 2), (32, 4))
     loss = masked_softmax_cross_entropy
