@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from vicinal.attention import parameter_count
+from vicinal.report import Study
 from vicinal.reproduce import ovq
 from vicinal.reproduce.runs import Scale
 
 # The package's names of the same spelling are functions.
-capacity, cost, mqar, one_layer, recall, training = (
+ablations, capacity, cost, mqar, one_layer, recall, training = (
     importlib.import_module(f"vicinal.reproduce.ovq.{name}")
-    for name in ("capacity", "cost", "mqar", "one_layer", "recall", "training")
+    for name in ("ablations", "capacity", "cost", "mqar", "one_layer", "recall", "training")
 )
 QUICK = Scale(quick=True, asked=1, progress=False)
 
@@ -165,3 +166,34 @@ def test_recall_begins_with_shorter_examples(monkeypatch):
     assert [each[:3] for each in seen] == [((32, 32), 3, 8), ((16, 64), 5, 4)]
     assert np.all(seen[1][3].output_layer.bias == seen[0][3].output_layer.bias + 1)
     assert all(0 <= value <= 1 for by in found[recall.FIXED][training.WINDOW].values() for value in by)
+
+
+@pytest.mark.parametrize("name", ["recall", "mqar", "ablations"])
+def test_studies_are_put_together(monkeypatch, name):
+    """Without the training, which takes most of the time: what needs a trained model is then left open."""
+    trained = []
+
+    def train(scale, label, model, data, how, seed):
+        trained.append((label, how.steps))
+        return model
+
+    for module in (recall, mqar, ablations, one_layer):
+        monkeypatch.setattr(module, "train", train)
+    study = getattr(ovq, name)(QUICK)
+    assert len(trained) == len(set(trained)) > 3  # each model once, by its own name
+    assert "open" in {claim.verdict for claim in study.claims}
+    assert all(table.rows for section in study.sections for table in section.tables)
+    assert Study.from_json(study.to_json()) == study
+
+
+def test_models_of_one_structure_share_the_graph():
+    """So that they share the compiled step; another size, or another length of sequences, has its own."""
+    shape = training.Shape(16, features=8, window=4, chunk_size=4)
+    first, second = (shape.build(training.ovq(8), key=jax.random.key(seed)) for seed in (0, 1))
+    x = np.zeros((2, 12), np.int32)
+    graph = training.graph_of(first, x)
+    assert training.graph_of(second, x + 1) is graph
+    assert training.graph_of(second, x[:, :6]) is not graph
+    other = dataclasses.replace(shape, features=4).build(training.ovq(8), key=jax.random.key(0))
+    assert training.graph_of(other, x) is not graph
+    assert training.Training(5).optimizer() is training.Training(5, batch_size=3).optimizer()

@@ -67,7 +67,7 @@ def mqar(scale: Scale) -> Study:
     scale = scale.by_default(3)
     shape, axes = setup(scale)
     sizes = scale.pick((16,), (8, 64))
-    labels = [FULL, *map(ovq, sizes), WINDOW, *scale.pick((), (LINEAR, DELTA, MAMBA, MESA, VQ))]
+    labels = [FULL, *map(ovq, sizes), *scale.pick((), (WINDOW, LINEAR, DELTA, MAMBA, MESA, VQ))]
     how = Training(scale.pick(20, 600), batch_size=32, learning_rate=5e-3)
     ((task, _),) = tasks(shape, axes)
     found, told = run(scale, labels, shape, how, axes, task, "MQAR")

@@ -139,17 +139,44 @@ class Training:
 
     def optimizer(self) -> optax.GradientTransformation:
         """AdamW with a warm-up, a cosine and clipped gradients."""
-        rise = max(1, self.steps // 10)
+        return _optimizer(self.steps, self.learning_rate, self.warming)
 
-        def adam(highest: float, weight_decay: float) -> optax.GradientTransformation:
-            rate = optax.warmup_cosine_decay_schedule(0.0, highest, rise, self.steps, 0.1 * highest)
-            return optax.adamw(rate, weight_decay=weight_decay)
 
-        parts: dict[Hashable, optax.GradientTransformation] = {
-            "weights": adam(self.learning_rate, 0.01),
-            "temperatures": adam(self.warming * self.learning_rate, 0.0),
-        }
-        return optax.chain(optax.clip_by_global_norm(1.0), optax.partition(parts, _kinds))
+# Runs that share their optimiser and graph share the compiled step: so seeds after the first need not compile.
+@functools.cache
+def _optimizer(steps: int, learning_rate: float, warming: float) -> optax.GradientTransformation:
+    rise = max(1, steps // 10)
+
+    def adam(highest: float, weight_decay: float) -> optax.GradientTransformation:
+        rate = optax.warmup_cosine_decay_schedule(0.0, highest, rise, steps, 0.1 * highest)
+        return optax.adamw(rate, weight_decay=weight_decay)
+
+    parts: dict[Hashable, optax.GradientTransformation] = {
+        "weights": adam(learning_rate, 0.01),
+        "temperatures": adam(warming * learning_rate, 0.0),
+    }
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.partition(parts, _kinds))
+
+
+def graph_of(model: LanguageModel, inputs: np.ndarray) -> Graph:
+    """The graph of a model for sequences like the first of `inputs`; one for all models of the same structure."""
+    example = jnp.asarray(inputs[0])
+    leaves, structure = jax.tree.flatten((model, example))
+    return _graph(_Alike((structure, *(jax.typeof(leaf) for leaf in leaves)), model, example))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Alike:
+    """A model and an example, equal to others of the same structure."""
+
+    structure: tuple[Hashable, ...]
+    model: LanguageModel = dataclasses.field(compare=False)
+    example: Array = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _graph(alike: _Alike) -> Graph:
+    return capture(alike.model, alike.example)
 
 
 def _kinds(model: PyTree) -> PyTree:
@@ -159,9 +186,7 @@ def _kinds(model: PyTree) -> PyTree:
     )
 
 
-def train(
-    scale: Scale, label: str, model: LanguageModel, data: Any, how: Training, seed: int, graph: Graph | None = None
-) -> LanguageModel:
+def train(scale: Scale, label: str, model: LanguageModel, data: Any, how: Training, seed: int) -> LanguageModel:
     """The model after training on sequences; `data` is a `Sequences` or a pair of arrays."""
     inputs, targets = (data.inputs, data.targets) if isinstance(data, Sequences) else data
     scale.say(f"{label}, {how.steps} updates, seed {seed}")
@@ -174,7 +199,7 @@ def train(
         steps=how.steps,
         batch_size=how.batch_size,
         evaluate_every=how.steps,
-        graph=capture(model, jnp.asarray(inputs[0])) if graph is None else graph,
+        graph=graph_of(model, inputs),
         progress=scale.progress,
     )
     return run.model
