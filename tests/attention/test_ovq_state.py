@@ -35,6 +35,25 @@ def test_splitting_changes_nothing(x64, join, pieces):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("settings", [{}, {"learning_rate": 0.1, "memory": "autodiff"}, {"join": "random"}])
+def test_derivatives_through_tokens_are_those_of_the_whole(x64, settings):
+    """Backwards and forwards; three chunks of five and two tokens, so that chunks get finished and one does not."""
+    inputs, tangents = drawn(17), drawn(17, seed=1)
+    settings = settings | {"key": jax.random.key(1)}
+    given = np.random.default_rng(2).normal(size=(2, 17, 2, 3))
+
+    def loss(read):
+        return lambda *inputs: jnp.sum(jnp.asarray(given) * read(inputs)[0])
+
+    whole = loss(lambda inputs: attend(*inputs, **(settings | {"memory": "autodiff"})))
+    tokens = loss(lambda inputs: in_pieces(inputs, (1,) * 17, **settings))
+    expected = jax.grad(whole, argnums=(0, 1, 2))(*inputs)
+    for found, gradient in zip(jax.grad(tokens, argnums=(0, 1, 2))(*inputs), expected, strict=True):
+        np.testing.assert_allclose(found, gradient, rtol=0, atol=1e-11)
+    along = sum(float(jnp.sum(gradient * tangent)) for gradient, tangent in zip(expected, tangents, strict=True))
+    assert float(jax.jvp(tokens, inputs, tangents)[1]) == pytest.approx(along, rel=1e-9)
+
+
 def test_one_token_under_vmap_is_one_token(x64):
     """Rows at different places of their chunks, of which some get finished."""
     inputs = drawn(24, batch=3)

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vicinal.attention.ovq.chunked import Plan, assign_chunk
@@ -48,24 +49,28 @@ def step(
     )
 
     full = place == size - 1
-    sums = _learned(rule, state.sums, pending_keys, pending_values, Plan(full, new, priority, None))
+    sums, _ = _learned(rule, state.sums, pending_keys, pending_values, Plan(full, new, priority, None))
     pending_keys, pending_values = (
         jnp.where(full[:, None, None, None], jnp.zeros_like(x), x) for x in (pending_keys, pending_values)
     )
     return outputs, OVQState(sums.keys, sums.values, sums.counts, pending_keys, pending_values, state.tokens + 1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _learned(rule: Rule, sums: Sums, keys: Float[Array, "..."], values: Float[Array, "..."], plan: Plan) -> Sums:
-    """The dictionaries after the chunks that are finished; while there is none, they are not touched.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _learned(
+    rule: Rule,
+    sums: Sums,
+    keys: Float[Array, "batch heads chunk d"],
+    values: Float[Array, "batch heads chunk e"],
+    plan: Plan,
+) -> tuple[Sums, Int[Array, "batch heads chunk"]]:
+    """The dictionaries after the chunks that are finished, and the row of each token (beyond the last in the others).
 
-    A loop of at most one turn, because `jax.vmap` makes of `lax.cond` the work of both branches, and of a loop one
-    that ends when no row needs a turn. The gradient is that of `learn`, with the rows that were found.
+    A loop of at most one turn, so that while no chunk is finished nothing is touched: `jax.vmap` makes of `lax.cond`
+    the work of both branches, and of a loop one that ends when no row needs a turn. Its derivative is that of `learn`,
+    with the rows that were found.
     """
-    return _learned_rows(rule, sums, keys, values, plan)[0]
 
-
-def _learned_rows(rule, sums, keys, values, plan):
     def turn(carry):
         _, sums, _ = carry
         z = assign_chunk(rule, keys, sums, plan)
@@ -75,14 +80,8 @@ def _learned_rows(rule, sums, keys, values, plan):
     return jax.lax.while_loop(lambda carry: carry[0], turn, (jnp.any(plan.full), sums, nowhere))[1:]
 
 
-def _forward(rule, sums, keys, values, plan):
-    after, z = _learned_rows(rule, sums, keys, values, plan)
-    return after, (sums, keys, values, z)
-
-
-def _backward(rule, residuals, cotangents):
-    sums, keys, values, z = residuals
-    return *jax.vjp(lambda *parts: learn(rule, parts[0], z, *parts[1:]), sums, keys, values)[1](cotangents), None
-
-
-_learned.defvjp(_forward, _backward)
+@_learned.defjvp
+def _derivative(rule, primals, tangents):
+    after, z = _learned(rule, *primals)
+    _, moved = jax.jvp(lambda sums, keys, values: learn(rule, sums, z, keys, values), primals[:3], tangents[:3])
+    return (after, z), (moved, np.zeros(z.shape, jax.dtypes.float0))
