@@ -206,7 +206,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             _OVQ,
             ovq.recall,
             "half an hour",
-            "ten minutes",
+            "not timed yet",
         ),
         Experiment(
             "ovq/mqar",
@@ -229,7 +229,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             _OVQ,
             ovq.books,
             "ten minutes",
-            "ten minutes",
+            "not timed yet",
         ),
         Experiment(
             "ovq/cost",
