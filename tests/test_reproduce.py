@@ -153,15 +153,21 @@ def test_unknown_experiments_are_refused():
     assert all(name == entry.name for name, entry in EXPERIMENTS.items())
 
 
-@pytest.mark.parametrize(("name", "quick"), [("ovq/icl", False), ("ovq/recall", True)])
-def test_large_sizes_are_refused_where_there_are_none(tmp_path, name, quick):
-    with pytest.raises(ValueError, match="expected large without quick, for one of ovq/recall, ovq/books, got"):
+@pytest.mark.parametrize(
+    ("name", "quick", "words"),
+    [("ovq/icl", False, "with large sizes, ovq/recall, ovq/books, got ovq/icl"), ("ovq/recall", True, "got both")],
+)
+def test_large_sizes_are_refused_where_there_are_none(tmp_path, name, quick, words):
+    with pytest.raises(ValueError, match=words):
         reproduce(name, tmp_path / "run", quick=quick, large=True)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_large_run_is_resumed_as_one(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"experiment": "ovq/recall", "quick": False, "seeds": 1}))
+    config = {"experiment": "ovq/recall", "quick": False, "seeds": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"large": True}))
+    assert settings_in(tmp_path)["large"] is True
+    (tmp_path / "config.json").write_text(json.dumps(config))
     assert settings_in(tmp_path)["large"] is False
     with pytest.raises(ValueError, match="expected a folder without a run, or the same one"):
         reproduce("ovq/recall", tmp_path, seeds=1, large=True, resume=True)

@@ -339,9 +339,11 @@ def reproduce(
     chosen, folder = experiment(name), Path(folder)
     if seeds is not None and seeds < 1:
         raise ValueError(f"expected at least one seed, got {seeds}")
-    if large and (quick or chosen.large is None):
+    if large and chosen.large is None:
         having = ", ".join(other.name for other in EXPERIMENTS.values() if other.large is not None)
-        raise ValueError(f"expected large without quick, for one of {having}, got {name}; leave one of them out")
+        raise ValueError(f"expected an experiment with large sizes, {having}, got {name}; leave out large")
+    if large and quick:
+        raise ValueError("expected quick or large, got both; leave one of them out")
     config = {"experiment": name, "quick": quick, "seeds": seeds} | ({"large": True} if large else {})
     there = folder / CONFIG
     if there.exists() and not (resume and json.loads(there.read_text()) == config):

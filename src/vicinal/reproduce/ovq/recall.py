@@ -214,10 +214,12 @@ def sections(title: str, found: Found, axes: Axes) -> list[Section]:
         FILLED: "A fact for every "
         f"{axes.per_fact} steps: {', '.join(str(axes.count(FILLED, time)) for time in axes.times)} facts.",
     }
+    before = axes.before
+    first = "" if before is None else f", after {before.updates} updates at {before.time}"
     return [
         Section(
             f"{title}, {axis}",
-            f"Trained at {axes.time} steps. {notes[axis]}",
+            f"Trained at {axes.time} steps{first}. {notes[axis]}",
             tables=[_table(found[axis], axes)],
             panels=[_panel(f"{title}, {axis}", found[axis], axes)],
         )
