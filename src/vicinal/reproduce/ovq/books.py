@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -106,14 +107,8 @@ def books(scale: Scale) -> Study:
 
 
 def _losses(model: LanguageModel, data: Sequences, batch_size: int = 8) -> Float[np.ndarray, "examples time"]:
-    found = []
-    for x, y in zip(batches(data.inputs, batch_size), batches(data.targets, batch_size), strict=True):
-        start, losses = 0, []
-        for said in logits(model, x):
-            losses.append(np.asarray(_cross_entropy(said, y[:, start : start + said.shape[1]])))
-            start += said.shape[1]
-        found.append(np.concatenate(losses, axis=1))
-    return np.concatenate(found)
+    pairs = zip(batches(data.inputs, batch_size), batches(data.targets, batch_size), strict=True)
+    return np.concatenate([_cross_entropy(jnp.concatenate([*logits(model, x)], axis=1), y) for x, y in pairs])
 
 
 _cross_entropy = jax.jit(jax.vmap(token_cross_entropy))

@@ -232,8 +232,6 @@ def logits(model: LanguageModel, x: Array, piece: int = 1024) -> Iterator[Float[
     the square of the length.
     """
     states = None
-    if x.shape[1] > piece:
-        states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(x), *leaf.shape)), model.empty())
     for start in range(0, x.shape[1], piece):
         said, states = _read(model, x[:, start : start + piece], states)
         yield said
