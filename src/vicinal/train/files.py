@@ -1,0 +1,86 @@
+"""The folder of a run: its log and its checkpoint, opened, matched against the arguments, and written."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vicinal.train import checkpoint
+from vicinal.train.advance import TrainingState
+from vicinal.train.log import JSONLog, keep
+
+CHECKPOINT, METRICS = "checkpoint.npz", "metrics.jsonl"
+"""What a run writes into its folder."""
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0  # a run that failed in its first step leaves an empty log
+
+
+class RunFiles:
+    """The folder of a run; without one, nothing is read or written.
+
+    Args:
+        folder: Where to, or None.
+        settings: What a resumed run must have in common with the one before, kept beside the checkpoint.
+    """
+
+    def __init__(self, folder: str | Path | None, settings: dict[str, Any]):
+        self._folder, self._settings = None if folder is None else Path(folder), settings
+        self._saved: TrainingState | None = None
+        self._saved_at = time.monotonic()
+
+    def open(self, first: TrainingState, total: int, resume: bool) -> TrainingState:
+        """The state to go on from: `first`, or that of the checkpoint. If they do not match, nothing is written."""
+        if self._folder is None:
+            if resume:
+                raise ValueError("expected the folder of the run to resume, got folder=None")
+            return first
+        self._saved = first
+        if (self._folder / CHECKPOINT).exists() and resume:
+            self._saved = self._load(self._folder, first, total)
+        elif not resume and any(_has_content(self._folder / name) for name in (CHECKPOINT, METRICS)):
+            raise ValueError(
+                f"expected a folder without a run, got {str(self._folder)!r} with one; resume it, or choose another"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._saved
+
+    def _load(self, folder: Path, first: TrainingState, total: int) -> TrainingState:
+        loaded, found = checkpoint.load(folder / CHECKPOINT, first)
+        key, first_key = (jax.random.key_data(state.key).tolist() for state in (loaded, first))
+        expected, got = {**found, "key": key}, {**self._settings, "key": first_key}
+        for name in got:
+            if got[name] != expected.get(name):
+                raise ValueError(
+                    f"expected the {name.replace('_', ' ')} of the run in {str(folder)!r}, "
+                    f"{expected.get(name)}, got {got[name]}; resume with it, or choose another folder"
+                )
+        if int(loaded.step) > total:
+            raise ValueError(
+                f"expected at least the {int(loaded.step)} steps that the run in {str(folder)!r} has taken, "
+                f"got {total}; ask for more steps"
+            )
+        return loaded
+
+    def log(self, state: TrainingState) -> JSONLog:
+        """The log as it was at `state`, without what comes after, which the run will write again."""
+        if self._folder is None:
+            return JSONLog(None)
+        path = self._folder / METRICS
+        last = int(state.step)
+        keep(path, lambda record: record.get("step", 0) <= last and "stopped" not in record)
+        return JSONLog(path)
+
+    def save(self, state: TrainingState, unless_within: float = 0.0) -> None:
+        """Writes the checkpoint, unless this state is there or the last one is younger than that, in seconds."""
+        if self._folder is None or state is self._saved or time.monotonic() - self._saved_at < unless_within:
+            return
+        path = self._folder / CHECKPOINT
+        try:
+            checkpoint.save(path, state, metadata=self._settings)
+        except OSError as error:
+            reason = f"could not write the checkpoint ({error.strerror or error}); the one before it is intact"
+            raise OSError(error.errno, reason, str(path)) from error
+        self._saved, self._saved_at = state, time.monotonic()
