@@ -14,6 +14,8 @@ SOURCE = Path(vc.__file__).resolve().parent
 LEVELS = [
     {
         "files",
+        "_primitive",
+        "_trace",
         "_program",
         "_synapses",
         "_activations",
@@ -22,6 +24,7 @@ LEVELS = [
         "_numbers",
         "clamped",
         "graph",
+        "marking",
         "losses",
         "energy",
         "credit",

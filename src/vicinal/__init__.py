@@ -16,6 +16,7 @@ from vicinal import (
     train as train,
 )
 from vicinal.credit import Credit as Credit, Info as Info, local_gradient as local_gradient
-from vicinal.graph import Graph as Graph, capture as capture, mark as mark, vertex as vertex
+from vicinal.graph import Graph as Graph, capture as capture, vertex as vertex
+from vicinal.marking import mark as mark
 
 __version__ = "0.1.0"

@@ -1,188 +1,24 @@
-"""Under `graph`: the vertex primitive, and a traced program that can be cut into parts."""
+"""Under `graph`: a traced program that can be cut into parts."""
 
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.extend import core
-from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from vicinal._activations import entered, shape_and_type, without_derivatives
 from vicinal._convolutions import canonical
+from vicinal._primitive import vertex_p
 from vicinal._synapses import Synapse, find_synapses
+from vicinal._trace import Spec
 
 OUTPUT = "output"
 """Name of the node that stands for the function's output, in `Graph.parents` and `Graph.children`."""
-
-UNROLL_LIMIT = 1024
-"""A `jax.lax.scan` that holds vertices is unrolled up to this many iterations."""
-
-vertex_p = core.Primitive("vertex")
-vertex_p.def_impl(lambda value, *, name: value)
-vertex_p.def_abstract_eval(lambda value, *, name: value)
-ad.deflinear2(vertex_p, lambda cotangent, value, *, name: [cotangent])
-mlir.register_lowering(vertex_p, lambda context, value, *, name: [value])
-
-
-def _vertex_batching(arguments, axes, *, name):
-    return vertex_p.bind(jnp.moveaxis(arguments[0], axes[0], 0), name=name), 0
-
-
-def _vertex_jvp(primals, tangents, *, name):
-    return vertex_p.bind(primals[0], name=name), tangents[0]
-
-
-batching.primitive_batchers[vertex_p] = _vertex_batching
-ad.primitive_jvps[vertex_p] = _vertex_jvp
-
-
-class Spec:
-    """What is captured: the structure of the model and of one example."""
-
-    def __init__(self, model: PyTree, x: PyTree):
-        self.structure, self.static, leaves = _partition(model)
-        self.leaf_types = [jax.typeof(leaf) for leaf in leaves]
-        self.example = jax.tree.map(lambda a: a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a), x)
-        paths = jax.tree_util.tree_flatten_with_path(model)[0]
-        self.paths = [jax.tree_util.keystr(path) for path, leaf in paths if eqx.is_array(leaf)]
-
-    def rebuild(self, leaves: Iterable[Array]) -> Callable:
-        remaining = iter(leaves)
-        flat = [next(remaining) if item is _ARRAY else item for item in self.static]
-        return jax.tree.unflatten(self.structure, flat)
-
-    def trace(self) -> tuple[core.ClosedJaxpr, PyTree]:
-        run = jax.make_jaxpr(lambda leaves, x: self.rebuild(leaves)(x), return_shape=True)
-        return run(self.leaf_types, self.example)
-
-    def trace_unrolled(self) -> tuple[core.ClosedJaxpr, PyTree]:
-        try:
-            with jax.disable_jit():
-                return self.trace()
-        except (jax.errors.ConcretizationTypeError, jax.errors.TracerBoolConversionError) as error:
-            raise ValueError(
-                "expected a model that can be unrolled around the vertices inside its jit or scan, got a loop or a "
-                "branch that depends on values; place the vertices outside jit and scan"
-            ) from error
-
-    def check(self, model: PyTree, x: PyTree) -> tuple[list[Array], list[Array]]:
-        """The leaves of model and input, if they match what was captured."""
-        structure, static, leaves = _partition(model)
-        if structure == self.structure and static != self.static:
-            changed = next(new for new, old in zip(static, self.static, strict=True) if new != old)
-            raise ValueError(
-                f"expected a model whose leaves that are no arrays are as captured, got {changed!r} for one of them; "
-                "make it an array, or pass the model through equinox.filter_jit rather than jax.jit"
-            )
-        if structure != self.structure:
-            raise ValueError("expected a model of the structure that was captured, got another; capture it again")
-        for path, leaf, expected in zip(self.paths, leaves, self.leaf_types, strict=True):
-            if leaf.shape != expected.shape or leaf.dtype != expected.dtype:
-                raise ValueError(
-                    f"expected parameter {path or 'model'} as {expected.dtype}{list(expected.shape)}, got "
-                    f"{leaf.dtype}{list(leaf.shape)}; capture the model again"
-                )
-        inputs, x_structure = jax.tree.flatten(x)
-        inputs = [jnp.asarray(item) for item in inputs]
-        if x_structure != jax.tree.structure(self.example):
-            raise ValueError(
-                f"expected an input of structure {jax.tree.structure(self.example)}, got {x_structure}; "
-                "capture the model with an example of this structure"
-            )
-        for item, expected in zip(inputs, jax.tree.leaves(self.example), strict=True):
-            if item.ndim == 0 or item.shape[1:] != expected.shape or item.dtype != expected.dtype:
-                wanted = ", ".join(["batch", *map(str, expected.shape)])
-                raise ValueError(
-                    f"expected a batch of inputs {expected.dtype}[{wanted}], got {item.dtype}{list(item.shape)}; "
-                    "add the batch axis, or capture the model with an example of this shape and dtype"
-                )
-            if item.shape[0] == 0:
-                raise ValueError("expected at least one example in a batch, got none")
-        return leaves, inputs
-
-
-_ARRAY = object()  # stands for an array in the list of static leaves
-
-
-def _partition(model: PyTree) -> tuple[Any, list[Any], list[Array]]:
-    flat, structure = jax.tree.flatten(model)
-    for leaf in flat:
-        if isinstance(leaf, np.ndarray):
-            raise TypeError(
-                f"expected parameters as JAX arrays, got a NumPy array of shape {leaf.shape}; "
-                "convert them with jax.tree.map(jnp.asarray, parameters)"
-            )
-    static = [_ARRAY if eqx.is_array(leaf) else leaf for leaf in flat]
-    return structure, static, [leaf for leaf in flat if eqx.is_array(leaf)]
-
-
-# ---------------------------------------------------------------------------------------------- finding vertices
-
-Path = tuple[tuple[str, int], ...]
-"""The primitives around a vertex, outermost first, each with the length of its loop (1 where it is none)."""
-
-
-def find(jaxpr: core.Jaxpr, path: Path = ()) -> Iterator[tuple[str, Path]]:
-    """Yields the name of every vertex, at any depth, with the primitives around it."""
-    for eqn in jaxpr.eqns:
-        if eqn.primitive is vertex_p:
-            yield eqn.params["name"], path
-        length = int(eqn.params["length"]) if eqn.primitive.name == "scan" else 1
-        for value in eqn.params.values():
-            for item in value if isinstance(value, tuple | list) else (value,):
-                if isinstance(item, core.ClosedJaxpr | core.Jaxpr):
-                    inner = item.jaxpr if isinstance(item, core.ClosedJaxpr) else item
-                    yield from find(inner, (*path, (eqn.primitive.name, length)))
-
-
-def trace_flat(spec: Spec) -> "Program":
-    """Traces the model so that no vertex is left inside another primitive."""
-    closed, output_shape = spec.trace()
-    found = list(find(closed.jaxpr))
-    for name, count in Counter(name for name, _ in found).items():
-        if count > 1:
-            raise ValueError(f"expected one vertex per name, got {name!r} {count} times; give each its own name")
-    looped = {name for name, path in found if any(primitive in ("scan", "while") for primitive, _ in path)}
-    if any(path for _, path in found):
-        for name, path in found:
-            iterations = int(np.prod([length for _, length in path]))
-            if iterations > UNROLL_LIMIT:
-                raise ValueError(
-                    f"expected at most {UNROLL_LIMIT} iterations around vertex {name!r}, got {iterations}; "
-                    "shorten the sequence, or move the vertex out of the scan"
-                )
-        closed, output_shape = spec.trace_unrolled()
-        for name, path in find(closed.jaxpr):
-            if path:
-                raise _cannot_follow(name, path)
-    return Program(closed, spec, jax.tree.structure(output_shape), looped)
-
-
-def _cannot_follow(name: str, path: Path) -> ValueError:
-    checkpoint = "remove jax.checkpoint (jax.remat) around it"
-    advice = {
-        "checkpoint": checkpoint,
-        "remat": checkpoint,
-        "remat2": checkpoint,
-        "while": "write the loop as a Python loop or a jax.lax.scan",
-        "cond": "place the vertex before or after the branch",
-    }
-    primitive = next((p for p, _ in path if p in advice), path[-1][0])
-    return ValueError(
-        f"expected vertex {name!r} where its value can be replaced, got it inside {primitive!r}; "
-        + advice.get(primitive, "place the vertex outside")
-    )
-
-
-# ------------------------------------------------------------------------------------------- cutting the program
 
 
 class Program:

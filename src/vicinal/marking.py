@@ -1,0 +1,69 @@
+"""Vertices in a model that knows nothing of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PyTree
+
+from vicinal.graph import vertex
+
+
+class Marked(eqx.Module):
+    """A callable whose output is a vertex; made by `mark`. Other attributes are those of the wrapped module."""
+
+    module: Callable
+    name: str = eqx.field(static=True)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Array:
+        return vertex(self.module(*args, **kwargs), self.name)
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__") or attribute in ("module", "name"):
+            raise AttributeError(attribute)
+        return getattr(self.module, attribute)
+
+
+def mark(model: PyTree, where: Callable[[PyTree], Any], names: Sequence[str] | None = None) -> PyTree:
+    """Makes the outputs of chosen submodules vertices, in a model that knows nothing of vertices.
+
+    Args:
+        model: An Equinox module (or any pytree).
+        where: Takes the model and returns one callable submodule or a sequence of them, as for `equinox.tree_at`.
+        names: A name for each; by default the path of the submodule, such as `layers[0]`.
+
+    Returns:
+        A copy of the model in which each chosen submodule is wrapped in `Marked`.
+
+    Raises:
+        ValueError: If `where` chooses nothing, or the number of names differs.
+        TypeError: If a chosen part is not callable.
+
+    Example:
+        >>> import equinox as eqx, jax, jax.numpy as jnp, vicinal as vc
+        >>> mlp = eqx.nn.MLP(4, 2, width_size=8, depth=2, key=jax.random.key(0))
+        >>> marked = vc.mark(mlp, lambda mlp: mlp.layers[:-1])
+        >>> vc.capture(marked, jnp.ones(4)).vertices
+        ('layers[0]', 'layers[1]')
+    """
+    chosen = where(model)
+    modules = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+    if not modules:
+        raise ValueError("expected `where` to choose at least one submodule, got none; return a submodule or a list")
+    for module in modules:
+        if not callable(module):
+            raise TypeError(f"expected callable submodules from `where`, got {type(module).__name__}")
+    if names is None:
+        names = [_path_of(module, model) for module in modules]
+    if len(names) != len(modules):
+        raise ValueError(f"expected {len(modules)} names, one per chosen submodule, got {len(names)}")
+    wrapped = [Marked(module, name) for module, name in zip(modules, names, strict=True)]
+    flat_where = (lambda m: list(where(m))) if isinstance(chosen, list | tuple) else (lambda m: [where(m)])
+    return eqx.tree_at(flat_where, model, wrapped)
+
+
+def _path_of(module: Any, model: PyTree) -> str:
+    found = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda node: node is module)[0]
+    path = next((path for path, node in found if node is module), ())
+    return jax.tree_util.keystr(path).lstrip(".") or type(module).__name__
