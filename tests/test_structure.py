@@ -1,6 +1,7 @@
 """Imports go one way, public names are documented, modules stay small."""
 
 import ast
+import importlib
 import inspect
 from pathlib import Path
 
@@ -68,6 +69,30 @@ def test_modules_stay_small(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
+def bound(body: list[ast.stmt]) -> set[str]:
+    """The names that a package takes from elsewhere; those for type checkers too."""
+    names = set()
+    for node in body:
+        if isinstance(node, ast.If):
+            names |= bound(node.body)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("vicinal", "equinox"):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("__init__.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_package_lists_what_it_offers(path):
+    package = importlib.import_module(".".join(("vicinal", *path.parent.relative_to(SOURCE).parts)))
+    assert sorted(package.__all__) == sorted(bound(ast.parse(path.read_text()).body))
+    assert all(getattr(package, name) is not None for name in package.__all__)
+
+
+def test_an_unknown_name_is_told_from_those_there_are():
+    with pytest.raises(AttributeError, match=r"no attribute 'rule'; it has .*rules"):
+        _ = vc.rule
+    assert {"capture", "nn", "__version__"} <= set(dir(vc))
+
+
 def public_things():
     for module in (
         vc,
@@ -85,7 +110,8 @@ def public_things():
         vc.testing,
         vc.train,
     ):
-        for name, thing in vars(module).items():
+        for name in getattr(module, "__all__", vars(module)):
+            thing = getattr(module, name)
             ours = getattr(thing, "__module__", "").startswith("vicinal")
             if not name.startswith("_") and ours and (inspect.isclass(thing) or inspect.isfunction(thing)):
                 yield pytest.param(thing, id=f"{module.__name__}.{name}")

@@ -1,22 +1,75 @@
-"""vicinal trains neural networks by local learning: each synapse changes with what its two ends hold."""
+"""vicinal trains neural networks by local learning: each synapse changes with what its two ends hold.
 
-from vicinal import (
-    analysis as analysis,
-    attention as attention,
-    data as data,
-    energy as energy,
-    feedback as feedback,
-    inference as inference,
-    losses as losses,
-    nn as nn,
-    optim as optim,
-    recipes as recipes,
-    rules as rules,
-    testing as testing,
-    train as train,
-)
-from vicinal.credit import Credit as Credit, Info as Info, local_gradient as local_gradient
-from vicinal.graph import Graph as Graph, capture as capture, vertex as vertex
-from vicinal.marking import mark as mark
+The parts are imported when they are first used, so that `vicinal --help` need not wait for JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vicinal import (
+        analysis,
+        attention,
+        data,
+        energy,
+        feedback,
+        inference,
+        losses,
+        nn,
+        optim,
+        recipes,
+        rules,
+        testing,
+        train,
+    )
+    from vicinal.credit import Credit, Info, local_gradient
+    from vicinal.graph import Graph, capture, vertex
+    from vicinal.marking import mark
+
+__all__ = [
+    "Credit",
+    "Graph",
+    "Info",
+    "analysis",
+    "attention",
+    "capture",
+    "data",
+    "energy",
+    "feedback",
+    "inference",
+    "local_gradient",
+    "losses",
+    "mark",
+    "nn",
+    "optim",
+    "recipes",
+    "rules",
+    "testing",
+    "train",
+    "vertex",
+]
 
 __version__ = "0.1.0"
+
+_HOME = {  # of what is no part of its own
+    "Credit": "credit",
+    "Graph": "graph",
+    "Info": "credit",
+    "capture": "graph",
+    "local_gradient": "credit",
+    "mark": "marking",
+    "vertex": "graph",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported now: a part of the library, or what `_HOME` says where to find."""
+    if name not in __all__:
+        raise AttributeError(f"module 'vicinal' has no attribute {name!r}; it has {', '.join(__all__)}", name=name)
+    module = importlib.import_module(f"vicinal.{_HOME.get(name, name)}")
+    globals()[name] = found = getattr(module, name) if name in _HOME else module
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,3 +1,7 @@
 """The command line. It parses, calls the library and prints."""
 
-from vicinal.cli.main import main as main
+from vicinal.cli.main import main
+
+__all__ = [
+    "main",
+]

@@ -1,4 +1,6 @@
 """Named combinations of a rule, an optimiser and their settings."""
 
-from vicinal.recipes.catalogue import RECIPES as RECIPES, recipe as recipe
-from vicinal.recipes.recipe import Made as Made, Recipe as Recipe, with_route as with_route
+from vicinal.recipes.catalogue import RECIPES, recipe
+from vicinal.recipes.recipe import Made, Recipe, with_route
+
+__all__ = ["RECIPES", "Made", "Recipe", "recipe", "with_route"]

@@ -1,7 +1,22 @@
 """Training, evaluation, logs and checkpoints."""
 
-from vicinal.train import checkpoint as checkpoint, log as log
-from vicinal.train.checkpoint import CheckpointError as CheckpointError
-from vicinal.train.evaluate import correct as correct, evaluate as evaluate
-from vicinal.train.fit import Run as Run, TrainingState as TrainingState, fit as fit
-from vicinal.train.sweep import Member as Member, Sweep as Sweep, keys_of as keys_of, sweep as sweep
+from vicinal.train import checkpoint, log
+from vicinal.train.checkpoint import CheckpointError
+from vicinal.train.evaluate import correct, evaluate
+from vicinal.train.fit import Run, TrainingState, fit
+from vicinal.train.sweep import Member, Sweep, keys_of, sweep
+
+__all__ = [
+    "CheckpointError",
+    "Member",
+    "Run",
+    "Sweep",
+    "TrainingState",
+    "checkpoint",
+    "correct",
+    "evaluate",
+    "fit",
+    "keys_of",
+    "log",
+    "sweep",
+]

@@ -4,11 +4,16 @@ The paper's claims, in our words: inference learning approximates implicit SGD; 
 its weights take a shorter path; it is faster at batch size one; and a change of its weights does more to the output.
 """
 
-from vicinal.reproduce.il_theory.curves import (
-    autoencoder as autoencoder,
-    minibatch as minibatch,
-    online as online,
-)
-from vicinal.reproduce.il_theory.paths import paths as paths
-from vicinal.reproduce.il_theory.proximal import proximal as proximal
-from vicinal.reproduce.il_theory.stability import stability as stability
+from vicinal.reproduce.il_theory.curves import autoencoder, minibatch, online
+from vicinal.reproduce.il_theory.paths import paths
+from vicinal.reproduce.il_theory.proximal import proximal
+from vicinal.reproduce.il_theory.stability import stability
+
+__all__ = [
+    "autoencoder",
+    "minibatch",
+    "online",
+    "paths",
+    "proximal",
+    "stability",
+]

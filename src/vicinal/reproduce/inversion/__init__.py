@@ -5,5 +5,11 @@ come down without the transposed weights; this learns at least as well as backpr
 holds where feedback alignment slows; the loops must be kept stable.
 """
 
-from vicinal.reproduce.inversion.networks import autoencoder as autoencoder, mnist as mnist
-from vicinal.reproduce.inversion.regression import regression as regression
+from vicinal.reproduce.inversion.networks import autoencoder, mnist
+from vicinal.reproduce.inversion.regression import regression
+
+__all__ = [
+    "autoencoder",
+    "mnist",
+    "regression",
+]

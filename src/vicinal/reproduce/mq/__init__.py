@@ -5,11 +5,16 @@ move; inference that goes from the output down carries them in one sweep; a step
 move alike, with one number of memory for each, makes predictive coding rival backpropagation with Adam.
 """
 
-from vicinal.reproduce.mq.curves import (
-    autoencoder as autoencoder,
-    classification as classification,
-    convolution as convolution,
-)
-from vicinal.reproduce.mq.inference import inference as inference
-from vicinal.reproduce.mq.proximal import proximal as proximal
-from vicinal.reproduce.mq.time import timing as timing
+from vicinal.reproduce.mq.curves import autoencoder, classification, convolution
+from vicinal.reproduce.mq.inference import inference
+from vicinal.reproduce.mq.proximal import proximal
+from vicinal.reproduce.mq.time import timing
+
+__all__ = [
+    "autoencoder",
+    "classification",
+    "convolution",
+    "inference",
+    "proximal",
+    "timing",
+]

@@ -5,5 +5,13 @@ weights would, up to derivatives, while all weights learn and without phases; wh
 backpropagation, and is better than with random feedback, the more so the more a task depends on its lower layers.
 """
 
-from vicinal.reproduce.phaseless.alignment import microcircuit as microcircuit, teacher as teacher
-from vicinal.reproduce.phaseless.tasks import autoencoder as autoencoder, mnist as mnist, yinyang as yinyang
+from vicinal.reproduce.phaseless.alignment import microcircuit, teacher
+from vicinal.reproduce.phaseless.tasks import autoencoder, mnist, yinyang
+
+__all__ = [
+    "autoencoder",
+    "microcircuit",
+    "mnist",
+    "teacher",
+    "yinyang",
+]
