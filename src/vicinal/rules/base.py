@@ -1,5 +1,7 @@
 """The contract of every learning rule."""
 
+import re
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -121,18 +123,31 @@ class Rule(eqx.Module):
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
         """One update of the model: `value_and_grad`, then the optimiser.
 
-        The optimiser may take two extra arguments: `presynaptic`, a tree like the gradient with the mean squared
-        norm of what enters each parameter's product, and `value`, the mean loss.
+        The optimiser may take extra arguments: `presynaptic`, a tree like the gradient with the mean squared norm of
+        what enters each parameter's product; `value`, the mean loss; and for a line search (`optax.lbfgs`) `grad`,
+        the gradient, and `value_fn`, the mean loss of this batch as a function of the parameters. A line search
+        differentiates that function by backpropagation, whatever the rule.
 
         Returns:
             `(model, optimizer_state, state, loss, info)`.
         """
         gradient, credit, state = self.assign(graph, model, state, x, y, key=key)
         presynaptic, loss = presynaptic_norms(graph, model, credit.values, x), jnp.mean(credit.loss)
-        model, optimizer_state = apply_gradient(
-            optimizer, gradient, optimizer_state, model, presynaptic=presynaptic, value=loss
-        )
+        extra = {"presynaptic": presynaptic, "value": loss, "grad": gradient}
+        search = _mean_loss(graph, model, self.loss, x, y)
+        model, optimizer_state = apply_gradient(optimizer, gradient, optimizer_state, model, **extra, value_fn=search)
         return model, optimizer_state, state, loss, credit.info
+
+
+def _mean_loss(graph: Graph, model: PyTree, loss: Loss, x: PyTree, y: PyTree) -> Callable[..., Float[Array, ""]]:
+    """The mean feedforward loss of a batch, as a function of the parameters; nothing is computed until it is called."""
+
+    def value(parameters: PyTree, presynaptic: PyTree = None) -> Float[Array, ""]:
+        del presynaptic  # optax's line searches want their function to take every extra argument there is
+        output, _ = graph.feedforward(eqx.combine(parameters, model), x)
+        return jnp.mean(jax.vmap(loss)(output, y))
+
+    return jax.tree_util.Partial(value)  # without leaves, so that optax may pass it on into a `lax.cond`
 
 
 def apply_gradient(
@@ -142,11 +157,24 @@ def apply_gradient(
     model: PyTree,
     **extra: Any,
 ) -> tuple[PyTree, optax.OptState]:
-    """The model and the optimiser's state after one gradient; `extra` is for optimisers that take it."""
+    """The model and the optimiser's state after one gradient; `extra` is for optimisers that take it.
+
+    Raises:
+        TypeError: If the optimiser needs an argument that is not among `extra`.
+    """
     # Under strict promotion optax's own arithmetic (a float to the power of an integer count) would raise.
     with jax.numpy_dtype_promotion("standard"):
         takes_extra = optax.with_extra_args_support(optimizer)
         parameters = eqx.filter(model, eqx.is_inexact_array)
-        update, optimizer_state = takes_extra.update(gradient, optimizer_state, parameters, **extra)
+        try:
+            update, optimizer_state = takes_extra.update(gradient, optimizer_state, parameters, **extra)
+        except TypeError as error:
+            missing = re.search(r"missing \d+ required keyword-only arguments?: (.*)", str(error))
+            if missing is None:
+                raise
+            raise TypeError(
+                f"expected an optimiser that needs no more than {', '.join(extra)}, got one that also needs "
+                f"{missing[1]}, which this rule does not have; choose an optimiser without a line search"
+            ) from error
     update = jax.tree.map(lambda u, p: u.astype(p.dtype), update, parameters)  # a rate of more digits widens it
     return eqx.apply_updates(model, update), optimizer_state

@@ -51,7 +51,7 @@ def first_state(
         step_key: For the steps.
 
     Raises:
-        ValueError: If a number in it is not finite.
+        ValueError: If a number in it is not finite; the optimiser's state alone may hold infinities.
     """
     rule, graph, optimizer = parts
     with jax.numpy_dtype_promotion("standard"):  # as in `Rule.step`
@@ -65,7 +65,7 @@ def first_state(
     optimizer_state, rule_state = memory
     state = TrainingState(model, optimizer_state, rule_state, jnp.zeros((), jnp.int32), step_key, sums)
     state = _placed(_strongly_typed(state), example)
-    bad = _first_not_finite(state)
+    bad = _first_not_finite(state, may_be_infinite(state))
     if bad is not None:
         raise ValueError(f"expected finite numbers to start from, got an infinite or undefined one in {bad}")
     return state
@@ -97,23 +97,37 @@ def take_steps(
     return eqx.combine(jax.lax.fori_loop(0, count, body, arrays), static)
 
 
-def all_finite(state: TrainingState) -> Bool[Array, ""]:
-    """Whether every number of a state that must stay finite is."""
-    return jnp.all(jnp.stack([is_finite(leaf) for _, leaf in _checked(state)]))
+def may_be_infinite(first: TrainingState) -> tuple[str, ...]:
+    """The leaves of the optimiser's state that begin with infinities, by name: a best value that is yet to come.
+
+    Args:
+        first: The state before the first step.
+    """
+    names = [(name, leaf) for name, leaf in _checked(first, ()) if name.startswith("optimizer_state")]
+    return tuple(name for name, leaf in names if jnp.any(jnp.isinf(leaf)) and not jnp.any(jnp.isnan(leaf)))
+
+
+def all_finite(state: TrainingState, exempt: tuple[str, ...] = ()) -> Bool[Array, ""]:
+    """Whether every number of a state that must stay finite is; `exempt` is what `may_be_infinite` names."""
+    return jnp.all(jnp.stack([is_finite(leaf) for _, leaf in _checked(state, exempt)]))
 
 
 @eqx.filter_jit
-def _advance(fixed: Any, state: TrainingState, index: Array, count: Array) -> tuple[TrainingState, Array]:
+def _advance(
+    fixed: Any, state: TrainingState, index: Array, count: Array, exempt: tuple[str, ...]
+) -> tuple[TrainingState, Array]:
     """Takes `count` steps; and says whether every number of the new state is finite.
 
     The given state is not donated, for the run must be able to go back to it.
     """
     *parts, batches = fixed
     new = take_steps((parts[0], parts[1], parts[2]), batches, state, index, count)
-    return new, all_finite(new)
+    return new, all_finite(new, exempt)
 
 
-def advance(fixed: Any, state: TrainingState, index: int, count: int) -> tuple[TrainingState, str | None]:
+def advance(
+    fixed: Any, state: TrainingState, index: int, count: int, exempt: tuple[str, ...] = ()
+) -> tuple[TrainingState, str | None]:
     """Takes `count` steps, or as many as leave every number finite.
 
     Args:
@@ -121,13 +135,14 @@ def advance(fixed: Any, state: TrainingState, index: int, count: int) -> tuple[T
         state: Where to start; it stays as it is.
         index: Of the first batch.
         count: Steps to take.
+        exempt: What `may_be_infinite` names.
 
     Returns:
         The new state; and None, or the sentence that says what the next step would break.
     """
 
     def after(steps: int) -> tuple[TrainingState, Array]:
-        return _advance(fixed, state, jnp.int32(index), jnp.int32(steps))
+        return _advance(fixed, state, jnp.int32(index), jnp.int32(steps), exempt)
 
     new, is_good = after(count)
     if is_good:
@@ -137,11 +152,11 @@ def advance(fixed: Any, state: TrainingState, index: int, count: int) -> tuple[T
         middle = (good + bad) // 2
         good, bad = (middle, bad) if after(middle)[1] else (good, middle)
     last, broken = after(good)[0], after(bad)[0]
-    reason = _diagnosis(fixed, last, index + good, broken)
+    reason = _diagnosis(fixed, last, index + good, broken, exempt)
     return last, f"stopped at step {int(last.step)}, the last good state: {reason}"
 
 
-def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingState) -> str:
+def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingState, exempt: tuple[str, ...]) -> str:
     """The sentence that says where the step from `state` to `broken` meets the first number that is not finite."""
     rule, graph, _, batches = fixed
     x, y = batches.get(jnp.int32(index))
@@ -159,19 +174,20 @@ def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingSta
     ]
     places += [(f"error at vertex {name!r}", credit.errors[name]) for name in reversed(graph.vertices)]
     found = next((f"meets a non-finite {place}" for place, held in places if not is_finite(held)), None)
-    found = found or f"makes {_first_not_finite(broken)} non-finite, though every vertex is finite"
+    found = found or f"makes {_first_not_finite(broken, exempt)} non-finite, though every vertex is finite"
     return f"the next update {found}; lower the learning rate or the step size of the activities"
 
 
-def _checked(state: TrainingState) -> list[tuple[str, Array]]:
+def _checked(state: TrainingState, exempt: tuple[str, ...]) -> list[tuple[str, Array]]:
     """What must stay finite, by name: parameters, optimiser, rule, and the loss since the last record."""
     watched = dataclasses.replace(state, sums={"loss": state.sums["loss"]})
     leaves = jax.tree_util.tree_flatten_with_path(watched)[0]
-    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves if eqx.is_inexact_array(leaf)]
+    named = [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves if eqx.is_inexact_array(leaf)]
+    return [(name, leaf) for name, leaf in named if name not in exempt]
 
 
-def _first_not_finite(state: TrainingState) -> str | None:
-    return next((name for name, leaf in _checked(state) if not is_finite(leaf)), None)
+def _first_not_finite(state: TrainingState, exempt: tuple[str, ...]) -> str | None:
+    return next((name for name, leaf in _checked(state, exempt) if not is_finite(leaf)), None)
 
 
 def _strongly_typed(tree: PyTree) -> PyTree:

@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from vicinal.data import Dataset
 from vicinal.graph import Graph, capture
 from vicinal.rules import Rule
-from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state
+from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state, may_be_infinite
 from vicinal.train.arguments import arrays_of, at_least_one, total_steps
 from vicinal.train.batches import ArraySource, IterableSource, source_of
 from vicinal.train.evaluate import evaluate, means
@@ -129,7 +129,7 @@ def fit(
     state = files.open(first, total, resume)
 
     with files.log(state) as log, TrainingProgress(total, int(state.step), progress) as shown:
-        loop = _Loop(parts, source, total, every, test, on_record, log, shown, state)
+        loop = _Loop(parts, source, total, every, test, on_record, log, shown, state, may_be_infinite(first))
         try:
             while loop.goes_on:
                 loop.advance()
@@ -159,6 +159,7 @@ class _Loop:
     log: JSONLog
     shown: TrainingProgress
     state: TrainingState
+    exempt: tuple[str, ...] = ()
     stopped: str | None = None
     pace: Pace = dataclasses.field(default_factory=Pace)
 
@@ -177,7 +178,7 @@ class _Loop:
             return
         batches, index, count = found
         begun = time.monotonic()
-        new, self.stopped = advance((*self.parts, batches), self.state, index, count)
+        new, self.stopped = advance((*self.parts, batches), self.state, index, count, self.exempt)
         taken = int(new.step) - step
         self.pace.add(taken, time.monotonic() - begun)
         if taken:

@@ -68,6 +68,7 @@ class Fleet:
         data: Inputs and targets, `[examples, ...]`, copied to every device.
         test: The same to evaluate on, or None.
         static: What the states of all members have in common beside their arrays.
+        exempt: What may be infinite in them, see `may_be_infinite`.
 
     Attributes:
         data: As given, on every device.
@@ -84,6 +85,7 @@ class Fleet:
         data: tuple[PyTree, PyTree],
         test: tuple[PyTree, PyTree] | None,
         static: TrainingState,
+        exempt: tuple[str, ...] = (),
     ):
         self.layout = layout
         mesh = Mesh(np.asarray(devices[: layout.devices]), (_AXIS,))
@@ -96,7 +98,7 @@ class Fleet:
             rule, optimizer = make(**{name: weakened(value) for name, value in numbers.items()})
             batches = ArrayBatches(data[0], data[1], orders[which], batch_size)
             new = take_steps((rule, graph, optimizer), batches, eqx.combine(arrays, static), index, count)
-            return eqx.filter(new, eqx.is_array), all_finite(new)
+            return eqx.filter(new, eqx.is_array), all_finite(new, exempt)
 
         def measure(member: PyTree, asked: Array, test: Any) -> PyTree:
             arrays, numbers, _ = member

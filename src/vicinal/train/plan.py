@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.graph import Graph, capture
-from vicinal.train.advance import TrainingState, first_state
+from vicinal.train.advance import TrainingState, first_state, may_be_infinite
 from vicinal.train.arguments import at_least_one
 from vicinal.train.batches import ArraySource
 from vicinal.train.fleet import Fleet, Layout, Make
@@ -131,8 +131,9 @@ class Plan:
         """The compiled steps of so many members in groups of a size; the same again if it was made before."""
         layout = Layout.of(members, len(self.devices), size)
         if layout not in self._fleets:
-            static = eqx.partition(self.first(0), eqx.is_array)[1]
-            fleet = Fleet(self.make, self.graph, layout, self.devices, self._batch_size, self._data, self._test, static)
+            first = self.first(0)
+            static, given = eqx.partition(first, eqx.is_array)[1], (self._batch_size, self._data, self._test)
+            fleet = Fleet(self.make, self.graph, layout, self.devices, *given, static, may_be_infinite(first))
             self._data, self._test = fleet.data, fleet.test  # the next one need not copy them again
             self._fleets[layout] = fleet
         return self._fleets[layout]
