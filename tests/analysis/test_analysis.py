@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vicinal as vc
-from vicinal.analysis import angle, angles, audit
+from vicinal.analysis import angle, angles, audit, norm_ratios
 
 KEY = jax.random.key(0)
 
@@ -40,6 +40,40 @@ def test_angles_are_per_matrix_and_concatenated(x64):
     assert float(found["concatenated"]) == pytest.approx(np.rad2deg(np.arccos(cosine)))
     with pytest.raises(ValueError, match="same structure"):
         angles(a, {"w": b["w"]})
+
+
+def test_the_whole_turns_away_where_one_layer_is_small_though_both_point_along_the_reference(x64):
+    """Two layers of norms 25 and 25, the first of them 25 times smaller in the update: tan(whole) = (1 - r) / (1 + r)."""
+    first, last = jnp.array([[7.0, 24.0]]), jnp.array([[15.0], [20.0]])
+    ours, theirs = {"first": first / 25, "last": last}, {"first": first, "last": last}
+    found, ratios = angles(ours, theirs), norm_ratios(ours, theirs)
+    assert float(found["['first']"]) == pytest.approx(0, abs=1e-9)
+    assert float(found["['last']"]) == pytest.approx(0, abs=1e-9)
+    whole = np.rad2deg(np.arctan2(1 - 1 / 25, 1 + 1 / 25))  # from (1/25, 1) to (1, 1): 42.7 degrees
+    assert float(found["concatenated"]) == pytest.approx(whole)
+    assert float(ratios["['first']"]) == pytest.approx(0.04)
+    assert float(ratios["['last']"]) == pytest.approx(1)
+    assert float(ratios["concatenated"]) == pytest.approx(np.sqrt((1 + 25**2) / (2 * 25**2)))
+
+
+def test_the_whole_follows_from_layers_and_norms(x64):
+    random = np.random.default_rng(0)
+    ours, theirs = ({name: jnp.asarray(random.normal(size=(3, 4))) for name in "ab"} for _ in range(2))
+    found, ratios = angles(ours, theirs), norm_ratios(ours, theirs)
+    names, sizes = ["['a']", "['b']"], [np.linalg.norm(theirs[name]) for name in "ab"]
+    scaled = [float(ratios[name]) * size for name, size in zip(names, sizes, strict=True)]
+    cosine = sum(a * b * np.cos(np.deg2rad(found[name])) for name, a, b in zip(names, scaled, sizes, strict=True))
+    cosine /= np.linalg.norm(scaled) * np.linalg.norm(sizes)
+    assert float(found["concatenated"]) == pytest.approx(np.rad2deg(np.arccos(cosine)))
+
+
+def test_ratios_of_nothing(x64):
+    zero, one = jnp.zeros((1, 1)), jnp.ones((1, 1))
+    assert float(norm_ratios({"w": zero}, {"w": one})["['w']"]) == 0
+    assert np.isinf(norm_ratios({"w": one}, {"w": zero})["['w']"])
+    assert np.isnan(norm_ratios({"w": zero}, {"w": zero})["['w']"])
+    with pytest.raises(ValueError, match="same structure"):
+        norm_ratios({"w": one}, {"v": one})
 
 
 def small(rule, model=None):

@@ -1,7 +1,7 @@
 """Measurements of any rule: pure functions."""
 
 from vicinal.analysis.alignment import descent_alignment, target_alignment
-from vicinal.analysis.angles import CONCATENATED, angle, angles
+from vicinal.analysis.angles import CONCATENATED, angle, angles, norm_ratios
 from vicinal.analysis.feedback import Likeness, error_angles, feedback_invariant, feedback_likeness
 from vicinal.analysis.inversion import (
     InversionAngles,
@@ -60,6 +60,7 @@ __all__ = [
     "loop_stability",
     "mean_sizes",
     "measure_path",
+    "norm_ratios",
     "norms",
     "path_length",
     "path_of",

@@ -1,11 +1,11 @@
-"""Angles between two updates."""
+"""Angles between two updates, and how large one is beside the other."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from vicinal.analysis._parts import matrices, whole
+from vicinal.analysis._parts import matrices, norm, whole
 
 CONCATENATED = "concatenated"
 """Name of the angle between whole updates, all parameters in one vector."""
@@ -28,10 +28,12 @@ def angle(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
 
 
 def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
-    """The angle of each weight matrix, and of the whole update, to those of a reference; in degrees.
+    r"""The angle of each weight matrix, and of the whole update, to those of a reference; in degrees.
 
-    The two tell different things: inference learning scales the update of each layer, so that its matrices may all
-    point along backpropagation's while their concatenation does not.
+    The two tell different things. With the sizes $a_l$ of the update's arrays, $b_l$ of the reference's and the angles
+    $\theta_l$ between them, the whole's angle is $\cos\theta = \sum_l a_l b_l \cos\theta_l / (|a| |b|)$: it weighs each
+    array by its size. Inference learning makes the update of early layers small, so that all its matrices may point
+    along backpropagation's while the whole does not. Read the layers first, and `norm_ratios` beside them.
 
     Args:
         update: Gradients (or updates) in a tree like the model.
@@ -43,12 +45,52 @@ def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
 
     Raises:
         ValueError: If the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> one = jnp.ones((1, 1))
+        >>> found = angles({"first": 0.04 * one, "last": one}, {"first": one, "last": one})
+        >>> {name: round(float(degrees), 1) for name, degrees in found.items()}
+        {"['first']": 0.0, "['last']": 0.0, 'concatenated': 42.7}
     """
+    ours, theirs = _alike(update, reference)
+    other = matrices(theirs)
+    found = {name: angle(matrix, other[name]) for name, matrix in matrices(ours).items()}
+    return found | {CONCATENATED: angle(whole(ours), whole(theirs))}
+
+
+def norm_ratios(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
+    """The norm of each weight matrix of an update, and of the whole, over that of a reference: what `angles` leaves out.
+
+    Args:
+        update: Gradients (or updates) in a tree like the model.
+        reference: The same structure.
+
+    Returns:
+        One ratio for each array that `angles` names, and `"concatenated"` over all arrays, biases included; infinite
+        where the reference alone is zero, not a number where both are.
+
+    Raises:
+        ValueError: If the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> one = jnp.ones((1, 1))
+        >>> found = norm_ratios({"first": 0.04 * one, "last": one}, {"first": one, "last": one})
+        >>> {name: round(float(ratio), 3) for name, ratio in found.items()}  # the last: sqrt((0.04**2 + 1) / 2)
+        {"['first']": 0.04, "['last']": 1.0, 'concatenated': 0.708}
+    """
+    ours, theirs = _alike(update, reference)
+    other = matrices(theirs)
+    found = {name: norm(matrix) / norm(other[name]) for name, matrix in matrices(ours).items()}
+    return found | {CONCATENATED: norm(whole(ours)) / norm(whole(theirs))}
+
+
+def _alike(update: PyTree, reference: PyTree) -> tuple[PyTree, PyTree]:
+    """The floating-point arrays of two updates of one model."""
     ours, theirs = (eqx.filter(tree, eqx.is_inexact_array) for tree in (update, reference))
     if jax.tree.structure(ours) != jax.tree.structure(theirs):
         raise ValueError(
             "expected two updates of the same structure, got different ones; compare gradients of one model"
         )
-    other = matrices(theirs)
-    found = {name: angle(matrix, other[name]) for name, matrix in matrices(ours).items()}
-    return found | {CONCATENATED: angle(whole(ours), whole(theirs))}
+    return ours, theirs
