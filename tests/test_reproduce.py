@@ -121,6 +121,7 @@ def test_a_verdict_needs_more_than_chance():
     assert ahead([0.5, 0.6, 0.7], [1.0, 1.1, 1.2]) == -1
     assert ahead([1.0, 0.4, 1.2], [0.5, 0.9, 0.9]) == 0  # the interval of the differences holds 0
     assert ahead([1.0], [0.0]) == 0
+    assert ahead([1.0, 1.0], [0.0, 0.0]) == 0  # two seeds have no interval
     assert ahead([1.0, np.nan, 1.2], [0.5, 0.6, 0.7]) == 0
     said = {
         (1, 1): "holds",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from vicinal.analysis import angles, feedback_likeness
+from vicinal.analysis import angles, feedback_likeness, norm_ratios
 from vicinal.data import Dataset
 from vicinal.environment import environment, now
 from vicinal.feedback import detach
@@ -60,7 +60,7 @@ def compare(
 
     The rules of one seed begin with the same weights and see the same batches. Angles are those of the rule's
     gradient to backpropagation's at the same weights, on the same training examples, each time the test loss is
-    measured; the report shows their mean over training.
+    measured; the report shows their mean over training, and the median of the ratios of their norms.
 
     Args:
         settings: What to do.
@@ -142,8 +142,8 @@ class _Runs(Task):
         def measure(record: dict[str, Any], state: Any) -> None:
             if not isinstance(rule, Backprop) or self.plain is not self.graphs[name]:
                 graphs = self.graphs[name], self.plain
-                found = _angles(rule, reference, *graphs, state.model, state.rule_state, *self.probe, train_key)
-                record["angles"] = {layer.removesuffix(".weight"): float(degrees) for layer, degrees in found.items()}
+                found = _beside(rule, reference, *graphs, state.model, state.rule_state, *self.probe, train_key)
+                record["angles"], record["norm_ratios"] = map(_by_layer, found)
             if self.plain is not self.graphs[name]:
                 likeness = feedback_likeness(state.model)
                 record["feedback_angles"] = {layer: float(like.angle) for layer, like in likeness.items()}
@@ -198,7 +198,9 @@ class _Runs(Task):
             paper_link=recipe(name).link,
             test_accuracy=last("test_accuracy"),
             test_loss=last("test_loss"),
-            angles=_mean_angles(records),
+            angles=_over_training(records, "angles", np.mean),
+            # A ratio has no upper end: where backpropagation's gradient vanishes, one record would rule a mean.
+            norm_ratios=_over_training(records, "norm_ratios", np.median),
             milliseconds_per_step=1e3 * self.settings.batch_size / float(np.median(rates)) if rates else None,
             steps_to_90=[_steps_to(0.9, rows) for rows in records],
             curve=Curve(steps, curve("test_accuracy"), curve("test_loss"), curve("train_loss")),
@@ -208,28 +210,34 @@ class _Runs(Task):
 
 
 @eqx.filter_jit
-def _angles(
+def _beside(
     rule: Rule, reference: Rule, graph: Graph, plain: Graph, model: PyTree, state: PyTree, x: Any, y: Any, key: Any
 ) -> Any:
     _, ours, _, _ = rule.value_and_grad(graph, model, state, x, y, key=key)
     _, theirs, _, _ = reference.value_and_grad(plain, detach(model), (), x, y, key=key)
-    return angles(detach(ours), theirs)
+    ours = detach(ours)
+    return angles(ours, theirs), norm_ratios(ours, theirs)
 
 
-def _mean_angles(records: list[list[dict[str, Any]]]) -> dict[str, list[float]]:
-    measured = [[record["angles"] for record in rows if "angles" in record] for rows in records]
+def _by_layer(found: dict[str, Any]) -> dict[str, float]:
+    return {layer.removesuffix(".weight"): float(value) for layer, value in found.items()}
+
+
+def _over_training(records: list[list[dict[str, Any]]], name: str, average: Callable) -> dict[str, list[float]]:
+    """What was measured of each layer, over the course of each seed: its average over the finite numbers."""
+    measured = [[record[name] for record in rows if name in record] for rows in records]
     layers = dict.fromkeys(layer for rows in measured for found in rows for layer in found)
-    return {layer: [_mean([_number(found[layer]) for found in rows]) for rows in measured] for layer in layers}
+
+    def of(values: list[float]) -> float:
+        finite = [value for value in values if np.isfinite(value)]
+        return float(average(finite)) if finite else np.nan
+
+    return {layer: [of([_number(found.get(layer)) for found in rows]) for rows in measured] for layer in layers}
 
 
 def _number(value: float | None) -> float:
     """A number of a record, in which one that is not finite is None."""
     return np.nan if value is None else value
-
-
-def _mean(values: list[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else np.nan
 
 
 def _steps_to(accuracy: float, rows: list[dict[str, Any]]) -> int | None:

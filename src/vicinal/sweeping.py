@@ -13,7 +13,7 @@ import numpy as np
 from vicinal.environment import environment, now
 from vicinal.files import write_text_atomically
 from vicinal.recipes import recipe
-from vicinal.report import Panel, Section, Series, Study, Table, mean_interval, write_study
+from vicinal.report import Panel, Section, Series, Study, Table, interval_words, mean_interval, write_study
 from vicinal.settings import PAGE, RESULTS, TaskSettings, assignment, kept_config
 from vicinal.task import Task
 from vicinal.train import Member, Sweep, sweep
@@ -194,24 +194,28 @@ def _name(numbers: dict[str, float], names: list[str]) -> str:
 def interval_text(values: list[float], unit: float = 1.0) -> str | None:
     """A mean over seeds with half its 95 % interval, to the same decimals; None without a value.
 
-    Where some values are not finite, the text says how many are.
+    Below three seeds there is no interval: two values are both shown. Where some values are not finite, the text says
+    how many are.
 
     Example:
         >>> interval_text([0.951, 0.962, 0.957], 100)
         '95.7 ± 1.4'
         >>> interval_text([0.951, float("nan"), 0.957], 100)
-        '95.4 ± 3.8 (2 of 3)'
+        '95.1 and 95.7 (2 of 3)'
     """
-    mean, half = mean_interval([unit * value for value in values])
+    scaled = [unit * value for value in values]
+    mean, half = mean_interval(scaled)
     if np.isnan(mean):
         return None
-    finite = int(np.sum(np.isfinite(values)))
+    finite = int(np.sum(np.isfinite(scaled)))
     part = f" ({finite} of {len(values)})" if finite < len(values) else ""
     size = half if half else abs(mean)
     if size == 0 or not 1e-4 <= max(abs(mean), size) < 1e5:
-        return (f"{mean:.3g}" if half is None else f"{mean:.3g} ± {half:.2g}") + part
+        return interval_words(scaled, "{:.3g}".format, "{:.2g}".format) + part
+    if finite == 2:
+        return interval_words(scaled, "{:.4g}".format, str) + part
     decimals = min(max(0, (1 if half else 2) - math.floor(math.log10(size))), 6)
-    return (f"{mean:.{decimals}f}" if half is None else f"{mean:.{decimals}f} ± {half:.{decimals}f}") + part
+    return interval_words(scaled, f"{{:.{decimals}f}}".format, f"{{:.{decimals}f}}".format) + part
 
 
 def _table(groups: list[list[Member]], accuracy: bool) -> Table:
@@ -225,7 +229,7 @@ def _table(groups: list[list[Member]], accuracy: bool) -> Table:
         diverged = sum(member.stopped is not None for member in group)
         rows.append([*row, f"{diverged} of {len(group)}" if diverged else "none"])
     columns = ["numbers", *["test accuracy (%)"] * accuracy, "test loss", "training loss", "diverged"]
-    return Table("Mean over seeds ± half a 95 % interval", columns, rows)
+    return Table("Mean over seeds ± half a 95 % interval (of two seeds both values)", columns, rows)
 
 
 def _against(grid: dict[str, list[float]], groups: list[list[Member]], quantity: str, heading: str, unit: int) -> Panel:

@@ -43,7 +43,7 @@ def test_angles_are_per_matrix_and_concatenated(x64):
 
 
 def test_the_whole_turns_away_where_one_layer_is_small_though_both_point_along_the_reference(x64):
-    """Two layers of norms 25 and 25, the first of them 25 times smaller in the update: tan(whole) = (1 - r) / (1 + r)."""
+    """Two layers of norm 25, the first 25 times smaller in the update: tan(whole) = (1 - r) / (1 + r)."""
     first, last = jnp.array([[7.0, 24.0]]), jnp.array([[15.0], [20.0]])
     ours, theirs = {"first": first / 25, "last": last}, {"first": first, "last": last}
     found, ratios = angles(ours, theirs), norm_ratios(ours, theirs)

@@ -42,6 +42,8 @@ def test_compare_writes_everything(capsys, somewhere):
     results = Comparison.from_json((folder / "results.json").read_text())
     assert [rule.name for rule in results.rules] == ["bp", "il"]
     assert results.rules[1].angles.keys() == {"layers[0]", "layers[1]", "concatenated"}
+    assert results.rules[1].norm_ratios.keys() == results.rules[1].angles.keys()
+    assert 0 < results.rules[1].norm_ratios["layers[0]"][0] < results.rules[1].norm_ratios["layers[1]"][0]
     assert results.rules[1].energies.keys() == {"hidden1", "output"}
     assert all(0.2 < value <= 1 for rule in results.rules for value in rule.test_accuracy)
     assert json.loads((folder / "config.json").read_text())["seeds"] == 2

@@ -35,6 +35,7 @@ def make_rule(index=0, *, seeds=3, layers=3, diverged=False, **changes):
         name: base * (1 + 0.25 * (layers - row) / layers) + (index > 0) * random.normal(0, 1.5, seeds)
         for row, name in enumerate(names)
     }
+    sizes = {name: 0.04 ** ((layers - row) / layers) * np.ones(seeds) for row, name in enumerate(names)}
     fields = {
         "name": NAMES[index],
         "label": LABELS[index],
@@ -43,6 +44,7 @@ def make_rule(index=0, *, seeds=3, layers=3, diverged=False, **changes):
         "test_accuracy": accuracy[:, -1],
         "test_loss": loss[:, -1],
         "angles": angles,
+        "norm_ratios": sizes if index else {},
         "milliseconds_per_step": 0.412 * (1 + 2.3 * index),
         "steps_to_90": [
             None if math.isnan(a) else int(150 + 50 * index + 50 * s) for s, a in enumerate(accuracy[:, -1])

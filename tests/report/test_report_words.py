@@ -17,7 +17,7 @@ def printed(comparison, width=80):
 
 
 def two(first, second, **changes):
-    return make_comparison(make_rule(0, test_accuracy=first, **changes), make_rule(1, test_accuracy=second))
+    return make_comparison(*[make_rule(i, test_accuracy=row, **changes) for i, row in enumerate((first, second))])
 
 
 def test_overlap_is_said():
@@ -56,12 +56,47 @@ def test_divergence_is_said():
     assert "No test accuracy was reached on any seed." in summary(make_comparison(comparison.rules[2]))
 
 
-def test_cost_and_angle_are_said():
+def test_two_seeds_give_both_values_and_no_interval():
+    text = summary(two([0.95, 0.97], [0.9, 0.91], seeds=2))
+    assert "The highest mean test accuracy, 96.0 % (95.0 and 97.0 %), is that of backpropagation." in text
+    assert "Two seeds give no interval, so a difference may be chance" in text
+    assert "overlap" not in text
+    table = printed(two([0.95, 0.97], [0.9, 0.91], seeds=2))
+    assert "95.0 and 97.0" in table
+    assert "90.0 and 91.0" in table
+    assert "±" not in text + table  # of two seeds 1 % from their mean, the interval would be 12.7 %
+
+
+def test_cost_is_said():
     rules = make_rule(0, milliseconds_per_step=2.0), make_rule(1, milliseconds_per_step=5.0)
     text = summary(make_comparison(*rules))
     assert "A training step of inference learning takes 2.5 times as long as one of backpropagation." in text
-    angle, _ = mean_interval(rules[1].angles["concatenated"])
-    assert f"The update of inference learning points {angle:.0f}° away from backpropagation's." in text
+
+
+ANGLES = {"layers[0]": [5.0, 6.0, 4.0], "layers[1]": [11.0, 12.0, 10.0], "concatenated": [50.0, 50.0, 50.0]}
+SIZES = {"layers[0]": [0.04, 0.05, 0.03], "layers[1]": [1.1, 1.0, 1.2], "concatenated": [0.7, 0.7, 0.7]}
+
+
+def test_layers_lead_and_norms_stand_beside_angles():
+    comparison = make_comparison(make_rule(0), make_rule(1, angles=ANGLES, norm_ratios=SIZES))
+    expected = "the update of inference learning points 5 to 11° away from backpropagation's, at 0.040 to 1.1 times its"
+    assert f"Layer by layer, {expected} norm." in summary(comparison)
+    main, layers = printed(comparison).split("Angle to backpropagation")
+    row = main[main.index("inference") :]
+    assert "5.0 to 11.0" in row
+    assert "(× 0.040 to 1.1)" in row
+    assert "50.0" not in row
+    for number in ("5.0 ± 2.5", "(× 0.040)", "(× 1.1)", "50.0 ± 0.0", "(× 0.70)"):
+        assert number in layers
+    assert "weighs each layer by its size" in " ".join(layers.split())
+
+
+def test_several_rules_are_ranked_by_their_layers():
+    far = {"layers[0]": [30.0] * 3, "layers[1]": [20.0] * 3, "concatenated": [21.0] * 3}
+    rules = [make_rule(0), make_rule(1, angles=ANGLES, norm_ratios=SIZES), make_rule(2, angles=far, norm_ratios={})]
+    text = summary(make_comparison(*rules))
+    assert "the update of inference learning stays closest to backpropagation's (5 to 11° away from it" in text
+    assert "that of inference learning, proximal (IL-prox) strays farthest (20 to 30° away from it)." in text
 
 
 @pytest.mark.parametrize(("rules", "seeds", "layers"), [(1, 1, 2), (2, 3, 3), (6, 5, 5)])

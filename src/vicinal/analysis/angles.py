@@ -60,7 +60,7 @@ def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
 
 
 def norm_ratios(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
-    """The norm of each weight matrix of an update, and of the whole, over that of a reference: what `angles` leaves out.
+    """The norm of each weight matrix of an update, and of the whole, over a reference's: what `angles` leaves out.
 
     Args:
         update: Gradients (or updates) in a tree like the model.

@@ -2,7 +2,7 @@
 
 from vicinal.report.figures import angles, energies, learning_curves
 from vicinal.report.groups import FigureGroup, KeyEntry
-from vicinal.report.interval import mean_interval
+from vicinal.report.interval import interval_words, mean_interval
 from vicinal.report.page import render_page, write_page
 from vicinal.report.results import CONCATENATED, Comparison, Curve, RuleResult
 from vicinal.report.study import VERDICTS, Claim, Panel, Section, Series, Study, Table
@@ -29,6 +29,7 @@ __all__ = [
     "angles",
     "comparison_table",
     "energies",
+    "interval_words",
     "learning_curves",
     "mean_interval",
     "print_study",

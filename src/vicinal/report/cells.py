@@ -3,26 +3,36 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from vicinal.report.interval import mean_interval
+from vicinal.report.interval import interval_words, mean_interval
 from vicinal.report.results import CONCATENATED, Comparison, RuleResult
 from vicinal.report.words import MISSING, decimals, significant
 
 __all__ = [
     "ALL_WEIGHTS",
     "COLUMNS",
+    "WHOLE",
     "Cell",
     "Column",
     "accuracy_cell",
     "angle_cell",
     "angle_cells",
     "layer_names",
+    "layer_range",
+    "mean_by_layer",
     "row_cells",
     "seeds_text",
+    "size_text",
 ]
 
 ALL_WEIGHTS = "all weights"
+WHOLE = (
+    "The angle of all weights, joined into one vector, weighs each layer by its size: where a rule's update is small "
+    "in some layers and not in others, it turns away from backpropagation's though every layer points along it. Read "
+    "the layers first."
+)
+"""What the angle of the whole update means."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +75,8 @@ COLUMNS = (
         "test accuracy",
         " %",
         "Share of the test set classified correctly at the end of training: the mean over seeds, and ± half "
-        "the width of its 95 % confidence interval (Student's t). Few seeds make a wide interval.",
+        "the width of its 95 % confidence interval (Student's t). Few seeds make a wide interval; of two seeds both "
+        "values are shown, for an interval from two says nothing.",
     ),
     Column(
         "test loss",
@@ -76,8 +87,9 @@ COLUMNS = (
         "angle to BP",
         "°",
         "Angle between the update this rule proposes and the one backpropagation (BP) would make with the "
-        "same weights and the same batch, all weights joined into one vector. 0° is the same direction; "
-        "at 90° the two have nothing in common; beyond 90° the update points uphill in the loss.",
+        "same weights and the same batch, layer by layer: the smallest and the largest of the layers. 0° is the same "
+        "direction; at 90° the two have nothing in common; beyond 90° the update points uphill in the loss. After "
+        "× stands the norm of the update over that of BP's, again the smallest and the largest of the layers.",
     ),
     Column(
         "ms per step",
@@ -107,7 +119,7 @@ def row_cells(rule: RuleResult) -> tuple[Cell, ...]:
     return (
         accuracy_cell(rule),
         _loss_cell(rule.test_loss),
-        angle_cell(rule, CONCATENATED),
+        _layers_cell(rule),
         Cell(MISSING if milliseconds is None else significant(milliseconds)),
         _steps_cell(rule.steps_to_90),
     )
@@ -126,16 +138,62 @@ def accuracy_cell(rule: RuleResult) -> Cell:
 
 
 def angle_cell(rule: RuleResult, layer: str) -> Cell:
-    """Write a rule's angle to backpropagation's update in degrees, such as `"23.1 ± 0.8°"`.
+    """Write a rule's angle to backpropagation's update in degrees, such as `"23.1 ± 0.8°"`, with its size in the note.
 
     Args:
         rule: The results of one rule.
         layer: Layer name or `CONCATENATED`.
 
     Returns:
-        The cell; `MISSING` where there is no number.
+        The cell, with the norm over that of backpropagation's (`"× 0.040"`) and the seeds left out as its note;
+        `MISSING` where there is no number.
     """
-    return _interval_cell(rule.angles.get(layer, []), "°")
+    cell = _interval_cell(rule.angles.get(layer, []), "°")
+    ratio, _ = mean_interval(rule.norm_ratios.get(layer, []))
+    notes = [] if math.isnan(ratio) or cell.number == MISSING else [f"× {size_text(ratio)}"]
+    return Cell(cell.number, cell.unit, "; ".join([*notes, *[cell.note] * bool(cell.note)]))
+
+
+def mean_by_layer(values: Mapping[str, Sequence[float]]) -> list[float]:
+    """Average what was measured layer by layer over the seeds.
+
+    Args:
+        values: Layer name (and `CONCATENATED`, which is left out if there is another) -> one number per seed.
+
+    Returns:
+        One mean for each layer that has a number.
+    """
+    layers = [row for name, row in values.items() if name != CONCATENATED] or list(values.values())
+    return [mean for mean, _ in map(mean_interval, layers) if not math.isnan(mean)]
+
+
+def layer_range(values: Mapping[str, Sequence[float]], write: Callable[[float], str]) -> str:
+    """Write the smallest and the largest of the layers.
+
+    Args:
+        values: As for `mean_by_layer`.
+        write: Writes a number.
+
+    Returns:
+        Such as `"5.2 to 11.3"`, or one number where both read the same; empty if there is none.
+
+    Example:
+        >>> layer_range({"layers[0]": [5.0, 5.4], "layers[1]": [11.3], "concatenated": [50.0]}, "{:.1f}".format)
+        '5.2 to 11.3'
+    """
+    means = mean_by_layer(values)
+    ends = dict.fromkeys([write(min(means)), write(max(means))]) if means else {}
+    return " to ".join(ends)
+
+
+def size_text(ratio: float) -> str:
+    """Write a ratio of norms with two significant digits.
+
+    Example:
+        >>> size_text(0.0402), size_text(1.0), size_text(25.3)
+        ('0.040', '1.0', '25')
+    """
+    return significant(ratio, 2)
 
 
 def angle_cells(comparison: Comparison) -> list[tuple[str, list[Cell]]]:
@@ -182,23 +240,23 @@ def seeds_text(comparison: Comparison) -> str:
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
+def _layers_cell(rule: RuleResult) -> Cell:
+    angles, sizes = layer_range(rule.angles, "{:.1f}".format), layer_range(rule.norm_ratios, size_text)
+    return Cell(angles, "°", f"× {sizes}" if sizes else "") if angles else Cell(MISSING)
+
+
 def _interval_cell(values: Sequence[float], unit: str) -> Cell:
-    mean, half_width = mean_interval(values)
-    if math.isnan(mean):
-        return Cell(MISSING)
-    margin = "" if half_width is None else f" ± {half_width:.1f}"
-    return Cell(f"{mean:.1f}{margin}", unit, _left_out(values))
+    text = interval_words(values, "{:.1f}".format, "{:.1f}".format)
+    return Cell(text, unit, _left_out(values)) if text else Cell(MISSING)
 
 
 def _loss_cell(values: Sequence[float]) -> Cell:
-    mean, half_width = mean_interval(values)
+    mean, _ = mean_interval(values)
     if math.isnan(mean):
         return Cell(MISSING)
-    margin = ""
-    if half_width is not None:
-        exponent = mean != 0 and not 1e-4 <= abs(mean) < 1e6
-        margin = f" ± {half_width:.1e}" if exponent else f" ± {half_width:.{decimals(mean, 3)}f}"
-    return Cell(significant(mean) + margin, "", _left_out(values))
+    exponent = mean != 0 and not 1e-4 <= abs(mean) < 1e6
+    margin = "{:.1e}" if exponent else f"{{:.{decimals(mean, 3)}f}}"
+    return Cell(interval_words(values, significant, margin.format), "", _left_out(values))
 
 
 def _steps_cell(steps: Sequence[int | None]) -> Cell:

@@ -6,11 +6,12 @@ from typing import Any
 from markupsafe import Markup
 
 from vicinal.files import write_atomically
-from vicinal.report.cells import COLUMNS, angle_cells, row_cells, seeds_text
+from vicinal.report.cells import COLUMNS, WHOLE, angle_cells, row_cells, seeds_text
 from vicinal.report.figures import angles, energies, learning_curves
 from vicinal.report.frame import as_markup, fill_template
+from vicinal.report.interval import FEWEST
 from vicinal.report.palette import rule_styles
-from vicinal.report.results import Comparison
+from vicinal.report.results import CONCATENATED, Comparison
 from vicinal.report.strip import accuracy_strips
 from vicinal.report.summary import summary
 from vicinal.report.svg import swatch
@@ -36,6 +37,10 @@ def render_page(comparison: Comparison) -> str:
         summary=summary(comparison),
         seeds=seeds_text(comparison),
         columns=COLUMNS,
+        intervals=any(rule.seeds >= FEWEST for rule in comparison.rules),
+        pairs=any(rule.seeds == 2 for rule in comparison.rules),
+        sized=any(rule.norm_ratios for rule in comparison.rules),
+        whole=WHOLE if any(CONCATENATED in rule.angles and len(rule.angles) > 1 for rule in comparison.rules) else "",
         rows=_rows(comparison),
         angle_rows=angle_cells(comparison),
         learning=as_markup(learning_curves(comparison)),

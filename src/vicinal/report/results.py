@@ -77,6 +77,8 @@ class RuleResult:
         stopped: One sentence if training diverged and was stopped, else None.
         color: `"#rrggbb"`, or None to take one from the colour-blind-safe palette.
         paper_link: Address of the paper (`https://...`), or None.
+        norm_ratios: As `angles`, the norm of this rule's update over that of backpropagation's; empty in results that
+            were stored before it was measured.
 
     Raises:
         ValueError: If the seeds do not agree, or a number is outside its range.
@@ -95,12 +97,14 @@ class RuleResult:
     stopped: str | None = None
     color: str | None = None
     paper_link: str | None = None
+    norm_ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         milliseconds = number(self.milliseconds_per_step)
         set_field(self, "test_accuracy", numbers(self.test_accuracy))
         set_field(self, "test_loss", numbers(self.test_loss))
-        set_field(self, "angles", {str(key): numbers(row) for key, row in self.angles.items()})
+        for name in ("angles", "norm_ratios"):
+            set_field(self, name, {str(key): numbers(row) for key, row in getattr(self, name).items()})
         set_field(self, "milliseconds_per_step", None if math.isnan(milliseconds) else milliseconds)
         set_field(self, "steps_to_90", [_whole(value) for value in self.steps_to_90])
         set_field(self, "energies", {str(key): numbers(row) for key, row in self.energies.items()})
@@ -116,6 +120,7 @@ class RuleResult:
             raise ValueError(f"Rule {self.name!r} has no seeds: test_accuracy is empty. Give one value per seed.")
         per_seed = {"test_loss": self.test_loss, "steps_to_90": self.steps_to_90}
         per_seed |= {f"angles[{key!r}]": row for key, row in self.angles.items()}
+        per_seed |= {f"norm_ratios[{key!r}]": row for key, row in self.norm_ratios.items()}
         recorded = ("test_accuracy", "test_loss", "train_loss")
         per_seed |= {f"curve.{name}": getattr(self.curve, name) or self.test_accuracy for name in recorded}
         for name, row in per_seed.items():

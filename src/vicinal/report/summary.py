@@ -1,10 +1,11 @@
 """The result of a comparison in a paragraph of plain words, computed from the numbers."""
 
 import math
+import statistics
 
-from vicinal.report.cells import accuracy_cell, seeds_text
-from vicinal.report.interval import mean_interval
-from vicinal.report.results import CONCATENATED, Comparison, RuleResult
+from vicinal.report.cells import accuracy_cell, layer_range, mean_by_layer, seeds_text, size_text
+from vicinal.report.interval import FEWEST, mean_interval
+from vicinal.report.results import Comparison, RuleResult
 from vicinal.report.words import name_list
 
 __all__ = ["summary"]
@@ -45,7 +46,7 @@ def _accuracy(comparison: Comparison) -> list[str]:
     if not ranked:
         return ["No test accuracy was reached on any seed."]
     best, others = ranked[0], ranked[1:]
-    text = accuracy_cell(best).text
+    text = _accuracy_text(best)
     if len(comparison.rules) == 1:
         return [f"It classifies {text} of the test set correctly.", *_caution(comparison, ranked)]
     tied = [rule for rule in others if math.isclose(means[rule.name], means[best.name], rel_tol=1e-9)]
@@ -66,12 +67,12 @@ def _overlaps(best: RuleResult, others: list[RuleResult]) -> list[str]:
     apart = [rule for rule in others if (high := _high(rule)) is not None and high < low]
     sentences = []
     if close:
-        texts = name_list([f"{rule.label} ({accuracy_cell(rule).text})" for rule in close])
+        texts = name_list([f"{rule.label} ({_accuracy_text(rule)})" for rule in close])
         noun = "intervals of" if len(close) > 1 else "interval of"
         verb = "overlap" if len(close) > 1 else "overlaps"
         sentences.append(f"The 95 % {noun} {texts} {verb} with it, so these seeds do not settle which is better.")
     if apart:
-        texts = name_list([f"{rule.label} ({accuracy_cell(rule).text})" for rule in apart])
+        texts = name_list([f"{rule.label} ({_accuracy_text(rule)})" for rule in apart])
         sentences.append(f"Below it, with no overlap of the 95 % intervals: {texts}.")
     return sentences
 
@@ -79,9 +80,11 @@ def _overlaps(best: RuleResult, others: list[RuleResult]) -> list[str]:
 def _caution(comparison: Comparison, ranked: list[RuleResult]) -> list[str]:
     """Say where the seeds are too few, or not all there."""
     sentences = []
-    if all(rule.seeds == 1 for rule in ranked):
+    most = max(rule.seeds for rule in ranked)
+    if most < FEWEST:
         chance = ", so a difference may be chance" if len(ranked) > 1 else ""
-        sentences.append(f"One seed gives no interval{chance}; more seeds would tell.")
+        give = "One seed gives" if most == 1 else "Two seeds give"
+        sentences.append(f"{give} no interval{chance}; more seeds would tell.")
     partial = [rule.label for rule in ranked if any(math.isnan(value) for value in rule.test_accuracy)]
     if partial:
         sentences.append(f"Some seeds of {name_list(partial)} have no result and are left out of the means.")
@@ -93,18 +96,26 @@ def _caution(comparison: Comparison, ranked: list[RuleResult]) -> list[str]:
 
 
 def _angle(rules: list[RuleResult]) -> list[str]:
-    """Say how far each rule's update points from backpropagation's."""
-    angles = [(mean_interval(rule.angles.get(CONCATENATED, []))[0], rule.label) for rule in rules]
-    away = sorted(pair for pair in angles if pair[0] > _SAME_DIRECTION)  # nan compares false
+    """Say how far each rule's update points from backpropagation's, layer by layer, and how large it is beside it."""
+    means = [(mean_by_layer(rule.angles), rule) for rule in rules]
+    away = sorted(
+        ((statistics.fmean(found), rule) for found, rule in means if found and max(found) > _SAME_DIRECTION),
+        key=lambda pair: pair[0],
+    )
     if not away:
         return []
     if len(away) == 1:
-        return [f"The update of {away[0][1]} points {away[0][0]:.0f}° away from backpropagation's."]
-    (small, nearest), (large, farthest) = away[0], away[-1]
+        return [f"Layer by layer, the update of {away[0][1].label} points {_apart(away[0][1])}."]
+    nearest, farthest = away[0][1], away[-1][1]
     return [
-        f"Measured as an angle to backpropagation's update, {nearest} stays closest ({small:.0f}°) and "
-        f"{farthest} strays farthest ({large:.0f}°)."
+        f"Layer by layer, the update of {nearest.label} stays closest to backpropagation's ({_apart(nearest, 'it')}) "
+        f"and that of {farthest.label} strays farthest ({_apart(farthest, 'it')})."
     ]
+
+
+def _apart(rule: RuleResult, reference: str = "backpropagation's") -> str:
+    angles, sizes = layer_range(rule.angles, "{:.0f}".format), layer_range(rule.norm_ratios, size_text)
+    return f"{angles}° away from {reference}" + (f", at {sizes} times its norm" if sizes else "")
 
 
 def _time(rules: list[RuleResult]) -> list[str]:
@@ -116,6 +127,14 @@ def _time(rules: list[RuleResult]) -> list[str]:
     if long / short < 1.05:
         return ["A training step takes about the same time under each."]
     return [f"A training step of {slowest} takes {long / short:.1f} times as long as one of {fastest}."]
+
+
+def _accuracy_text(rule: RuleResult) -> str:
+    """Write the mean with its interval; of two seeds the mean, and both values."""
+    cell = accuracy_cell(rule)
+    if " and " not in cell.number:
+        return cell.text
+    return f"{100 * mean_interval(rule.test_accuracy)[0]:.1f} % ({cell.text})"
 
 
 def _low(rule: RuleResult) -> float | None:

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vicinal.report.cells import COLUMNS, Cell, angle_cells, row_cells, seeds_text
-from vicinal.report.results import Comparison
+from vicinal.report.cells import COLUMNS, WHOLE, Cell, angle_cells, row_cells, seeds_text
+from vicinal.report.interval import FEWEST
+from vicinal.report.results import CONCATENATED, Comparison
 
 __all__ = ["angle_table", "comparison_table", "plain_table", "print_tables"]
 
@@ -27,7 +28,12 @@ def comparison_table(comparison: Comparison) -> Table:
     Returns:
         A table for `rich.console.Console.print`.
     """
-    table = plain_table(f"{comparison.title} ({seeds_text(comparison)}; ± is half a 95 % interval)")
+    notes = [seeds_text(comparison)]
+    if any(rule.seeds >= FEWEST for rule in comparison.rules):
+        notes.append("± is half a 95 % interval")
+    if any(rule.norm_ratios for rule in comparison.rules):
+        notes.append("× is the norm over BP's")
+    table = plain_table(f"{comparison.title} ({'; '.join(notes)})")
     labels = [Text(rule.label) for rule in comparison.rules]
     for label, rule in zip(labels, comparison.rules, strict=True):
         if rule.stopped:
@@ -38,7 +44,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def angle_table(comparison: Comparison) -> Table | None:
-    """Build the table of angles to backpropagation's update, layer by layer.
+    """Build the table of angles to backpropagation's update, layer by layer, with the norms over those of BP's.
 
     Rules or layers become the columns, whichever are fewer. Rules go by their short names.
 
@@ -54,7 +60,8 @@ def angle_table(comparison: Comparison) -> Table | None:
     names = [rule.name for rule in comparison.rules]
     layers = [layer for layer, _ in angles]
     by_layer = [cells for _, cells in angles]
-    table = plain_table("Angle to backpropagation (°)")
+    sized = any(rule.norm_ratios for rule in comparison.rules)
+    table = plain_table("Angle to backpropagation (°)" + ", and × the norm over that of BP's" * sized)
     if len(names) < len(layers):
         return _fill(table, "layer", layers, names, by_layer)
     return _fill(table, "rule", names, layers, list(zip(*by_layer, strict=True)))
@@ -72,6 +79,8 @@ def print_tables(comparison: Comparison, console: Console | None = None) -> None
         if table is not None:
             console.print(table)
             console.print()
+    if any(CONCATENATED in rule.angles and len(rule.angles) > 1 for rule in comparison.rules):
+        console.print(Text(WHOLE))
     for rule in comparison.rules:
         if rule.stopped:
             console.print(Text(f"{rule.label} was stopped: {rule.stopped}"))
@@ -105,13 +114,18 @@ def _fill(
     """
     table.add_column(corner, overflow="fold", min_width=8)
     columns = list(zip(*rows, strict=True))
-    widths = [max(_LEAST_WIDTH, *(len(cell.number) for cell in cells)) for cells in columns]
+    widths = [max(_LEAST_WIDTH, *map(_width, cells)) for cells in columns]
     for head, width in zip(heads, widths, strict=True):
         table.add_column(Text(textwrap.fill(head, width)), justify="right", no_wrap=True)
     for side, cells in zip(sides, rows, strict=True):
         texts = (_cell_text(cell, width) for cell, width in zip(cells, widths, strict=True))
         table.add_row(Text(side) if isinstance(side, str) else side, *texts)
     return table
+
+
+def _width(cell: Cell) -> int:
+    size = cell.note.split("; ")[0] if cell.note.startswith("×") else ""  # as a number, it is not broken
+    return max(len(cell.number), len(size) + 2 * bool(size))
 
 
 def _cell_text(cell: Cell, width: int) -> Text:

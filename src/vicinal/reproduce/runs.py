@@ -169,7 +169,7 @@ def ahead(ours: Sequence[float], theirs: Sequence[float]) -> int:
 
     Returns:
         1 if the 95 % interval of the mean difference lies above 0, -1 if below; 0 if it holds 0, or is not known (fewer
-        than two seeds, or one without a number).
+        than three seeds, or one without a number).
     """
     differences = np.subtract(ours, theirs)
     mean, half = mean_interval(differences.tolist())

@@ -300,7 +300,7 @@ def _better(done: Done, quantity: str, setting: Setting) -> Claim:
         "feedback.",
         f"{_WORDS[quantity]} of {_PAL} less that of {_FA}: {gap[_FA]:+.1f} points ({SAID[ahead]} it, seed by seed); "
         f"less that of {_BP}: {gap[_BP]:+.1f} points ({SAID[behind]} it). At most {close} points below {_BP} counts "
-        "as close; with 2 seeds or fewer little is beyond chance.",
+        "as close; with 2 seeds or fewer nothing is beyond chance.",
         "holds" if near and ahead > 0 else "holds in part" if near or ahead > 0 else "does not hold",
     )
 
