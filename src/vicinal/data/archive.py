@@ -1,25 +1,26 @@
-"""Reading a data set from an npz file, and checking everything that a file from elsewhere can get wrong."""
+"""Reading arrays from an npz file, whatever is wrong with it, and finding those of a data set among them."""
 
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Shaped
 
-from vicinal.data.dataset import Dataset
 from vicinal.data.errors import DataError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+INPUTS, TARGETS = ("x", "X", "data", "inputs", "images"), ("y", "Y", "target", "targets", "label", "labels")
+_SPLIT, _NAMES = ("split", "test"), ("class_names", "target_names")
 
 
-def read_arrays(path: Path, keys: Sequence[str] = KEYS) -> dict[str, Shaped[np.ndarray, "..."]]:
+def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Read named arrays from an npz file. Nothing in the file is ever unpickled.
 
     Args:
         path: The file.
-        keys: The arrays it must hold; others are left unread.
+        keys: The arrays it must hold; by default those of a data set, see `names_in`. Others are left unread.
 
     Returns:
         The arrays as they are stored, by key.
@@ -35,6 +36,7 @@ def read_arrays(path: Path, keys: Sequence[str] = KEYS) -> dict[str, Shaped[np.n
         _check_zip(path)
         with np.load(path, allow_pickle=False) as archive:
             held = set(archive.files)
+            keys = tuple(names_in(held).values()) if keys is None else keys
             missing = [key for key in keys if key not in held]
             arrays = {} if missing else {key: archive[key] for key in keys}
     except OSError as error:
@@ -48,9 +50,43 @@ def read_arrays(path: Path, keys: Sequence[str] = KEYS) -> dict[str, Shaped[np.n
     if missing:
         raise ValueError(
             f"{path}: expected the arrays {', '.join(keys)}, got {', '.join(sorted(held)) or 'none'}; "
-            f"add {', '.join(missing)}."
+            f"add {', '.join(missing)}" + ("." if keys != KEYS else ", or give x and y alone.")
         )
     return arrays
+
+
+def names_in(held: Collection[str]) -> dict[str, str]:
+    """Which arrays of a file are those of a data set, by what they are.
+
+    Args:
+        held: The names in the file.
+
+    Returns:
+        `x_train`, `y_train` and perhaps `x_test`, `y_test`; or `x` and `y` under the names they have. Beside them
+        `split` (which examples are for testing) and `class_names`, where the file has them.
+
+    Example:
+        >>> names_in(["X", "target", "split"])
+        {'x': 'X', 'y': 'target', 'split': 'split'}
+    """
+    x, y, split, names = (
+        next((name for name in known if name in held), None) for known in (INPUTS, TARGETS, _SPLIT, _NAMES)
+    )
+    if x is not None and y is not None and not set(KEYS) & set(held):
+        found = {"x": x, "y": y} | ({} if split is None else {"split": split})
+    else:
+        wanted = KEYS[:2] if set(KEYS[:2]) <= set(held) and not set(KEYS[2:]) & set(held) else KEYS
+        found = dict(zip(wanted, wanted, strict=True))
+    return found | ({} if names is None else {"class_names": names})
+
+
+def arrays_in(mapping: Mapping[str, Shaped[np.ndarray, "..."]]) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """The arrays that `names_in` finds, by what they are.
+
+    Raises:
+        KeyError: One is not there.
+    """
+    return {key: mapping[name] for key, name in names_in(mapping).items()}
 
 
 def _check_zip(path: Path) -> None:
@@ -61,90 +97,3 @@ def _check_zip(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"a file whose member {damaged} is damaged")
-
-
-def to_dataset(
-    arrays: Mapping[str, Shaped[np.ndarray, "..."]],
-    name: str,
-    credit: str,
-    *,
-    origin: str,
-    classes: int | None = None,
-) -> Dataset:
-    """Check stored arrays and turn them into a data set.
-
-    Args:
-        arrays: `x_train`, `y_train`, `x_test` and `y_test`, as stored.
-        name: Name of the data set.
-        credit: Whom to name.
-        origin: Where the arrays come from, for error messages.
-        classes: How many classes there are; None to count them: one more than the largest label.
-
-    Returns:
-        Inputs as float32 in [0, 1] and labels as int32.
-
-    Raises:
-        ValueError: An array is empty, of a wrong type or shape, or holds values that are not allowed.
-    """
-    x_train, x_test = (unit_interval(arrays[key], f"{origin}: {key}") for key in ("x_train", "x_test"))
-    y_train, y_test = (_labels(arrays[key], f"{origin}: {key}", classes) for key in ("y_train", "y_test"))
-    if classes is None:
-        classes = int(max(y_train.max(), y_test.max())) + 1
-    try:
-        return Dataset(name, x_train, y_train, x_test, y_test, classes, credit)
-    except ValueError as error:
-        raise ValueError(f"{origin} does not hold a data set: {error}") from error
-
-
-def unit_interval(x: Shaped[np.ndarray, "n ..."], origin: str) -> Float[np.ndarray, "n ..."]:
-    """Return inputs as float32 in [0, 1].
-
-    - uint8 is divided by 255, its largest value, whatever the largest value present.
-    - float16, float32 and float64 must lie in [0, 1] already and are only converted.
-    - Every other type is refused, because its scale cannot be known.
-
-    Args:
-        x: Inputs, `[n, ...]`.
-        origin: How error messages call the array.
-
-    Returns:
-        Inputs of the same shape.
-
-    Raises:
-        ValueError: The array is empty, has a single axis, or holds other types or values.
-
-    Example:
-        >>> unit_interval(np.array([[0, 51, 255]], np.uint8), "x").tolist()
-        [[0.0, 0.20000000298023224, 1.0]]
-    """
-    if x.ndim < 2 or x.size == 0:
-        raise ValueError(f"{origin}: expected examples [n, ...], at least one, got shape {x.shape}; store one a row.")
-    if x.dtype == np.uint8:
-        return np.divide(x, 255, dtype=np.float32)
-    if x.dtype.kind != "f" or x.dtype.itemsize > 8:
-        raise ValueError(
-            f"{origin}: expected uint8 in 0..255 or float in [0, 1], got {x.dtype}; scale it to [0, 1] "
-            "and store it as float32."
-        )
-    if not np.isfinite(x).all():
-        raise ValueError(f"{origin}: expected finite values, got NaN or infinity; remove or replace them.")
-    low, high = float(x.min()), float(x.max())
-    if low < 0.0 or high > 1.0:
-        raise ValueError(
-            f"{origin}: expected floats in [0, 1], got values from {low:g} to {high:g}; scale them to [0, 1]."
-        )
-    return x.astype(np.float32)
-
-
-def _labels(y: Shaped[np.ndarray, " n"], origin: str, classes: int | None) -> Int[np.ndarray, " n"]:
-    if y.ndim != 1 or y.size == 0:
-        raise ValueError(f"{origin}: expected labels [n], at least one, got shape {y.shape}; store class indices.")
-    if y.dtype.kind not in "iu":
-        raise ValueError(f"{origin}: expected integer labels, got {y.dtype}; store class indices.")
-    low, high = int(y.min()), int(y.max())
-    limit = np.iinfo(np.int32).max if classes is None else classes
-    if low < 0 or high >= limit:
-        raise ValueError(
-            f"{origin}: expected labels from 0 to {limit - 1}, got {low} to {high}; number the classes from 0."
-        )
-    return y.astype(np.int32)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pooch
 
@@ -64,8 +64,10 @@ class Summary:
         train: How many training examples it holds.
         test: How many test examples it holds.
         shape: Shape of one input.
-        classes: How many classes its labels name.
-        sha256: Hash of the file, hexadecimal.
+        classes: How many classes its labels name; None if the targets are numbers.
+        sha256: Hash of the file, hexadecimal; None for a folder.
+        class_names: What the classes are called; None if they have no names.
+        credit: Whom to name, and how examples for testing were drawn.
     """
 
     name: str
@@ -74,7 +76,9 @@ class Summary:
     test: int
     shape: tuple[int, ...]
     classes: int | None
-    sha256: str
+    sha256: str | None
+    class_names: tuple[str, ...] | None = None
+    credit: str = ""
 
 
 def verify(
@@ -82,12 +86,14 @@ def verify(
     folder: str | os.PathLike[str] | None = None,
     *,
     sources: Mapping[str, Source] = SOURCES,
+    **options: Any,
 ) -> Summary:
     """Check that the file of a data set can be read, is valid and is complete.
 
     Args:
-        name_or_path: A name, or the path of an npz file.
+        name_or_path: A name, or the path of an npz file, a table or a folder of images.
         folder: Where to look for a name, as for `data_folder`.
+        options: As `load` takes them by name: `target`, `test_share`, `targets`, `image_size`.
         sources: Published data sets; a file that goes by the name of one must have the published size.
 
     Returns:
@@ -104,15 +110,16 @@ def verify(
         (1437, 360, (8, 8), 10)
     """
     name, path, source = locate(name_or_path, folder, sources)
-    dataset = read(name, path, source)
+    dataset = read(name, path, source, **options)
     if source is not None:
         check_complete(dataset, source, str(path))
     try:
-        sha256 = pooch.file_hash(str(path), alg="sha256")
+        sha256 = None if os.path.isdir(path) else pooch.file_hash(str(path), alg="sha256")
     except OSError as error:
         raise DataError(f"could not read {path}: {error.strerror or error}; check its permissions.") from error
     train, test = len(dataset.x_train), len(dataset.x_test)
-    return Summary(name, path, train, test, dataset.shape, dataset.classes, sha256)
+    found = (dataset.shape, dataset.classes, sha256, dataset.class_names, dataset.credit)
+    return Summary(name, path, train, test, *found)
 
 
 def check_complete(dataset: Dataset, source: Source, origin: str) -> None:

@@ -19,16 +19,20 @@ class Dataset:
 
     Args:
         name: A short name, for tables and file names.
-        x_train: Inputs for training, `[train, *shape]`, float32. What `load` returns lies in [0, 1].
+        x_train: Inputs for training, `[train, *shape]`, float32. Images of bytes lie in [0, 1]; other numbers have
+            the range that they came with.
         y_train: Targets for training: class labels `[train]`, int32 from 0 to `classes - 1`, or any array
             whose first axis runs over the examples.
         x_test: Inputs for testing, `[test, *shape]`.
         y_test: Targets for testing, like `y_train`.
         classes: How many classes the labels name; None when the targets are not labels.
-        credit: Whom to name when results made with the data are published.
+        credit: Whom to name when results made with the data are published, and how examples for testing were
+            drawn, where the data do not say it themselves.
+        class_names: What the classes are called, in the order of their labels; None if they have no names.
+        feature_names: What the numbers of an input are called, where they come from the columns of a table.
 
     Raises:
-        ValueError: A split is empty, or lengths or shapes do not belong together.
+        ValueError: A split is empty, or lengths or shapes do not belong together, or names do not fit the classes.
 
     Example:
         >>> from vicinal.data import load
@@ -43,6 +47,8 @@ class Dataset:
     y_test: Shaped[np.ndarray, "test ..."]
     classes: int | None = None
     credit: str = ""
+    class_names: tuple[str, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for split, x, y in (("train", self.x_train, self.y_train), ("test", self.x_test, self.y_test)):
@@ -57,6 +63,10 @@ class Dataset:
                     f"{self.name}: expected {kind}_train and {kind}_test to agree in all axes but the first, "
                     f"got {train.shape} and {test.shape}; reshape one of them."
                 )
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise ValueError(
+                f"{self.name}: expected a name for each class, got {len(self.class_names)} for {self.classes} classes"
+            )
 
     def __repr__(self) -> str:
         classes = "" if self.classes is None else f", {self.classes} classes"
@@ -155,6 +165,33 @@ class Dataset:
             np.asarray(jax.random.permutation(key_test, len(self.x_test))),
         )
 
+    def standardized(self, *, targets: bool = False) -> Dataset:
+        """Return the data set with inputs of mean 0 and standard deviation 1, each number of an input by itself.
+
+        Means and deviations are those of the training examples; a number that never changes becomes 0.
+
+        Args:
+            targets: Whether targets that are numbers are standardized too. Losses are then in units of the training
+                targets' variance.
+
+        Raises:
+            ValueError: The targets are labels, and should be standardized.
+
+        Example:
+            >>> import numpy as np
+            >>> x = np.array([[1.0, 5.0], [3.0, 5.0]], np.float32)
+            >>> data = Dataset("two", x, np.array([0, 1]), x[:1], np.array([0]), 2).standardized()
+            >>> data.x_train.tolist(), data.x_test.tolist()
+            ([[-1.0, 0.0], [1.0, 0.0]], [[-1.0, 0.0]])
+        """
+        x_train, x_test = _standardized(self.x_train, self.x_test)
+        if not targets:
+            return replace(self, x_train=x_train, x_test=x_test)
+        if self.classes is not None:
+            raise ValueError(f"{self.name}: expected targets that are numbers, got labels; standardize inputs alone")
+        y_train, y_test = _standardized(self.y_train, self.y_test)
+        return replace(self, x_train=x_train, x_test=x_test, y_train=y_train, y_test=y_test)
+
     def as_autoencoding(self) -> Dataset:
         """Return the data set whose targets are its inputs, and which has no classes.
 
@@ -163,7 +200,7 @@ class Dataset:
             >>> load("digits").flattened().as_autoencoding().y_train.shape
             (1437, 64)
         """
-        return replace(self, y_train=self.x_train, y_test=self.x_test, classes=None)
+        return replace(self, y_train=self.x_train, y_test=self.x_test, classes=None, class_names=None)
 
     def _reshaped(self, change: Callable[[np.ndarray], np.ndarray]) -> Dataset:
         x_train, x_test = change(self.x_train), change(self.x_test)
@@ -181,3 +218,9 @@ class Dataset:
             x_test=self.x_test[test],
             y_test=self.y_test[test],
         )
+
+
+def _standardized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean, deviation = (np.asarray(f(train, axis=0, dtype=np.float64)) for f in (np.mean, np.std))
+    scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, np.inf)
+    return ((train - mean) / scale).astype(train.dtype), ((test - mean) / scale).astype(test.dtype)

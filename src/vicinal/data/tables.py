@@ -1,0 +1,215 @@
+"""A data set from a table: a column to predict, the others as inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vicinal.data.arrays import from_arrays
+from vicinal.data.dataset import Dataset
+from vicinal.data.errors import DataError
+from vicinal.data.foreign import is_a
+from vicinal.data.splitting import rows_of
+from vicinal.data.targets import TargetKind
+
+TARGET_NAMES = ("target", "label", "labels", "y", "class")
+"""Columns that are taken for the target if no other is named."""
+
+_SPLIT = "split"
+WORDS = 20  # different values up to which a column of words becomes inputs, one for each value
+ENDINGS = (".csv", ".csv.gz", ".tsv", ".parquet")
+
+
+def from_frame(
+    frame: Any,
+    target: str | None = None,
+    *,
+    test: Any = None,
+    test_share: float | None = None,
+    targets: TargetKind | None = None,
+    name: str = "table",
+    credit: str = "",
+    origin: str | None = None,
+) -> Dataset:
+    """Makes a data set from a pandas DataFrame.
+
+    Columns of numbers are one input each, as they are (`Dataset.standardized` brings them to one scale). Columns of
+    words become an input for each value, 1 where the row has it and 0 elsewhere; so for categories. Columns of truth
+    values are 0 and 1. A column `split` with the words `train` and `test` says what is for testing.
+
+    Args:
+        frame: The table, one example a row.
+        target: The column to predict; by default the one called target, label, labels, y or class, else the last one.
+        test: A second table with the same columns, for testing.
+        test_share: Which share of the rows is for testing, if nothing else says it; by default 0.2.
+        targets: `"labels"` or `"numbers"`, if the column does not tell; see `from_arrays`.
+        name: A short name, for tables and file names.
+        credit: Whom to name.
+        origin: What error messages call the table; by default the name.
+
+    Returns:
+        The data set, inputs `[n, columns]`, whose `feature_names` are those of the columns.
+
+    Raises:
+        TypeError: `frame` is no DataFrame.
+        ValueError: A column is missing, a value is missing, a column holds something else, or one has too many words.
+        ImportError: pandas is not there.
+
+    Example:
+        >>> import pandas
+        >>> frame = pandas.DataFrame({"size": [1.0, 2.5, 4.0, 3.0], "colour": ["red", "blue", "red", "red"],
+        ...                           "ripe": ["no", "no", "yes", "yes"]})
+        >>> data = from_frame(frame, target="ripe", test_share=0.5)
+        >>> data.feature_names, data.class_names
+        (('size', 'colour=blue', 'colour=red'), ('no', 'yes'))
+    """
+    origin = name if origin is None else origin
+    table = _joined(frame, test, origin)
+    column = _target_column([*table.columns], target, origin)
+    rows = None if test is None else np.arange(len(frame), len(table))
+    if _says_split(table, column):
+        if test is not None:
+            raise ValueError(f"{origin}: expected a test table or a column {_SPLIT!r}, got both")
+        rows = rows_of(table[_SPLIT].to_numpy(), len(table), f"{origin}: column {_SPLIT!r}")[1]
+        table = table.drop(columns=_SPLIT)
+    inputs = [_features(table[name], f"{origin}: column {str(name)!r}") for name in table.columns if name != column]
+    features = [
+        (f"{name}{value}", numbers)
+        for found, name in zip(inputs, table.columns.drop(column), strict=True)
+        for value, numbers in found.items()
+    ]
+    if not features:
+        raise ValueError(f"{origin}: expected columns beside the target {column!r}, got none")
+    made = from_arrays(
+        np.stack([numbers for _, numbers in features], axis=1),
+        _present(table[column], f"{origin}: column {str(column)!r}").to_numpy(),
+        test_rows=rows,
+        test_share=test_share,
+        targets=targets,
+        name=name,
+        credit=credit,
+        origin=f"{origin}: target {str(column)!r}",
+    )
+    return replace(made, feature_names=tuple(feature for feature, _ in features))
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's name says that it is a table that `read_table` reads."""
+    return path.name.endswith(ENDINGS)
+
+
+def read_table(path: Path) -> Any:
+    """Reads a table into a DataFrame: `.csv` or `.tsv` with a line of names first, or `.parquet`.
+
+    A first column without a name that counts the rows, as pandas writes it, is left out.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no table, or has no line of names.
+        DataError: The operating system refuses to read it.
+        ImportError: pandas is not there.
+    """
+    pandas = _pandas()
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a table at {path}, found none; check the path.")
+    try:
+        if path.name.endswith(".parquet"):
+            return pandas.read_parquet(path)
+        frame = pandas.read_csv(path, sep="\t" if path.name.endswith(".tsv") else ",")
+        for other in (";", "\t"):  # what spreadsheets write where a comma is in the numbers, or nobody asked
+            if len(frame.columns) == 1 and other in str(frame.columns[0]):
+                frame = pandas.read_csv(path, sep=other, decimal="," if other == ";" else ".")
+    except OSError as error:
+        raise DataError(f"could not read {path}: {error.strerror or error}; check its permissions.") from error
+    except ImportError as error:
+        raise ImportError("Parquet files need pyarrow; pip install 'vicinal[tables]'") from error
+    except Exception as error:  # of pandas and pyarrow, which have many kinds
+        reason = " ".join(str(error).split())
+        raise ValueError(f"expected a table at {path}, got: {reason}") from error
+    first = str(frame.columns[0]) if len(frame.columns) else ""
+    if len(frame) and all(_is_number(name) for name in frame.columns):
+        raise ValueError(f"{path}: expected a first line with the names of the columns, got numbers; add one.")
+    if first.startswith("Unnamed") and np.array_equal(frame[first], np.arange(len(frame))):
+        frame = frame.drop(columns=first)
+    return frame
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("tables need pandas; pip install 'vicinal[tables]'") from error
+    return pandas
+
+
+def _is_number(name: Any) -> bool:
+    try:
+        float(name)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _joined(frame: Any, test: Any, origin: str) -> Any:
+    pandas = _pandas()
+    for table in (frame, *([] if test is None else [test])):
+        if not is_a(table, "pandas.DataFrame"):
+            raise TypeError(f"{origin}: expected a pandas DataFrame, got {type(table).__name__}")
+        if len(table) == 0 or table.columns.duplicated().any():
+            raise ValueError(f"{origin}: expected rows, and columns with different names")
+    if test is None:
+        return frame
+    if set(frame.columns) != set(test.columns):
+        different = sorted(map(str, set(frame.columns) ^ set(test.columns)))
+        raise ValueError(f"{origin}: expected the same columns in both tables, got {', '.join(different)} in one alone")
+    return pandas.concat([frame, test[[*frame.columns]]], ignore_index=True)
+
+
+def _target_column(columns: list[Any], target: str | None, origin: str) -> Any:
+    if target is not None:
+        if target not in columns:
+            raise ValueError(f"{origin}: expected the target among {', '.join(map(str, columns))}, got {target!r}")
+        return target
+    known = [name for name in columns if str(name).lower() in TARGET_NAMES]
+    if len(known) > 1:
+        raise ValueError(f"{origin}: expected one target, got {' and '.join(map(str, known))}; give target=")
+    return known[0] if known else [name for name in columns if name != _SPLIT][-1]
+
+
+def _says_split(table: Any, target: Any) -> bool:
+    return _SPLIT in table.columns and target != _SPLIT and table[_SPLIT].isin(["train", "test"]).all()
+
+
+def _present(column: Any, origin: str) -> Any:
+    """The column, in which nothing is missing."""
+    missing = int(column.isna().sum())
+    if missing:
+        raise ValueError(
+            f"{origin}: expected a value in every row, got none in {missing} of {len(column)}; drop these rows or fill "
+            "them first (pandas: dropna, fillna)."
+        )
+    return column
+
+
+def _features(column: Any, origin: str) -> dict[str, np.ndarray]:
+    """The inputs that a column makes, by what is appended to its name."""
+    types, column = _pandas().api.types, _present(column, origin)
+    words = types.is_string_dtype(column) or isinstance(column.dtype, _pandas().CategoricalDtype)
+    if types.is_numeric_dtype(column) and not types.is_complex_dtype(column):  # truth values too
+        return {"": column.to_numpy(dtype=np.float64)}
+    if not words:
+        raise ValueError(f"{origin}: expected numbers, truth values or words, got {column.dtype}; convert or drop it.")
+    values = column.astype(str).to_numpy(dtype=str)
+    different = np.unique(values)
+    if len(different) > WORDS:
+        raise ValueError(
+            f"{origin}: expected numbers, or at most {WORDS} different words, got {len(different)}, such as "
+            f"{str(different[0])!r}; drop the column, or make numbers of it."
+        )
+    return {f"={value}": (values == value).astype(np.float64) for value in different}

@@ -1,0 +1,216 @@
+"""What targets mean: labels of classes, with or without names, or numbers to predict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Shaped
+
+TargetKind = Literal["labels", "numbers"]
+"""Whether targets name classes (`"labels"`), or are numbers to predict (`"numbers"`: regression)."""
+
+_SHOWN = 6  # values that an error message lists
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Targets as they are trained on.
+
+    Args:
+        parts: The arrays by name: labels `[n]`, int32 from 0, or numbers `[n, ...]`, float32.
+        classes: How many classes the labels name; None for numbers.
+        class_names: Of each class, where the targets were words or one said so.
+    """
+
+    parts: dict[str, Shaped[np.ndarray, "..."]]
+    classes: int | None
+    class_names: tuple[str, ...] | None
+
+
+def decode(
+    parts: Mapping[str, Shaped[np.ndarray, "..."]],
+    *,
+    kind: TargetKind | None = None,
+    classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Decoded:
+    """Decides what targets mean, for all parts of a data set together.
+
+    Unless `kind` says it:
+
+    - words and truth values are labels, numbered in the order of the alphabet; their names are kept;
+    - whole numbers `[n]` are labels already, from 0;
+    - rows with a single 1 among zeros, `[n, classes]`, are labels too (one-hot);
+    - all other numbers are what they are: `[n]` becomes `[n, 1]`, one output unit.
+
+    Args:
+        parts: Arrays `[n, ...]` by the name that error messages give them.
+        kind: `"labels"` numbers whatever values there are (0 and 1000000, or -1 and 1) and keeps them as names;
+            `"numbers"` takes whole numbers as what they are, for regression.
+        classes: How many classes there are; by default one more than the largest label.
+        class_names: Their names, for labels that are whole numbers.
+
+    Returns:
+        The targets, how many classes they name, and how these are called.
+
+    Raises:
+        ValueError: The parts differ in kind, a value is missing or not finite, or a label is out of range.
+
+    Example:
+        >>> found = decode({"y": np.array(["dog", "cat", "dog"])})
+        >>> found.parts["y"].tolist(), found.class_names
+        ([1, 0, 1], ('cat', 'dog'))
+        >>> decode({"y": np.array([0.5, 2.0])}).parts["y"].shape
+        (2, 1)
+    """
+    if kind is not None and kind not in get_args(TargetKind):
+        raise ValueError(f"expected targets as 'labels' or 'numbers', got {kind!r}")
+    arrays = {name: _plain(name, part) for name, part in parts.items()}
+    sorts = {_sort(name, array) for name, array in arrays.items()}
+    if len(sorts) > 1:
+        raise ValueError(f"expected {' and '.join(arrays)} of one kind, got {' and '.join(sorted(sorts))}")
+    (sort,) = sorts
+    if kind == "labels":
+        return _named(arrays)
+    if sort == "words":
+        if kind == "numbers":
+            raise ValueError(f"{next(iter(arrays))}: expected numbers, got words; leave out targets='numbers'")
+        return _named(arrays)
+    if kind is None and all(_is_one_hot(array) for array in arrays.values()):
+        indices = {name: array.argmax(axis=1).astype(np.int32) for name, array in arrays.items()}
+        return _numbered(indices, next(iter(arrays.values())).shape[1], class_names)
+    binary = all(array.ndim > 1 and np.isin(array, (0, 1)).all() for array in arrays.values())
+    if kind == "numbers" or sort == "numbers" or binary:
+        if classes is not None or class_names is not None:
+            raise ValueError(f"{next(iter(arrays))}: expected integer labels, got {sort}; store class indices.")
+        return Decoded({name: _numbers(name, array) for name, array in arrays.items()}, None, None)
+    for name, array in arrays.items():
+        if array.ndim != 1:
+            raise ValueError(
+                f"{name}: expected labels [n], one-hot rows [n, classes] or floats, got {array.dtype} of shape "
+                f"{array.shape}; store class indices, or floats for regression."
+            )
+    return _numbered(arrays, classes, class_names)
+
+
+def check_every_class(
+    train: Shaped[np.ndarray, " n"], test: Shaped[np.ndarray, " m"], names: Sequence[str] | None, origin: str
+) -> None:
+    """Check that training shows an example of every class, when nobody said how many there are.
+
+    Raises:
+        ValueError: Labels leave gaps (0 and 1000000, say), or only the test examples have one of them.
+    """
+    seen = np.unique(train)
+    missing = np.setdiff1d(test, seen)
+    if names is None:
+        whole = np.union1d(seen, test)
+        if not np.array_equal(whole, np.arange(len(whole))):
+            raise ValueError(
+                f"{origin}: expected labels from 0 to {len(whole) - 1} for {len(whole)} classes, got {_values(whole)}; "
+                "give targets='labels' (--targets labels) to number these and keep them as class names, "
+                "targets='numbers' (--targets numbers) for regression, or class_names, one for each class, if some "
+                "have no example."
+            )
+    if len(missing):
+        shown = _values([names[label] for label in missing] if names is not None else missing)
+        raise ValueError(
+            f"{origin}: expected a training example of every class, got none of {shown}, which the test examples have; "
+            "split the data otherwise, or give class_names."
+        )
+
+
+def _plain(name: str, array: Shaped[np.ndarray, "..."]) -> np.ndarray:
+    """The array without an axis of length 1, and without Python objects."""
+    array = np.asarray(array)
+    if array.ndim < 1 or array.size == 0:
+        raise ValueError(f"{name}: expected labels or numbers [n], at least one, got shape {array.shape}.")
+    if array.dtype.kind == "O":
+        array = _from_objects(name, array)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    if array.ndim == 2 and array.shape[1] == 1 and array.dtype.kind in "iubU":
+        array = array[:, 0]
+    return array
+
+
+def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
+    values = array.ravel().tolist()
+    if any(value is None or value != value for value in values):
+        raise ValueError(f"{name}: expected a target for every example, got missing ones; remove these examples.")
+    if all(isinstance(value, str) for value in values):
+        return array.astype(str)
+    if any(isinstance(value, str) for value in values):
+        raise ValueError(f"{name}: expected words or numbers, got both; write all as words.")
+    try:
+        return np.array(array.tolist())
+    except ValueError:
+        raise ValueError(f"{name}: expected targets of one shape, got different ones.") from None
+
+
+def _sort(name: str, array: np.ndarray) -> str:
+    kind = array.dtype.kind
+    sort = {"U": "words", "b": "words", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}.get(kind)
+    if sort is None:
+        raise ValueError(f"{name}: expected words, integer labels or floats, got {array.dtype}.")
+    return sort
+
+
+def _named(arrays: Mapping[str, np.ndarray]) -> Decoded:
+    for name, array in arrays.items():
+        if array.ndim != 1:
+            raise ValueError(f"{name}: expected a label for each example, got shape {array.shape}.")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected a label for every example, got NaN or infinity.")
+        if array.dtype.kind == "U" and (np.char.str_len(np.char.strip(array)) == 0).any():
+            raise ValueError(f"{name}: expected a label for every example, got an empty word.")
+    values = np.unique(np.concatenate(list(arrays.values())))
+    if len(values) < 2:
+        raise ValueError(f"{next(iter(arrays))}: expected at least two classes, got {_values(values)} alone.")
+    labels = {name: np.searchsorted(values, array).astype(np.int32) for name, array in arrays.items()}
+    return Decoded(labels, len(values), tuple(_word(value) for value in values))
+
+
+def _numbered(arrays: Mapping[str, np.ndarray], classes: int | None, names: Sequence[str] | None) -> Decoded:
+    if names is not None:
+        names = tuple(str(name) for name in names)
+        if len(set(names)) < len(names) or (classes is not None and len(names) != classes):
+            raise ValueError(f"expected a name of its own for each class, got {_values(names)}")
+        classes = len(names)
+    limit = np.iinfo(np.int32).max if classes is None else classes
+    for name, array in arrays.items():
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= limit:
+            raise ValueError(
+                f"{name}: expected labels from 0 to {limit - 1}, got {low} to {high}; number the classes from 0, or "
+                "give targets='labels' (--targets labels) to have these values numbered."
+            )
+    largest = max(int(array.max()) for array in arrays.values())
+    labels = {name: array.astype(np.int32) for name, array in arrays.items()}
+    return Decoded(labels, largest + 1 if classes is None else classes, names)
+
+
+def _numbers(name: str, array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError(
+            f"{name}: expected finite numbers, got NaN, infinity or what float32 cannot hold; remove these examples."
+        )
+    return numbers[:, None] if numbers.ndim == 1 else numbers
+
+
+def _is_one_hot(array: np.ndarray) -> bool:
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "iuf":
+        return False
+    return bool(np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all())
+
+
+def _word(value: np.generic) -> str:
+    return f"{value:g}" if isinstance(value, np.floating) else str(value)
+
+
+def _values(values: Sequence | np.ndarray) -> str:
+    shown = [_word(value) if isinstance(value, np.generic) else str(value) for value in values[:_SHOWN]]
+    return ", ".join(shown) + (f", ... ({len(values)} in all)" if len(values) > _SHOWN else "")
