@@ -8,9 +8,10 @@ import jax
 
 from vicinal.train import checkpoint
 from vicinal.train.advance import TrainingState
+from vicinal.train.best import Best
 from vicinal.train.log import JSONLog, keep
 
-CHECKPOINT, METRICS = "checkpoint.npz", "metrics.jsonl"
+CHECKPOINT, METRICS, BEST = "checkpoint.npz", "metrics.jsonl", "best.npz"
 """What a run writes into its folder."""
 
 
@@ -24,6 +25,9 @@ class RunFiles:
     Args:
         folder: Where to, or None.
         settings: What a resumed run must have in common with the one before, kept beside the checkpoint.
+
+    Attributes:
+        best: The best model, from `open` on.
     """
 
     def __init__(self, folder: str | Path | None, settings: dict[str, Any]):
@@ -36,15 +40,17 @@ class RunFiles:
         if self._folder is None:
             if resume:
                 raise ValueError("expected the folder of the run to resume, got folder=None")
+            self.best = Best(None, first.model, 0)
             return first
         self._saved = first
         if (self._folder / CHECKPOINT).exists() and resume:
             self._saved = self._load(self._folder, first, total)
-        elif not resume and any(_has_content(self._folder / name) for name in (CHECKPOINT, METRICS)):
+        elif not resume and any(_has_content(self._folder / name) for name in (CHECKPOINT, METRICS, BEST)):
             raise ValueError(
                 f"expected a folder without a run, got {str(self._folder)!r} with one; resume it, or choose another"
             )
         self._folder.mkdir(parents=True, exist_ok=True)
+        self.best = Best(self._folder / BEST, first.model, int(self._saved.step))
         return self._saved
 
     def _load(self, folder: Path, first: TrainingState, total: int) -> TrainingState:
@@ -79,6 +85,7 @@ class RunFiles:
             return
         path = self._folder / CHECKPOINT
         try:
+            self.best.save()
             checkpoint.save(path, state, metadata=self._settings)
         except OSError as error:
             reason = f"could not write the checkpoint ({error.strerror or error}); the one before it is intact"

@@ -1,8 +1,9 @@
 """Training: many steps in one compiled call, stopped at the last good state, resumed bit for bit."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vicinal.train.arguments import arrays_of, at_least_one, total_steps
 from vicinal.train.batches import ArraySource, IterableSource, source_of
 from vicinal.train.evaluate import evaluate, means
 from vicinal.train.files import CHECKPOINT as CHECKPOINT, METRICS as METRICS, RunFiles
+from vicinal.train.hooks.base import AnyHook, Start, Watch, hooks_of
 from vicinal.train.log import JSONLog
 from vicinal.train.progress import Pace, TrainingProgress
 
@@ -34,6 +36,8 @@ class Run:
         graph: The graph of the model.
         records: What was measured, one dictionary per evaluation: `step`, `epoch`, `train_loss`, `test_loss`, ...
         stopped: None, or the sentence that says why the run ended before its last step.
+        stopped_by: None, or the name of the hook that stopped it.
+        best: The best model, if a hook keeps it (`vicinal.train.hooks.EarlyStopping`), else None.
         seconds_per_step: Median over the steps, those of the first call (it compiles) left out; 0 if there was none.
     """
 
@@ -42,6 +46,8 @@ class Run:
     records: list[dict[str, Any]]
     stopped: str | None
     seconds_per_step: float
+    stopped_by: str | None = None
+    best: PyTree = None
 
     @property
     def model(self) -> PyTree:
@@ -67,6 +73,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     progress: bool | None = None,
     on_record: Callable[[dict[str, Any], TrainingState], None] | None = None,
+    hooks: Sequence[AnyHook] = (),
 ) -> Run:
     """Trains a model by a rule.
 
@@ -93,6 +100,8 @@ def fit(
         checkpoint_seconds: Time between checkpoints; one is also written at the end and on interruption.
         progress: False for silence; by default a bar on a terminal and lines elsewhere.
         on_record: Called with each record (and may add to it) and the state, before it is written.
+        hooks: Called after that in the same way; one that returns `Stop(reason)` ends the run. Ready ones are in
+            `vicinal.train.hooks`.
 
     Returns:
         The run.
@@ -124,12 +133,16 @@ def fit(
     test = None if test is None else arrays_of(test)
     graph = capture(model, source.example()) if graph is None else graph
     files = RunFiles(folder, {"batch_size": source.batch_size, "steps_per_epoch": source.steps_per_epoch})
-    parts = (rule, graph, optimizer)
+    parts, hooks = (rule, graph, optimizer), hooks_of(hooks)
     first = first_state(parts, model, source.example(), rule_key=rule_key, step_key=step_key)
     state = files.open(first, total, resume)
 
-    with files.log(state) as log, TrainingProgress(total, int(state.step), progress) as shown:
-        loop = _Loop(parts, source, total, every, test, on_record, log, shown, state, may_be_infinite(first))
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(files.log(state))
+        start = Start(int(state.step), resume, tuple(log.records), None if folder is None else Path(folder), files.best)
+        watch = stack.enter_context(Watch(hooks, start, on_record))
+        shown = stack.enter_context(TrainingProgress(total, int(state.step), progress))
+        loop = _Loop(parts, source, total, every, test, watch, log, shown, state, may_be_infinite(first))
         try:
             while loop.goes_on:
                 loop.advance()
@@ -141,9 +154,11 @@ def fit(
             except OSError as failure:
                 error.add_note(str(failure))
             raise
-        if loop.stopped is not None:
-            log.write({"step": int(loop.state.step), "stopped": loop.stopped})
-    return Run(loop.state, graph, log.records, loop.stopped, loop.pace.median)
+        ending = loop.ending()
+        if ending:
+            log.write({"step": int(loop.state.step), **ending})
+    stopped, stopped_by = ending.get("stopped"), ending.get("stopped_by")
+    return Run(loop.state, graph, log.records, stopped, loop.pace.median, stopped_by, files.best.model)
 
 
 @dataclasses.dataclass
@@ -155,7 +170,7 @@ class _Loop:
     total: int
     every: int
     test: tuple[PyTree, PyTree] | None
-    on_record: Callable[[dict[str, Any], TrainingState], None] | None
+    watch: Watch
     log: JSONLog
     shown: TrainingProgress
     state: TrainingState
@@ -166,7 +181,16 @@ class _Loop:
     @property
     def goes_on(self) -> bool:
         """Whether there are steps to take, and nothing stops them."""
-        return self.stopped is None and int(self.state.step) < self.total
+        return not self.ending() and int(self.state.step) < self.total
+
+    def ending(self) -> dict[str, str]:
+        """Why the run ends before its last step, as the log says it; empty if it does not."""
+        step = int(self.state.step)
+        if self.stopped is not None:
+            return {"stopped": self.stopped}
+        if self.watch.stopped_by is None or step == self.total:
+            return {}
+        return {"stopped": self.watch.sentence(step), "stopped_by": self.watch.stopped_by}
 
     def advance(self) -> None:
         """Takes the steps of one compiled call."""
@@ -198,7 +222,7 @@ class _Loop:
             rule, graph, _ = self.parts
             found = evaluate(graph, state.model, rule.loss, *self.test)
             record |= {f"test_{name}": float(value) for name, value in found.items()}
-        if self.on_record is not None:
-            self.on_record(record, state)
+        self.watch(record, state)
         self.log.write(record)
+        self.watch.best.commit()
         return dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))

@@ -1,0 +1,190 @@
+"""What a hook is: something that is called with each record of a run, and may stop it."""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from vicinal.train.advance import TrainingState
+from vicinal.train.best import Best
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """What a hook returns to end a run.
+
+    Args:
+        reason: Why, as the end of a sentence: `"stopped by NAME at step 300: REASON"`.
+
+    Example:
+        >>> import jax, numpy as np, optax, vicinal as vc
+        >>> def well_enough(record, state):
+        ...     return vc.train.Stop("the loss is below 0.1") if record["train_loss"] < 0.1 else None
+        >>> x = np.eye(4, dtype=np.float32)
+        >>> run = vc.train.fit(
+        ...     vc.rules.Backprop(), vc.nn.MLP((4, 4), key=jax.random.key(0)), optax.sgd(1.0), (x, np.arange(4)),
+        ...     key=jax.random.key(1), steps=1000, evaluate_every=10, batch_size=4, hooks=[well_enough], progress=False)
+        >>> run.stopped.endswith(": the loss is below 0.1"), run.stopped_by
+        (True, 'well_enough')
+    """
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a hook is told before the first step.
+
+    Attributes:
+        step: Updates taken before; 0 but in a resumed run.
+        resumed: Whether the run was asked to resume.
+        records: Those that are in the log already: of a resumed run, up to `step`.
+        folder: The folder of the run, or None.
+        best: Where a hook keeps the best model: `claim` it in `begin`, then `keep`.
+        member: Which run of a sweep this is, or None.
+        numbers: With what numbers and which `seed`, in a sweep.
+    """
+
+    step: int
+    resumed: bool
+    records: Sequence[Record]
+    folder: Path | None
+    best: Best
+    member: int | None = None
+    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Hook:
+    """A hook with a beginning and an end; a plain function `hook(record, state)` is one without.
+
+    What a hook remembers must follow from the records, for a resumed run gives it nothing else: `begin` sets it
+    anew. Each run of a sweep has a shallow copy of the hook.
+    """
+
+    def begin(self, start: Start) -> Stop | None:
+        """Called before the first step; may stop a resumed run at once."""
+
+    def __call__(self, record: Record, state: TrainingState) -> Stop | None:
+        """Called with each record, before it is written, and the state. It may add to the record.
+
+        Returns:
+            None, or `Stop(reason)`: the record is still written, and is the last one.
+        """
+
+    def end(self) -> None:
+        """Called when the run ends, also with an exception."""
+
+
+AnyHook = Hook | Callable[[Record, TrainingState], Stop | None]
+
+
+class Watch:
+    """The hooks of one run at work: begun with the `with` block, ended with it.
+
+    Args:
+        hooks: As `hooks_of` returns them.
+        start: What they are told.
+        on_record: Called before them; it does not stop the run.
+
+    Attributes:
+        best: What they keep.
+        stopped_by: None, or the name of the hook that stops the run.
+    """
+
+    def __init__(
+        self,
+        hooks: Sequence[AnyHook],
+        start: Start,
+        on_record: Callable[[Record, TrainingState], None] | None = None,
+    ):
+        self._hooks, self._start, self._on_record = hooks, start, on_record
+        self._begun: list[Hook] = []
+        self.best = start.best
+        self.stopped_by: str | None = None
+        self._reason = ""
+
+    def __enter__(self) -> Self:
+        try:
+            for hook in self._hooks:
+                if isinstance(hook, Hook):
+                    self._note(hook, hook.begin(self._start))
+                    self._begun.append(hook)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for hook in reversed(self._begun):
+            hook.end()
+
+    @property
+    def needs_state(self) -> bool:
+        """Whether anything is called with the state."""
+        return bool(self._hooks) or self._on_record is not None
+
+    def __call__(self, record: Record, state: TrainingState) -> None:
+        """Calls what was given, in order."""
+        if self._on_record is not None:
+            self._on_record(record, state)
+        for hook in self._hooks:
+            self._note(hook, hook(record, state))
+
+    def sentence(self, step: int) -> str:
+        """Why the run ends at a step, once a hook stops it."""
+        return f"stopped by {self.stopped_by} at step {step}: {self._reason}"
+
+    def _note(self, hook: AnyHook, said: Any) -> None:
+        name = _name_of(hook)
+        if said is not None and not isinstance(said, Stop):
+            raise TypeError(f"expected a hook to return None or vc.train.Stop(reason), got {said!r} from {name}")
+        if said is not None and self.stopped_by is None:
+            self.stopped_by, self._reason = name, said.reason
+
+
+def _name_of(hook: AnyHook) -> str:
+    """The name of a hook in sentences."""
+    name = type(hook).__name__ if isinstance(hook, Hook) else getattr(hook, "__name__", type(hook).__name__)
+    return "a hook" if name == "<lambda>" else name
+
+
+def hooks_of(hooks: Any) -> list[AnyHook]:
+    """The hooks, checked, each a shallow copy of its own, so that two runs do not share what one remembers.
+
+    Raises:
+        TypeError: If it is no list of hooks.
+    """
+    if not isinstance(hooks, list | tuple):
+        raise TypeError(f"expected hooks as a list, got {type(hooks).__name__}; write hooks=[...]")
+    for hook in hooks:
+        if isinstance(hook, type):
+            raise TypeError(f"expected a hook, got the class {hook.__name__}; write {hook.__name__}(...)")
+        if not callable(hook):
+            raise TypeError(f"expected a hook as a function of (record, state), got {hook!r}")
+    return [copy.copy(hook) if isinstance(hook, Hook) else hook for hook in hooks]
+
+
+def flat(record: Record, separator: str = "/") -> Record:
+    """The values of a record by name, those of a dictionary within it as `name/inner name`."""
+    found: Record = {}
+    for name, value in record.items():
+        inner = flat(value, separator) if isinstance(value, dict) else None
+        found |= {name: value} if inner is None else {f"{name}{separator}{key}": item for key, item in inner.items()}
+    return found
+
+
+def numbers_of(record: Record) -> dict[str, float]:
+    """The finite numbers of a record by name; `step` is left out."""
+    found = {}
+    for name, value in flat(record).items():
+        value = value.item() if isinstance(value, jax.Array | np.ndarray | np.generic) and value.ndim == 0 else value
+        if name != "step" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            found[name] = float(value)
+    return found

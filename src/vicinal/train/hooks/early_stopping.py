@@ -1,0 +1,118 @@
+"""Early stopping: ends a run whose quantity does not improve any more, and keeps the best model."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+from vicinal.train.advance import TrainingState
+from vicinal.train.arguments import at_least_one
+from vicinal.train.hooks.base import Hook, Record, Start, Stop
+
+_GOALS = {"smallest": ("loss", "error", "rmse", "energy", "perplexity"), "largest": ("accuracy", "r2", "f1")}
+
+
+@dataclasses.dataclass
+class EarlyStopping(Hook):
+    """Stops a run when a quantity has not improved for some records.
+
+    A record improves if it is better than the best one before by more than `minimum_change`; an undefined number
+    never does. All follows from the records, so that a resumed run stops where the whole one would; a run that was
+    stopped says so again when it is resumed, and goes on with more patience or without the hook.
+
+    Stopping by the test set chooses the model by it, and the number is then too good: hold out examples for it.
+
+    Args:
+        quantity: A name in the records, such as `test_loss`, or what `on_record` adds.
+        patience: Records without an improvement after which the run stops.
+        minimum_change: What an improvement must exceed, in units of the quantity.
+        keep_best: Whether `Run.best` is the model of the best record (`best.npz` in the folder); `Run.model` stays
+            the last one.
+        goal: Which is better, the `"smallest"` or the `"largest"` number; None knows losses and accuracies.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the goal cannot be told from the name.
+
+    Example:
+        >>> import jax, optax, vicinal as vc
+        >>> digits = vc.data.load("digits").flattened()
+        >>> stopping = vc.train.hooks.EarlyStopping("test_accuracy", patience=2, minimum_change=0.02)
+        >>> run = vc.train.fit(
+        ...     vc.rules.Backprop(), vc.nn.MLP((64, 32, 10), key=jax.random.key(0)), optax.adam(1e-2), digits,
+        ...     key=jax.random.key(1), steps=2000, evaluate_every=20, hooks=[stopping], progress=False)
+        >>> run.stopped_by, int(run.state.step) < 2000, run.best is not None
+        ('EarlyStopping', True, True)
+
+    References:
+        L. Prechelt, *Early stopping – but when?* (1998), criterion UP_s.
+    """
+
+    quantity: str = "test_loss"
+    patience: int = 5
+    minimum_change: float = 0.0
+    keep_best: bool = True
+    goal: Literal["smallest", "largest"] | None = None
+
+    def __post_init__(self):
+        at_least_one("patience", self.patience)
+        if not 0 <= self.minimum_change < math.inf:
+            raise ValueError(f"expected a minimum_change of 0 or more, got {self.minimum_change}")
+        goals = [goal for goal, ends in _GOALS.items() if self.quantity.endswith(ends)]
+        if self.goal is None and not goals:
+            raise ValueError(
+                f"expected the goal for {self.quantity!r}, which is no loss or accuracy, got None; "
+                'give goal="smallest" or goal="largest"'
+            )
+        if self.goal not in (None, *_GOALS):
+            raise ValueError(f'expected goal as "smallest" or "largest", got {self.goal!r}')
+        self._sign = -1.0 if (self.goal or goals[0]) == "largest" else 1.0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._best: tuple[float, int] | None = None  # the number, its sign so that smaller is better, and its step
+        self._waited = 0
+
+    def begin(self, start: Start) -> Stop | None:
+        """Sees the records that are there."""
+        self._forget()
+        for record in start.records:
+            self._improves(record)
+        if self.keep_best:
+            start.best.claim(type(self).__name__, None if self._best is None else self._best[1])
+            self._keeper = start.best
+        return self._verdict()
+
+    def __call__(self, record: Record, state: TrainingState) -> Stop | None:
+        """Keeps the model if the record is the best, and stops if it has been too long."""
+        if self._improves(record) and self.keep_best:
+            self._keeper.keep(int(state.step), state.model)
+        return self._verdict()
+
+    def _improves(self, record: Record) -> bool:
+        """Whether a record is the best so far; then it is what the next ones are measured by."""
+        if self.quantity not in record:
+            raise ValueError(
+                f"expected {self.quantity!r} in the record, got {', '.join(record)}; give test examples, or choose "
+                "another quantity"
+            )
+        number = _number(record[self.quantity])
+        worst = math.inf if self._best is None else self._best[0]
+        better = not math.isnan(number) and self._sign * number < worst - self.minimum_change
+        if better:
+            self._best, self._waited = (self._sign * number, int(record["step"])), 0
+        else:
+            self._waited += 1
+        return better
+
+    def _verdict(self) -> Stop | None:
+        if self._waited < self.patience:
+            return None
+        best = (
+            "never a number" if self._best is None else f"best {self._sign * self._best[0]:.6g} at step {self._best[1]}"
+        )
+        records = "record" if self.patience == 1 else f"{self.patience} records"
+        return Stop(f"{self.quantity} has not improved for {records} ({best})")
+
+
+def _number(value: Any) -> float:
+    """A number of a record; one that is not finite is read back as None."""
+    return math.nan if value is None else float(value)

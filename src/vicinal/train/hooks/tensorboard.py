@@ -1,0 +1,46 @@
+"""Curves for TensorBoard."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from vicinal.train.advance import TrainingState
+from vicinal.train.hooks.base import Hook, Record, Start, numbers_of
+
+
+@dataclasses.dataclass
+class TensorBoard(Hook):
+    """Writes every number of the records as a curve over steps, to look at with `tensorboard --logdir FOLDER`.
+
+    A resumed run goes on where its checkpoint is: what was written beyond is hidden. Numbers that are not finite are
+    left out. In a sweep each member has a folder of its own, `member-3`.
+
+    Args:
+        folder: Where the event files go; made if missing.
+
+    Raises:
+        ImportError: If tensorboardX is not installed.
+    """
+
+    folder: str | Path
+
+    def begin(self, start: Start) -> None:
+        """Opens the event file."""
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise ImportError("TensorBoard needs tensorboardX; pip install 'vicinal[tensorboard]'") from error
+        folder = Path(self.folder) if start.member is None else Path(self.folder) / f"member-{start.member}"
+        purge, suffix = start.step + 1 if start.resumed else None, f".from-{start.step}"
+        # Files are named by the second: without the suffix, a run resumed in the same one would replace the file.
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge, filename_suffix=suffix)
+
+    def __call__(self, record: Record, state: TrainingState) -> None:
+        """Writes the numbers at the record's step."""
+        for name, value in numbers_of(record).items():
+            self._writer.add_scalar(name, value, int(record["step"]))
+        self._writer.flush()
+
+    def end(self) -> None:
+        """Closes the event file."""
+        self._writer.close()
