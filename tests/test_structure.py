@@ -26,6 +26,7 @@ LEVELS = [
         "clamped",
         "graph",
         "marking",
+        "roles",
         "losses",
         "energy",
         "credit",

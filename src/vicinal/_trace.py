@@ -12,6 +12,7 @@ from jax.extend import core
 from jaxtyping import Array, PyTree
 
 from vicinal._primitive import vertex_p
+from vicinal.roles import TRAINED, Where, roles_of
 
 UNROLL_LIMIT = 1024
 """A `jax.lax.scan` that holds vertices is unrolled up to this many iterations."""
@@ -20,8 +21,9 @@ UNROLL_LIMIT = 1024
 class Spec:
     """What is captured: the structure of the model and of one example."""
 
-    def __init__(self, model: PyTree, x: PyTree):
+    def __init__(self, model: PyTree, x: PyTree, fixed: Where | None = None, state: Where | None = None):
         self.structure, self.static, leaves = _partition(model)
+        self.roles = roles_of(model, fixed, state)
         self.leaf_types = [jax.typeof(leaf) for leaf in leaves]
         self.example = jax.tree.map(lambda a: a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a), x)
         paths = jax.tree_util.tree_flatten_with_path(model)[0]
@@ -31,6 +33,18 @@ class Spec:
         remaining = iter(leaves)
         flat = [next(remaining) if item is _ARRAY else item for item in self.static]
         return jax.tree.unflatten(self.structure, flat)
+
+    def split(self, model: PyTree) -> tuple[PyTree, PyTree]:
+        """The model with None in place of all but the arrays that an optimiser trains; and with None in their place."""
+        flat, structure = jax.tree.flatten(model)
+        if structure != self.structure:
+            raise ValueError("expected a model of the structure that was captured, got another; capture it again")
+        trained = [r in TRAINED and eqx.is_inexact_array(leaf) for r, leaf in zip(self.roles, flat, strict=True)]
+        first, second = (
+            jax.tree.unflatten(structure, [a if own is side else None for own, a in zip(trained, flat, strict=True)])
+            for side in (True, False)
+        )
+        return first, second
 
     def trace(self) -> tuple[core.ClosedJaxpr, PyTree]:
         run = jax.make_jaxpr(lambda leaves, x: self.rebuild(leaves)(x), return_shape=True)

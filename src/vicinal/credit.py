@@ -64,10 +64,10 @@ def local_gradient(graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Py
         x: The batch of inputs, `[batch, ...]`.
 
     Returns:
-        A tree like `model` with a gradient (for optax, which subtracts) in place of each floating-point array, and
+        A tree like `graph.trainable(model)`: a gradient (for optax, which subtracts) in place of each parameter, and
         None elsewhere.
     """
-    parameters, rest = eqx.partition(model, eqx.is_inexact_array)
+    parameters, rest = graph.partition(model)
     if not jax.tree.leaves(parameters):
         raise ValueError(
             "expected a model with parameters, got one without floating-point arrays; bind a function's parameters "
@@ -95,5 +95,5 @@ def presynaptic_norms(graph: Graph, model: PyTree, values: Values, x: PyTree) ->
         a parameter that multiplies no activity.
     """
     norms = {path: jnp.mean(square) for path, square in graph.presynaptic(model, values, x).items()}
-    flat, structure = jax.tree_util.tree_flatten_with_path(eqx.filter(model, eqx.is_inexact_array))
+    flat, structure = jax.tree_util.tree_flatten_with_path(graph.trainable(model))
     return jax.tree.unflatten(structure, [norms.get(jax.tree_util.keystr(path)) for path, _ in flat])

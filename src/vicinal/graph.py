@@ -10,6 +10,7 @@ The functions work on one example; `Graph` maps them over the batch, here and no
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ from vicinal._program import OUTPUT, Program
 from vicinal._synapses import Synapse
 from vicinal._trace import UNROLL_LIMIT, Spec, trace_flat
 from vicinal.clamped import Clamped, Linearized, Values
+from vicinal.roles import Role, Where
 
 __all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Linearized", "Values", "capture", "vertex"]
 
@@ -79,6 +81,8 @@ class Graph:
         parameters: For each node the paths (`.layers[0].weight`) of the parameters that its prediction reads.
         reads_input: The nodes whose predictions read the input directly.
         shapes: Shape and dtype of one example of each vertex, as `jax.ShapeDtypeStruct`; of `"output"` a tree of them.
+        roles: By the path of each array of the model: whether it is a `"parameter"`, learned `"feedback"`, `"fixed"`
+            or `"state"` (`vicinal.roles`).
     """
 
     vertices: tuple[str, ...]
@@ -87,6 +91,7 @@ class Graph:
     parameters: Mapping[str, tuple[str, ...]]
     reads_input: frozenset[str]
     shapes: Mapping[str, PyTree]
+    roles: Mapping[str, Role]
 
     def __init__(self, program: Program):
         self.program = program
@@ -105,6 +110,7 @@ class Graph:
         self.parameters = MappingProxyType({node: paths for node, (paths, _) in reads.items()})
         self.reads_input = frozenset(node for node, (_, from_input) in reads.items() if from_input)
         self.shapes = MappingProxyType(program.shapes())
+        self.roles = MappingProxyType(dict(zip(self._spec.paths, filter(None, self._spec.roles), strict=True)))
         self._feedforward = program.feedforward()
         self._predict = program.predict()
 
@@ -146,6 +152,29 @@ class Graph:
         held = self.ordered(values)
         results = jax.vmap(self._predict, in_axes=(None, 0, 0))(leaves, inputs, held)
         return self.unpack(results)
+
+    def trainable(self, model: PyTree) -> PyTree:
+        """What an optimiser trains: the model with None in place of all but its parameters and learned feedback.
+
+        This is what `optimizer.init` is given. For a model all of whose arrays are parameters it equals
+        `equinox.filter(model, equinox.is_inexact_array)`; integers are no parameters.
+
+        Raises:
+            ValueError: If the model has another structure than what was captured.
+
+        Example:
+            >>> import jax.numpy as jnp, vicinal as vc
+            >>> arrays = {"gain": jnp.ones(2), "mean": jnp.zeros(2)}
+            >>> model = jax.tree_util.Partial(lambda p, x: p["gain"] * (x - p["mean"]), arrays)
+            >>> graph = vc.capture(model, jnp.ones(2), state=lambda model: model.args[0]["mean"])
+            >>> graph.trainable(model).args[0]["mean"] is None
+            True
+        """
+        return self._spec.split(model)[0]
+
+    def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:
+        """The model in two parts, `(trainable, rest)`; `equinox.combine` puts them together again."""
+        return self._spec.split(model)
 
     def clamp(self, model: PyTree, x: PyTree) -> "Clamped":
         """Fixes the model and the input, and computes what depends on them alone once.
@@ -294,11 +323,12 @@ class Graph:
         return output, dict(zip(self.vertices, results[split:], strict=True))
 
 
-def capture(model: Callable, x: PyTree) -> Graph:
+def capture(model: Callable, x: PyTree, *, fixed: Where | None = None, state: Where | None = None) -> Graph:
     """Traces `model` on one example and cuts it at its vertices.
 
     `model` is any callable pytree: an Equinox module, or a function with its parameters bound by
-    `jax.tree_util.Partial(function, parameters)`. Its array leaves are the parameters. Trace a new graph when the
+    `jax.tree_util.Partial(function, parameters)`. Its floating-point arrays are the parameters, but for those that have
+    another role (`Graph.roles`). Trace a new graph when the
     shape of the example changes. Vertices are followed through `jax.jit` and unrolled out of `jax.lax.scan` (up to
     `UNROLL_LIMIT` iterations; all loops of such a model are then unrolled). They are refused where they cannot be
     followed: under `jax.checkpoint`, `jax.lax.while_loop`, a traced `jax.lax.cond`, or a custom derivative.
@@ -306,6 +336,9 @@ def capture(model: Callable, x: PyTree) -> Graph:
     Args:
         model: Called as `model(x)`; returns an array, or a tree of arrays.
         x: One example, without the batch axis (arrays or `jax.ShapeDtypeStruct`).
+        fixed: From the model to the submodules or arrays that never change, as for `equinox.tree_at`.
+        state: The same for what changes as the model runs, and not by an optimiser. What `vicinal.roles.roles_of`
+            recognises need not be named.
 
     Returns:
         The graph. A model without vertices gives a graph with none: its parameters all feed the output.
@@ -333,6 +366,11 @@ def capture(model: Callable, x: PyTree) -> Graph:
             f"expected a callable model, got {type(model).__name__}; "
             "bind a function's parameters with jax.tree_util.Partial(function, parameters)"
         )
-    spec = Spec(model, x)
+    if isinstance(model, jax.tree_util.Partial) and any(map(eqx.is_array, jax.tree.leaves(model.func))):
+        raise TypeError(
+            "expected a function in jax.tree_util.Partial, got a module, whose arrays it would hide; "
+            "bind its arguments with equinox.Partial(module, ...)"
+        )
+    spec = Spec(model, x, fixed, state)
     closed, output_structure, looped = trace_flat(spec)
     return Graph(Program(closed, spec, output_structure, looped))

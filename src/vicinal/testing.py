@@ -170,7 +170,7 @@ def _assert_close(found: PyTree, expected: PyTree, what: str, rtol: float = 1e-4
 def check_structure(rule: Rule, case: Case) -> None:
     """The gradient has the tree, shapes and dtypes of the model's floating-point arrays; the loss is a scalar."""
     loss, gradient = _compiled(rule, case.graph, case.model, case.x, case.y)
-    expected = eqx.filter(case.model, eqx.is_inexact_array)
+    expected = case.graph.trainable(case.model)
     if jax.tree.structure(gradient) != jax.tree.structure(expected):
         raise AssertionError("expected a gradient of the model's structure, got another")
     for g, p in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
@@ -252,7 +252,7 @@ def check_no_recompilation(rule: Rule, case: Case) -> None:
 
 def check_vmap(rule: Rule, case: Case) -> None:
     """Mapping over models equals a loop over them."""
-    parameters, rest = eqx.partition(case.model, eqx.is_inexact_array)
+    parameters, rest = case.graph.partition(case.model)
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), parameters)
 
     def one(parameters: PyTree) -> PyTree:
@@ -279,11 +279,11 @@ def check_step(rule: Rule, case: Case) -> None:
     """
     graph, rate = case.graph, 1.0 if rule.phases else 1e-3
     optimizer, state = optax.sgd(rate), rule.init(case.graph, case.model, key=jax.random.key(1))
-    parameters = eqx.filter(case.model, eqx.is_inexact_array)
+    parameters = graph.trainable(case.model)
     new, *_ = rule.step(
         graph, optimizer, case.model, optimizer.init(parameters), state, case.x, case.y, key=jax.random.key(_KEY)
     )
-    change = jax.tree.map(lambda a, b: (b - a) / rate, parameters, eqx.filter(new, eqx.is_inexact_array))
+    change = jax.tree.map(lambda a, b: (b - a) / rate, parameters, graph.trainable(new))
     expected = jax.tree.map(jnp.negative, _gradient(rule, case))
     tolerance = {} if rule.phases else {"rtol": 3e-2, "atol": 1e-3}
     _assert_close(change, expected, "a step against the gradient", **tolerance)
@@ -294,7 +294,7 @@ def check_learns(rule: Rule, case: Case) -> None:
     graph, optimizer = case.graph, optax.adam(0.03)
     arrays, static = eqx.partition(case.model, eqx.is_array)
     state = rule.init(graph, case.model, key=jax.random.key(1))
-    carry = (arrays, optimizer.init(eqx.filter(case.model, eqx.is_inexact_array)), state)
+    carry = (arrays, optimizer.init(graph.trainable(case.model)), state)
 
     def body(carry: Any, key: PRNGKeyArray) -> Any:
         arrays, optimizer_state, state = carry

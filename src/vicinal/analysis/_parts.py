@@ -38,9 +38,10 @@ def norm(array: Float[Array, "..."]) -> Float[Array, ""]:
     return scale * jnp.linalg.norm(array / scale)
 
 
-def check_structure(model: PyTree, update: PyTree) -> None:
+def check_structure(graph: Graph, model: PyTree, update: PyTree) -> None:
     """Raises ValueError unless the update has an array of the right shape for each parameter, and no others."""
-    ours, theirs = ({name: leaf.shape for name, leaf in arrays(tree).items()} for tree in (update, model))
+    both = update, graph.trainable(model)
+    ours, theirs = ({name: leaf.shape for name, leaf in arrays(tree).items()} for tree in both)
     if ours != theirs:
         name = next(name for name in (theirs | ours) if ours.get(name) != theirs.get(name))
         found = f"shape {list(ours[name])}" if name in ours else "nothing"
@@ -51,13 +52,13 @@ def check_structure(model: PyTree, update: PyTree) -> None:
         )
 
 
-def moved(model: PyTree, update: PyTree) -> PyTree:
+def moved(graph: Graph, model: PyTree, update: PyTree) -> PyTree:
     """The model with an update added to its parameters.
 
     Raises:
         ValueError: If the update is not in a tree like the model.
     """
-    check_structure(model, update)
+    check_structure(graph, model, update)
     return eqx.apply_updates(model, eqx.filter(update, eqx.is_inexact_array))
 
 
@@ -69,7 +70,7 @@ def mean_loss(graph: Graph, model: PyTree, x: PyTree, y: PyTree, loss: Loss) -> 
 
 def output_change(graph: Graph, model: PyTree, update: PyTree, x: PyTree) -> Float[Array, "batch n"]:
     """What an update adds to the output of each example."""
-    before, after = (graph.feedforward(m, x)[0] for m in (model, moved(model, update)))
+    before, after = (graph.feedforward(m, x)[0] for m in (model, moved(graph, model, update)))
     return rows(after) - rows(before)
 
 

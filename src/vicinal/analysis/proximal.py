@@ -54,11 +54,14 @@ def proximal_residual(
         The norm, over all parameters.
     """
 
-    def mean_loss(model: PyTree) -> Array:
-        return jnp.mean(jax.vmap(loss)(graph.feedforward(model, x)[0], y))
+    parameters, rest = graph.partition(after)
 
-    slope = eqx.filter_grad(mean_loss)(after)
-    kept = [eqx.filter(tree, eqx.is_inexact_array) for tree in (after, model)]
+    def mean_loss(parameters: PyTree) -> Array:
+        output, _ = graph.feedforward(eqx.combine(parameters, rest), x)
+        return jnp.mean(jax.vmap(loss)(output, y))
+
+    slope = jax.grad(mean_loss)(parameters)
+    kept = [parameters, graph.trainable(model)]
     residual = jax.tree.map(
         lambda new, old, g: new - old + jnp.asarray(learning_rate).astype(g.dtype) * g, *kept, slope
     )

@@ -69,7 +69,7 @@ def second_order_sensitivity(
         Alonso, Krichmar and Neftci, Understanding and improving optimization in predictive coding networks,
         AAAI 2024, arXiv 2305.13562 (inference learning is sensitive to second and higher orders).
     """
-    check_structure(model, update)
+    check_structure(graph, model, update)
     trees = (update, *_gradient_and_product(graph, model, x, y, loss))
     parts = [matrices(tree) | {CONCATENATED: whole(tree)} for tree in trees]
     return {name: _shares(*(part[name].reshape(-1) for part in parts)) for name in parts[0]}
@@ -78,7 +78,7 @@ def second_order_sensitivity(
 @eqx.filter_jit
 def _gradient_and_product(graph: Graph, model: PyTree, x: PyTree, y: PyTree, loss: Loss) -> tuple[PyTree, PyTree]:
     """The gradient of the mean loss, and the Hessian times it."""
-    parameters, rest = eqx.partition(model, eqx.is_inexact_array)
+    parameters, rest = graph.partition(model)
     slope = jax.grad(lambda parameters: mean_loss(graph, eqx.combine(parameters, rest), x, y, loss))
     gradient = slope(parameters)
     return gradient, jax.jvp(slope, (parameters,), (gradient,))[1]

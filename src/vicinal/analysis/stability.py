@@ -125,7 +125,7 @@ def _is_stable(
     parameters, rest = eqx.partition(model, eqx.is_inexact_array)
     rule_key, step_key = (None, None) if key is None else jax.random.split(key)
     with jax.numpy_dtype_promotion("standard"):  # as in `Rule.step`
-        optimizer_state = optimizer.init(parameters)
+        optimizer_state = optimizer.init(graph.trainable(model))
     # What changes from step to step must be an array, also where it starts as a plain number.
     memory, fixed = eqx.partition((optimizer_state, rule.init(graph, model, key=rule_key)), eqx.is_array_like)
 

@@ -54,14 +54,14 @@ def update(
         >>> [round(float(leaf), 3) for leaf in step.weight[0] / step.bias]  # the input
         [3.0, 4.0]
     """
-    before = eqx.filter(model, eqx.is_inexact_array)
+    before = graph.trainable(model)
     if state is None:
         state = rule.init(graph, model, key=None if key is None else jax.random.fold_in(key, 1))
     if optimizer_state is None:
         with jax.numpy_dtype_promotion("standard"):  # as in `Rule.step`
             optimizer_state = optimizer.init(before)
     stepped, *_ = rule.step(graph, optimizer, model, optimizer_state, state, x, y, key=key)
-    return jax.tree.map(jnp.subtract, eqx.filter(stepped, eqx.is_inexact_array), before)
+    return jax.tree.map(jnp.subtract, graph.trainable(stepped), before)
 
 
 def norms(update: PyTree) -> dict[str, Float[Array, ""]]:
@@ -159,7 +159,7 @@ def function_change(graph: Graph, model: PyTree, update: PyTree, x: PyTree, y: P
         >>> round(float(found.output_ratio), 4)  # 7 / sqrt(2)
         4.9497
     """
-    after = moved(model, update)
+    after = moved(graph, model, update)
     change = output_change(graph, model, update, x)
     return FunctionChange(
         jax.vmap(norm)(change),

@@ -71,9 +71,8 @@ def attach(model: PyTree, route: Route, *, key: PRNGKeyArray | None = None) -> P
     goes forward, is unchanged. Rules do not ask which path they run on: backpropagation becomes feedback alignment,
     inference learning and activation relaxation lose their weight transport.
 
-    The feedback weights are arrays of the model. Those that stay fixed have a gradient of zero; an optimiser that
-    changes weights without a gradient (weight decay) must be kept from them (`optimizers`), and so must the normalised
-    step (`vicinal.optim.nlms`), which has no norm for them. What needs forward derivatives
+    The feedback weights are arrays of the model. Those that stay fixed are no parameters: they have no gradient, and an
+    optimiser does not see them (`Graph.trainable`). What needs forward derivatives
     (`vicinal.analysis.conditioning`) is not defined for a map whose way back is another.
 
     Args:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from vicinal._numbers import check
+from vicinal.roles import Part
 
 
 class Layer(Protocol):
@@ -24,15 +25,15 @@ class Layer(Protocol):
     def __call__(self, x: Array) -> Array: ...
 
 
-class Path(eqx.Module):
+class Path(Part):
     """What carries a layer's error back. A path says which weight does; `attach` gives it to a layer.
 
     Its arrays are arrays of the model, in the shape and dtype of the layer's weight.
     """
 
-    role: ClassVar[Literal["fixed", "forward", "feedback"]] = "fixed"
-    """Which optimiser its arrays belong to (`vicinal.feedback.optimizers`): none, for they have no gradient; that of
-    the forward weights; or one of their own."""
+    role: ClassVar[Literal["fixed", "parameter", "feedback"]] = "fixed"
+    """Which optimiser its arrays belong to (`vicinal.feedback.optimizers`): none; that of the forward weights; or one
+    of their own."""
 
     def weight(self, forward: Float[Array, "..."]) -> Float[Array, "..."]:
         """The weight whose transpose carries the error, for a layer whose own weight is `forward`."""
@@ -71,7 +72,7 @@ class Separate(Path):
 class KolenPollack(Separate):
     """A weight of its own that has the gradient of the forward weight: both learn alike, and decay makes them equal."""
 
-    role: ClassVar[Any] = "forward"
+    role: ClassVar[Any] = "parameter"
 
     def taught(self, layer: Layer, x: Array, out: Array) -> Array:
         return _alike(out, with_weight(jax.lax.stop_gradient(layer), self.feedback)(x))

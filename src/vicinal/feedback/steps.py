@@ -36,7 +36,7 @@ def labels(model: PyTree) -> PyTree:
     def name(node: Any) -> Any:
         if not is_fed(node):
             return FORWARD
-        role = node.path.role
+        role = FORWARD if node.path.role == "parameter" else node.path.role
         return eqx.tree_at(
             lambda fed: (fed.layer, fed.path),
             node,

@@ -161,20 +161,35 @@ def apply_gradient(
 
     Raises:
         TypeError: If the optimiser needs an argument that is not among `extra`.
+        ValueError: If its state was made for other arrays than those that have a gradient.
     """
+    parameters = jax.tree.map(
+        lambda g, leaf: None if g is None else leaf, gradient, model, is_leaf=lambda node: node is None
+    )
     # Under strict promotion optax's own arithmetic (a float to the power of an integer count) would raise.
     with jax.numpy_dtype_promotion("standard"):
         takes_extra = optax.with_extra_args_support(optimizer)
-        parameters = eqx.filter(model, eqx.is_inexact_array)
         try:
             update, optimizer_state = takes_extra.update(gradient, optimizer_state, parameters, **extra)
-        except TypeError as error:
-            missing = re.search(r"missing \d+ required keyword-only arguments?: (.*)", str(error))
-            if missing is None:
-                raise
-            raise TypeError(
-                f"expected an optimiser that needs no more than {', '.join(extra)}, got one that also needs "
-                f"{missing[1]}, which this rule does not have; choose an optimiser without a line search"
-            ) from error
+        except (TypeError, ValueError) as error:
+            _check_taken(optimizer, optimizer_state, parameters, extra, error)
+            raise
     update = jax.tree.map(lambda u, p: u.astype(p.dtype), update, parameters)  # a rate of more digits widens it
     return eqx.apply_updates(model, update), optimizer_state
+
+
+def _check_taken(
+    optimizer: optax.GradientTransformation, state: optax.OptState, parameters: PyTree, extra: Any, error: Exception
+) -> None:
+    """Raises the error that an optimiser's own error comes from, if it is one of these."""
+    missing = re.search(r"missing \d+ required keyword-only arguments?: (.*)", str(error))
+    if missing is not None and isinstance(error, TypeError):
+        raise TypeError(
+            f"expected an optimiser that needs no more than {', '.join(extra)}, got one that also needs "
+            f"{missing[1]}, which this rule does not have; choose an optimiser without a line search"
+        ) from error
+    if jax.tree.structure(state) != jax.tree.structure(jax.eval_shape(optimizer.init, parameters)):
+        raise ValueError(
+            "expected an optimiser's state for the arrays of the model that are trained, got one for others; "
+            "make it with optimizer.init(graph.trainable(model))"
+        ) from error

@@ -90,7 +90,7 @@ class ImplicitSGD(Rule):
             `(model, converged, steps)`: the model at `theta+`, whether the residual met the tolerance, and the
             L-BFGS iterations taken.
         """
-        parameters, rest = eqx.partition(model, eqx.is_inexact_array)
+        parameters, rest = graph.partition(model)
         flat, rebuild = jax.flatten_util.ravel_pytree(parameters)
         alpha = self.learning_rate.astype(flat.dtype)
 

@@ -95,7 +95,7 @@ class IncrementalPC(Rule):
             values, added = self._move(graph, model, values, x, y, t)
             return (values, jax.tree.map(jnp.add, gradient, added)), None
 
-        nothing = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
+        nothing = jax.tree.map(jnp.zeros_like, graph.trainable(model))
         (values, gradient), _ = jax.lax.scan(body, (begin, nothing), jnp.arange(self.steps))
         problem = self._problem(graph, model, x, y)
         errors, (loss, _) = problem.errors(values), loss_and_error(self.loss, output, y)
@@ -138,7 +138,7 @@ class IncrementalPC(Rule):
         self, graph: Graph, model: PyTree, values: Values, x: PyTree, y: PyTree, t: Array
     ) -> tuple[Values, PyTree]:
         """The activities after a step, and the gradient of the weights before it: both from one state."""
-        parameters, rest = eqx.partition(model, eqx.is_inexact_array)
+        parameters, rest = graph.partition(model)
         problem = self._problem(graph, model, x, y)
 
         def predict(parameters: PyTree, values: Values) -> tuple[PyTree, Values]:

@@ -156,7 +156,7 @@ class Microcircuit(Rule):
                 drawn, (3, *link.shape), weight.dtype
             )
             interneurons[link.node] = (other, bias)
-        products = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
+        products = jax.tree.map(jnp.zeros_like, graph.trainable(model))
         cells = None if self.batch_size is None else at_rest(graph, chain, self.batch_size)
         state = MicrocircuitState(feedback, lateral, interneurons, products, noise_key, cells)
         return state if self.start == "random" else self.self_predicting(graph, model, state)

@@ -203,7 +203,7 @@ class PhaselessAlignment(Rule):
             dtype = graph.shapes[link.below].dtype
             size = self.feedback_scale.astype(dtype) / jnp.sqrt(jnp.asarray(link.shape[1], dtype))
             feedback[link.node] = size * jax.random.normal(drawn, link.shape, dtype)
-        products = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
+        products = jax.tree.map(jnp.zeros_like, graph.trainable(model))
         rest = None if self.batch_size is None else _at_rest(graph, chain, self.batch_size)
         return PhaselessState(feedback, products, noise_key, rest)
 

@@ -55,7 +55,7 @@ def first_state(
     """
     rule, graph, optimizer = parts
     with jax.numpy_dtype_promotion("standard"):  # as in `Rule.step`
-        optimizer_state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+        optimizer_state = optimizer.init(graph.trainable(model))
     rule_state = rule.init(graph, model, key=rule_key)
     # What changes from step to step must be an array, also where it starts as a plain number.
     memory = jax.tree.map(

@@ -1,0 +1,108 @@
+"""Roles: which arrays of a model an optimiser trains, and which are something else.
+
+Every array of a model has one role. A `parameter` learns, and so does `feedback` that is learned. A `fixed` array never
+changes. `state` changes as the model runs (a running average), not by the optimiser.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+Role = Literal["parameter", "feedback", "fixed", "state"]
+"""What an array of a model is."""
+
+TRAINED = ("parameter", "feedback")
+"""The roles that an optimiser sees."""
+
+Where = Callable[[PyTree], Any]
+"""From a model to the submodules or arrays that are meant, one or a list of them, as for `equinox.tree_at`."""
+
+
+class Part(eqx.Module):
+    """A part of a model that says which role its arrays have.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> class Scale(Part):
+        ...     role = "fixed"
+        ...     factor: jax.Array
+        >>> roles_of({"scale": Scale(jnp.ones(3)), "weight": jnp.ones(3)})
+        ('fixed', 'parameter')
+    """
+
+    role: ClassVar[Role] = "parameter"
+
+
+def roles_of(model: PyTree, fixed: Where | None = None, state: Where | None = None) -> tuple[Role | None, ...]:
+    """The role of each leaf of a model; None for what is no array.
+
+    Recognised are: `Part`, so the feedback weights of `vicinal.feedback` and the running averages of
+    `vicinal.nn.BatchNorm`; `equinox.nn.State` and `StateIndex`; collections such as `batch_stats` that stand beside
+    `params` in a Flax dictionary; NNX variables other than `nnx.Param`. All other arrays are parameters.
+
+    Args:
+        model: A model.
+        fixed: From the model to what never changes.
+        state: From the model to what changes as it runs.
+
+    Raises:
+        ValueError: If `fixed` or `state` chooses no array, or both choose the same.
+    """
+    roles = [role if eqx.is_array(leaf) else None for leaf, role in _walk(model, "parameter")]
+    chosen: dict[int, str] = {}
+    for role, where in (("fixed", fixed), ("state", state)):
+        for i in () if where is None else _chosen(model, where, role):
+            if chosen.setdefault(i, role) != role:
+                raise ValueError("expected each array to be fixed or state, got one that is both; choose one role")
+            roles[i] = role
+    return tuple(roles)
+
+
+def _walk(tree: PyTree, role: Any) -> Iterator[tuple[Any, Any]]:
+    """The leaves of a tree in order, each with its role; `role` is what is not said otherwise."""
+    for node in jax.tree.leaves(tree, is_leaf=lambda node: _own(node) is not None or _is_collections(node)):
+        own = _own(node)
+        if own is not None:
+            yield from ((leaf, own if role == "parameter" else role) for leaf in jax.tree.leaves(node))
+        elif _is_collections(node):
+            for path, part in jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda n, top=node: n is not top)[0]:
+                params = path[-1].key == "params" or not isinstance(part, Mapping)
+                yield from _walk(part, role if params else "state")
+        else:
+            yield node, role
+
+
+def _own(node: Any) -> str | None:
+    """The role that a node gives its arrays; None if it gives none."""
+    if isinstance(node, Part):
+        return node.role
+    if isinstance(node, eqx.nn.State | eqx.nn.StateIndex):
+        return "state"
+    nnx: Any = sys.modules.get("flax.nnx")  # who has a variable of it has imported it
+    return "state" if nnx and isinstance(node, nnx.Variable) and not isinstance(node, nnx.Param) else None
+
+
+def _is_collections(node: Any) -> bool:
+    """Whether a node is a Flax dictionary: `params` beside other dictionaries."""
+    return isinstance(node, Mapping) and "params" in node and all(isinstance(key, str) for key in node)
+
+
+class _Tag:
+    """Stands for a leaf of a model, to see which are chosen."""
+
+    def __init__(self, index: int):
+        self.index = index
+
+
+def _chosen(model: PyTree, where: Where, role: str) -> list[int]:
+    """The indices of the arrays that `where` chooses."""
+    flat, structure = jax.tree.flatten(model)
+    tagged = [_Tag(i) if eqx.is_array(leaf) else leaf for i, leaf in enumerate(flat)]
+    found = [leaf.index for leaf in jax.tree.leaves(where(structure.unflatten(tagged))) if isinstance(leaf, _Tag)]
+    if not found:
+        raise ValueError(f"expected `{role}` to choose arrays of the model, got none; return submodules or arrays")
+    return found
