@@ -115,7 +115,7 @@ def _run(activation: Callable[[Array], Array], width: int, until: int, steps: in
     decaying = optax.chain(optax.add_decayed_weights(_DECAY / _EXAMPLES, upper), rate)
     arrays, static = eqx.partition(model, eqx.is_array)
     for count, step in ((until, optimizers(decaying)), (steps - until, optimizers(rate))):
-        state = step.init(eqx.filter(eqx.combine(arrays, static), eqx.is_inexact_array))
+        state = step.init(graph.trainable(eqx.combine(arrays, static)))
 
         def body(_: Array, carry: Any, step: optax.GradientTransformation = step) -> Any:
             moved = rule.step(graph, step, eqx.combine(carry[0], static), carry[1], (), x, y)

@@ -183,7 +183,7 @@ def _run(
     x = jax.random.normal(test_key, (_TEST, problem.sizes[0]))
     y, chunk = jax.vmap(teacher)(x), problem.updates // 10
     state = student.rule.init(student.graph, model, key=init_key)
-    carry = (model, student.optimizer.init(eqx.filter(model, eqx.is_inexact_array)), state)
+    carry = (model, student.optimizer.init(student.graph.trainable(model)), state)
     records = [_measured(student, carry, x, y)]
     for i in range(10):
         inputs = jax.random.normal(jax.random.fold_in(learn_key, i), (chunk, 1, problem.sizes[0]))

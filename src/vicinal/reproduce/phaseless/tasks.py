@@ -234,7 +234,7 @@ def _cost(setting: Setting, phaseless: PhaselessAlignment) -> dict[str, Any]:
     taken = {}
     for label, rule in ((_BP, Backprop(loss=setting.loss)), (_PAL, phaseless)):
         state = rule.init(graph, model, key=keys_of(0)[1])
-        memory = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+        memory = optimizer.init(graph.trainable(model))
 
         @eqx.filter_jit
         def update(model: PyTree, memory: PyTree, state: PyTree, rule: Rule = rule) -> tuple[PyTree, PyTree, PyTree]:
