@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import vicinal as vc
-from vicinal.losses import softmax_cross_entropy, squared_error
-from vicinal.train import correct, evaluate
-from vicinal.train.evaluate import SUMS, means, measured
+from vicinal.losses import masked_softmax_cross_entropy, softmax_cross_entropy, squared_error
+from vicinal.train import evaluate
+from vicinal.train.evaluate import added, first_sums, means, measured
+from vicinal.train.metrics import metrics_of
 
 
 def identity(x):
@@ -43,18 +44,19 @@ def test_labels_with_more_axes_count_each_place():
     found = evaluate(graph, identity, softmax_cross_entropy, x, y, 2)
     np.testing.assert_allclose(found["loss"], cross_entropy(x, y).sum(-1).mean(), rtol=2e-6)  # summed over places
     np.testing.assert_allclose(found["accuracy"], (x.argmax(-1) == y).mean(), rtol=1e-6)
-    np.testing.assert_allclose(correct(jnp.asarray(x), y), (x.argmax(-1) == y).mean(-1), rtol=1e-6)
 
 
 def test_labels_below_0_do_not_count():
     x = RANDOM.normal(size=(5, 4, 3)).astype(np.float32)
     y = RANDOM.integers(0, 3, (5, 4)).astype(np.int32)
     y[0, 1:], y[1] = -1, -1
-    right = [
-        np.mean([row.argmax() == label for row, label in zip(*pair, strict=True) if label >= 0] or [0])
-        for pair in zip(x, y, strict=True)
-    ]
-    np.testing.assert_allclose(correct(jnp.asarray(x), y), right, rtol=1e-6)
+    graph = vc.capture(identity, jnp.ones((4, 3)))
+    right = (x.argmax(-1) == y)[y >= 0].mean()  # of all that count, wherever they are: never a mean of means
+    for batch_size in (5, 2):
+        found = evaluate(graph, identity, masked_softmax_cross_entropy, x, y, batch_size)
+        np.testing.assert_allclose(found["accuracy"], right, rtol=1e-6)
+    nothing = evaluate(graph, identity, masked_softmax_cross_entropy, x, np.full_like(y, -1))
+    assert {name: float(value) for name, value in nothing.items()} == {"loss": 0}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
@@ -62,10 +64,8 @@ def test_targets_that_are_no_labels_have_no_accuracy(dtype):
     x = RANDOM.normal(size=(5, 3)).astype(np.float32)
     y = RANDOM.integers(0, 2, (5, 3)).astype(dtype)
     found = evaluate(IDENTITY, identity, squared_error, x, y, 2)
-    assert set(found) == {"loss"}
+    assert set(found) == {"loss", "rmse", "r2"}
     np.testing.assert_allclose(found["loss"], 0.5 * ((x - y) ** 2).sum(-1).mean(), rtol=2e-6)
-    assert correct(jnp.asarray(x), y) is None
-    assert correct({"a": jnp.asarray(x)}, y[:, 0]) is None
 
 
 def test_inputs_and_targets_may_be_trees():
@@ -134,8 +134,13 @@ def test_wrong_examples_are_refused():
 
 def test_means_are_per_update_and_leave_out_what_does_not_exist():
     info = vc.Info(jnp.eye(3)[:2], result=jnp.array([1, 3], jnp.int32))
-    sums = measured(jnp.float32(2.5), info, jnp.array([0, 0]))
-    assert tuple(sums) == SUMS
-    twice = jax.tree.map(lambda a: a + a, sums)
-    assert means(twice) == {"train_loss": 2.5, "train_accuracy": 0.5, "inference_failures": 0.5}
-    assert means(measured(jnp.float32(1), vc.Info(jnp.eye(3)), jnp.eye(3))) == {"train_loss": 1.0}
+    labels = jnp.array([0, 0])
+    metrics = metrics_of(softmax_cross_entropy, jnp.ones(3), jnp.eye(3)[:2], labels)
+    seen = measured(jnp.float32(2.5), info, labels, metrics)
+    sums = added(added(first_sums(IDENTITY, metrics, labels), seen), seen)
+    assert means(sums, metrics) == {"train_loss": 2.5, "train_accuracy": 0.5, "inference_failures": 0.5}
+    # An update on one example counts half as much as one on two.
+    one = measured(jnp.float32(1.0), vc.Info(jnp.eye(3)[:1], result=jnp.array([1])), labels[:1], metrics)
+    expected = {"train_loss": 11 / 5, "train_accuracy": 3 / 5, "inference_failures": 2 / 5}
+    assert means(added(sums, one), metrics) == pytest.approx(expected)
+    assert means(measured(jnp.float32(1), vc.Info(jnp.eye(3)), jnp.eye(3), {}), {}) == {"train_loss": 1.0}

@@ -21,6 +21,7 @@ from vicinal.train import checkpoint, fit
 from vicinal.train.log import read
 
 loop = sys.modules["vicinal.train.fit"]  # the name `fit` in the package is the function
+evaluation = sys.modules["vicinal.train.evaluate"]
 
 KEY = jax.random.key(5)
 RANDOM = np.random.default_rng(0)
@@ -161,7 +162,9 @@ def test_equals_a_plain_loop_of_steps(rule, optimizer, data):
     for got, expected in zip(jax.tree.leaves(run.model), jax.tree.leaves(states[-1][0]), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
     assert [record["step"] for record in run.records] == [7, 14, 21, 23]
-    means = [np.mean(losses[a:b]) for a, b in ((0, 7), (7, 14), (14, 21), (21, 23))]
+    sizes = [len(each(i)[1]) for i in range(23)]  # an example counts the same in batches of any size
+    spans = ((0, 7), (7, 14), (14, 21), (21, 23))
+    means = [np.average(losses[a:b], weights=sizes[a:b]) for a, b in spans]
     np.testing.assert_allclose([record["train_loss"] for record in run.records], means, rtol=1e-5)
     assert int(run.state.step) == 23
     assert run.stopped is None
@@ -380,7 +383,7 @@ def test_it_may_be_interrupted_anywhere(tmp_path, monkeypatch, when, error):
     given = {"on_record": failing(lambda record, state: None, at=2)} if when == "on_record" else {}
     with monkeypatch.context() as patch:
         if when == "evaluate":
-            patch.setattr(loop, "evaluate", failing(loop.evaluate, at=2))
+            patch.setattr(evaluation, "totals", failing(evaluation.totals, at=2))
         elif when == "log":
             patch.setattr(loop.JSONLog, "write", failing(loop.JSONLog.write, at=1))
         elif when == "logged":

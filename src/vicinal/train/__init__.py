@@ -2,25 +2,31 @@
 
 from vicinal.train import checkpoint, hooks, log
 from vicinal.train.checkpoint import CheckpointError
-from vicinal.train.evaluate import correct, evaluate
+from vicinal.train.evaluate import add, evaluate, evaluate_batches, summary, totals
 from vicinal.train.fit import Run, TrainingState, fit
 from vicinal.train.hooks import Hook, Stop
+from vicinal.train.metrics import Metric, metrics_of
 from vicinal.train.sweep import Member, Sweep, keys_of, sweep
 
 __all__ = [
     "CheckpointError",
     "Hook",
     "Member",
+    "Metric",
     "Run",
     "Stop",
     "Sweep",
     "TrainingState",
+    "add",
     "checkpoint",
-    "correct",
     "evaluate",
+    "evaluate_batches",
     "fit",
     "hooks",
     "keys_of",
     "log",
+    "metrics_of",
+    "summary",
     "sweep",
+    "totals",
 ]

@@ -7,15 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from vicinal._numbers import is_finite
 from vicinal.graph import Graph
 from vicinal.rules import Rule
-from vicinal.train.evaluate import SUMS, measured
+from vicinal.train.evaluate import added, measured
+from vicinal.train.metrics import Metrics
 
-Parts = tuple[Rule, Graph, optax.GradientTransformation]
-"""What a run does not change."""
+Parts = tuple[Rule, Graph, optax.GradientTransformation, Metrics]
+"""What a run does not change: rule, graph, optimiser, and what is measured."""
 
 
 class TrainingState(eqx.Module):
@@ -27,7 +28,7 @@ class TrainingState(eqx.Module):
         rule_state: Of the rule.
         step: Updates taken; with the key it says which batch comes next.
         key: Decides the rule's random numbers.
-        sums: Of what was measured in training since the last record, and the number of steps.
+        sums: Of what was measured in training since the last record: see `vicinal.train.evaluate.measured`.
     """
 
     model: PyTree
@@ -35,25 +36,32 @@ class TrainingState(eqx.Module):
     rule_state: PyTree
     step: Int[Array, ""]
     key: PRNGKeyArray
-    sums: dict[str, Float[Array, ""]]
+    sums: dict[str, Any]
 
 
 def first_state(
-    parts: Parts, model: PyTree, example: PyTree, *, rule_key: PRNGKeyArray, step_key: PRNGKeyArray
+    parts: Parts,
+    model: PyTree,
+    example: PyTree,
+    sums: dict[str, Any],
+    *,
+    rule_key: PRNGKeyArray,
+    step_key: PRNGKeyArray,
 ) -> TrainingState:
     """The state before the first step, in the form and at the place that the steps will give it.
 
     Args:
-        parts: Rule, graph and optimiser.
+        parts: Rule, graph, optimiser and metrics.
         model: The model.
         example: One input; it tells on which devices the data lie.
+        sums: From `first_sums`.
         rule_key: For `rule.init`.
         step_key: For the steps.
 
     Raises:
         ValueError: If a number in it is not finite; the optimiser's state alone may hold infinities.
     """
-    rule, graph, optimizer = parts
+    rule, graph, optimizer, _ = parts
     with jax.numpy_dtype_promotion("standard"):  # as in `Rule.step`
         optimizer_state = optimizer.init(graph.trainable(model))
     rule_state = rule.init(graph, model, key=rule_key)
@@ -61,7 +69,6 @@ def first_state(
     memory = jax.tree.map(
         lambda leaf: jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf, (optimizer_state, rule_state)
     )
-    sums = {name: jnp.zeros(()) for name in SUMS}
     optimizer_state, rule_state = memory
     state = TrainingState(model, optimizer_state, rule_state, jnp.zeros((), jnp.int32), step_key, sums)
     state = _placed(_strongly_typed(state), example)
@@ -79,7 +86,7 @@ def take_steps(
     The number of steps is not known when this is compiled, so that the body is the same machine code however a run
     is cut into calls: that is what makes a resumed run equal to the last bit, and spares a second compilation.
     """
-    rule, graph, optimizer = parts
+    rule, graph, optimizer, metrics = parts
     arrays, static = eqx.partition(state, eqx.is_array)
 
     def body(i: Array, arrays: PyTree) -> PyTree:
@@ -89,8 +96,7 @@ def take_steps(
         model, optimizer_state, rule_state, loss, info = rule.step(
             graph, optimizer, state.model, state.optimizer_state, state.rule_state, x, y, key=key
         )
-        seen = measured(loss, info, y)
-        sums = {name: total + seen[name].astype(total.dtype) for name, total in state.sums.items()}
+        sums = added(state.sums, measured(loss, info, y, metrics))
         new = TrainingState(model, optimizer_state, rule_state, state.step + 1, state.key, sums)
         return _strongly_typed(eqx.filter(new, eqx.is_array))
 
@@ -121,7 +127,7 @@ def _advance(
     The given state is not donated, for the run must be able to go back to it.
     """
     *parts, batches = fixed
-    new = take_steps((parts[0], parts[1], parts[2]), batches, state, index, count)
+    new = take_steps((parts[0], parts[1], parts[2], parts[3]), batches, state, index, count)
     return new, all_finite(new, exempt)
 
 
@@ -131,7 +137,7 @@ def advance(
     """Takes `count` steps, or as many as leave every number finite.
 
     Args:
-        fixed: Rule, graph, optimiser and batches.
+        fixed: Rule, graph, optimiser, metrics and batches.
         state: Where to start; it stays as it is.
         index: Of the first batch.
         count: Steps to take.
@@ -158,7 +164,7 @@ def advance(
 
 def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingState, exempt: tuple[str, ...]) -> str:
     """The sentence that says where the step from `state` to `broken` meets the first number that is not finite."""
-    rule, graph, _, batches = fixed
+    rule, graph, _, _, batches = fixed
     x, y = batches.get(jnp.int32(index))
     for name, part in (("input", x), ("target", y)):
         if not is_finite(part):

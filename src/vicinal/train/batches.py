@@ -101,6 +101,10 @@ class ArraySource:
         """One input."""
         return jax.tree.map(lambda a: a[0], self.x)
 
+    def sample(self) -> tuple[PyTree, PyTree]:
+        """All inputs and targets."""
+        return self.x, self.y
+
     def examples_in(self, batches: Any) -> int:
         """How many examples one of these batches holds."""
         return batches.batch_size
@@ -146,10 +150,14 @@ class IterableSource:
 
     def example(self) -> PyTree:
         """One input; the batch it is from will still come."""
+        return jax.tree.map(lambda a: jnp.asarray(a[0]), self.sample()[0])
+
+    def sample(self) -> tuple[PyTree, PyTree]:
+        """The next batch; it will still come."""
         first = self._peek()
         if first is None:
             raise ValueError("expected at least one batch, got an empty iterable")
-        return jax.tree.map(lambda a: jnp.asarray(a[0]), first[0])
+        return first
 
     def examples_in(self, batches: Any) -> int:
         """How many examples one of these batches holds."""

@@ -1,6 +1,10 @@
-"""Loss and accuracy: of a model on a data set, and of the updates since the last record."""
+"""What is measured: of a model on a data set, and of the updates since the last record.
 
-from collections.abc import Mapping
+Everything is a sum over what counts, divided at the end by how much counts: `totals` gives the sums of some examples
+in one compiled call, `add` joins them, `summary` divides.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,36 +14,28 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from vicinal.credit import Info
-from vicinal.graph import Graph
+from vicinal.graph import OUTPUT, Graph
 from vicinal.inference import Result
 from vicinal.losses import Loss
 from vicinal.train.batches import count_examples
-
-
-def correct(output: PyTree, y: PyTree) -> Float[Array, " batch"] | None:
-    """For each example the share of labels (class indices) that the largest output meets; None without labels.
-
-    Labels below 0 do not count (`vicinal.losses.masked_softmax_cross_entropy`).
-
-    Args:
-        output: `[batch, ..., classes]`.
-        y: Class indices, `[batch, ...]`; other targets have no accuracy.
-    """
-    arrays = isinstance(y, jax.Array | np.ndarray) and isinstance(output, jax.Array | np.ndarray)
-    if not arrays or not jnp.issubdtype(y.dtype, jnp.integer) or y.ndim != output.ndim - 1:
-        return None
-    chosen = jnp.argmax(output, axis=-1)
-    labels = jnp.asarray(y).astype(chosen.dtype)
-    right, counted = (
-        mask.reshape(len(mask), -1).astype(_wide(output.dtype)) for mask in (chosen == labels, labels >= 0)
-    )
-    return jnp.sum(right, axis=1) / jnp.maximum(jnp.sum(counted, axis=1), 1)
+from vicinal.train.metrics import Metrics, Sums, metrics_of, values_of
+from vicinal.train.totals import Total, add as add, plus, total, values
 
 
 def evaluate(
-    graph: Graph, model: PyTree, loss: Loss, x: PyTree, y: PyTree, batch_size: int = 1000
+    graph: Graph,
+    model: PyTree,
+    loss: Loss,
+    x: PyTree,
+    y: PyTree,
+    batch_size: int = 1000,
+    metrics: Mapping[str, Callable] | None = None,
 ) -> dict[str, Float[Array, ""]]:
-    """The mean loss, and the accuracy if the targets are class indices.
+    """The mean loss of an example, and the metrics that the loss's targets have.
+
+    Labels have an accuracy: of all labels that count, the share that is right. Numbers have the root mean squared
+    error, `rmse`, and the share of variance that is explained, `r2` (`vicinal.train.RSquared` says how it is
+    averaged). A loss of one's own has neither, unless `vicinal.losses.classification` or `regression` declares it.
 
     Args:
         graph: The captured graph.
@@ -48,70 +44,197 @@ def evaluate(
         x: Inputs, `[examples, ...]`.
         y: Targets, `[examples, ...]`.
         batch_size: Examples at a time; it changes the memory needed, not the result.
+        metrics: Metrics of one's own: for each name `function(output, target)` of one example, which gives a scalar
+            to be averaged, or `(value, weight)`.
 
     Returns:
-        `{"loss": mean}` and, with labels, `"accuracy"` in [0, 1].
+        `{"loss": mean}`, with labels that count `"accuracy"` in [0, 1], with numbers `"rmse"` and `"r2"`, and the
+        metrics of one's own.
 
     Raises:
-        ValueError: If there are not as many targets as inputs, no examples, or the batch size is below 1.
+        ValueError: If there are not as many targets as inputs, no examples, the batch size is below 1, or a metric
+            gives no scalar.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
         >>> model = lambda x: x  # three logits
         >>> graph = vc.capture(model, jnp.ones(3))
-        >>> measured = evaluate(graph, model, vc.losses.softmax_cross_entropy, jnp.eye(3), jnp.array([0, 1, 0]))
-        >>> round(float(measured["accuracy"]), 3)
-        0.667
+        >>> measured = evaluate(graph, model, vc.losses.softmax_cross_entropy, jnp.eye(3), jnp.array([0, 1, 0]),
+        ...                     metrics={"sure": lambda output, label: jax.nn.softmax(output).max()})
+        >>> {name: round(float(value), 3) for name, value in measured.items()}
+        {'loss': 0.885, 'accuracy': 0.667, 'sure': 0.576}
+    """
+    count_examples(x, y)
+    wanted = metrics_of(loss, graph.shapes[OUTPUT], x, y, metrics)
+    found = totals(graph, model, loss, x, y, wanted, batch_size)
+    dtype = found["loss"]["sum"].high.dtype
+    return {name: jnp.asarray(value, dtype) for name, value in summary(wanted, found).items()}
+
+
+def totals(
+    graph: Graph, model: PyTree, loss: Loss, x: PyTree, y: PyTree, metrics: Metrics, batch_size: int = 1000
+) -> dict[str, Sums]:
+    """The sums of the loss and of each metric over some examples, in one compiled call.
+
+    Args:
+        graph: The captured graph.
+        model: The model.
+        loss: Loss of one example.
+        x: Inputs, `[examples, ...]`.
+        y: Targets, `[examples, ...]`.
+        metrics: From `metrics_of`; the same for all parts of a set.
+        batch_size: Examples at a time.
+
+    Returns:
+        For `"loss"` and each metric its sums, by name: `Total`s, which `add` joins with those of other examples.
+
+    Raises:
+        ValueError: If there are not as many targets as inputs, no examples, or the batch size is below 1.
+
+    Example:
+        >>> import jax.numpy as jnp, vicinal as vc
+        >>> x, y, loss = jnp.eye(3), jnp.array([0, 1, 0]), vc.losses.softmax_cross_entropy
+        >>> model = lambda x: x  # three logits
+        >>> graph, metrics = vc.capture(model, x[0]), metrics_of(loss, x[0], x, y)
+        >>> whole = totals(graph, model, loss, x, y, metrics)
+        >>> float(whole["accuracy"]["right"].value), float(whole["accuracy"]["counted"].value)
+        (2.0, 3.0)
+        >>> summary(metrics, add(whole, whole))["accuracy"]  # 4 of 6
+        0.6666666666666666
     """
     examples = count_examples(x, y)
     if not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size!r}")
-    return _evaluate(graph, model, loss, x, y, min(int(batch_size), examples))
+    return _totals(graph, model, loss, x, y, metrics, min(int(batch_size), examples))
 
 
 @eqx.filter_jit
-def _evaluate(graph: Graph, model: PyTree, loss: Loss, x: PyTree, y: PyTree, batch_size: int) -> dict[str, Array]:
+def _totals(
+    graph: Graph, model: PyTree, loss: Loss, x: PyTree, y: PyTree, metrics: Metrics, batch_size: int
+) -> dict[str, Sums]:
     examples = jax.tree.leaves(x)[0].shape[0]
 
-    def sums(batch: PyTree) -> dict[str, Array]:
+    def sums(batch: PyTree) -> dict[str, Sums]:
         x, y = batch
         output, _ = graph.feedforward(model, x)
-        found = {"loss": jax.vmap(loss)(output, y), "accuracy": correct(output, y)}
-        return {name: jnp.sum(v.astype(_wide(v.dtype))) for name, v in found.items() if v is not None}
+        losses = total(jax.vmap(loss)(output, y))
+        found = {"loss": {"sum": losses, "count": total(jnp.ones(len(jax.tree.leaves(x)[0]), int), losses.high.dtype)}}
+        return found | {name: metric.sums(output, y) for name, metric in metrics.items()}
 
     whole = examples - examples % batch_size
     stacked = jax.tree.map(lambda a: a[:whole].reshape(-1, batch_size, *a.shape[1:]), (x, y))
-    totals = jax.tree.map(jnp.sum, jax.lax.map(sums, stacked))
+    each = jax.lax.map(sums, stacked)
+    first, rest = jax.tree.map(lambda a: a[0], each), jax.tree.map(lambda a: a[1:], each)
+    found, _ = jax.lax.scan(lambda found, one: (add(found, one), None), first, rest)
     if whole < examples:
-        totals = jax.tree.map(jnp.add, totals, sums(jax.tree.map(lambda a: a[whole:], (x, y))))
-    return jax.tree.map(lambda total: total / jnp.asarray(examples, total.dtype), totals)
+        found = add(found, sums(jax.tree.map(lambda a: a[whole:], (x, y))))
+    return found
 
 
-def _wide(dtype: Any) -> Any:
-    """At least float32: a sum over many examples needs it, whatever the model computes in."""
-    return dtype if jnp.finfo(dtype).bits > 32 else jnp.float32
+def summary(metrics: Metrics, found: Mapping[str, Sums]) -> dict[str, float]:
+    """The mean loss and the metrics, from their sums; metrics that do not exist are left out."""
+    sums = values(dict(found))
+    loss = sums.pop("loss")
+    return {"loss": float(loss["sum"] / loss["count"]), **values_of(metrics, sums)}
+
+
+def evaluator(
+    graph: Graph, loss: Loss, test: tuple[PyTree, PyTree], metrics: Mapping[str, Callable] | None = None
+) -> Callable[[PyTree], dict[str, float]]:
+    """`evaluate` of a model, on one set, as a function of the model; arguments are checked here."""
+    wanted = metrics_of(loss, graph.shapes[OUTPUT], *test, metrics)
+
+    def evaluate_model(model: PyTree) -> dict[str, float]:
+        return summary(wanted, totals(graph, model, loss, *test, wanted))
+
+    return evaluate_model
+
+
+def evaluate_batches(
+    graph: Graph,
+    model: PyTree,
+    loss: Loss,
+    batches: Iterable[tuple[PyTree, PyTree]],
+    metrics: Mapping[str, Callable] | None = None,
+) -> dict[str, float]:
+    """As `evaluate`, of a set that comes in batches and is never held as a whole.
+
+    Args:
+        graph: The captured graph.
+        model: The model.
+        loss: Loss of one example.
+        batches: Pairs `(x, y)`, `[batch, ...]` each; every size of a batch is one compilation.
+        metrics: As for `evaluate`.
+
+    Raises:
+        ValueError: As `evaluate`; or if there is no batch.
+
+    Example:
+        >>> import jax.numpy as jnp, vicinal as vc
+        >>> model = lambda x: x
+        >>> graph = vc.capture(model, jnp.ones(1))
+        >>> parts = [(jnp.ones((2, 1)), jnp.zeros((2, 1))), (jnp.ones((1, 1)), jnp.full((1, 1), 3.0))]
+        >>> evaluate_batches(graph, model, vc.losses.squared_error, parts)  # halves of 1, 1 and 4, over three
+        {'loss': 1.0, 'rmse': 1.4142135623730951, 'r2': 0.0}
+    """
+    wanted, found = None, None
+    for x, y in batches:
+        count_examples(x, y)
+        if wanted is None:
+            wanted = metrics_of(loss, graph.shapes[OUTPUT], x, y, metrics)
+        part = totals(graph, model, loss, x, y, wanted, jax.tree.leaves(x)[0].shape[0])
+        found = part if found is None else add(found, part)
+    if wanted is None or found is None:
+        raise ValueError("expected at least one batch, got none")
+    return summary(wanted, found)
 
 
 # ------------------------------------------------------------------------------------- measured while training
 
-SUMS = ("steps", "loss", "accuracy", "inference_failures")
-"""What is summed over the updates since the last record; NaN where a rule or a task has no such number."""
 
-
-def measured(loss: Float[Array, ""], info: Info, y: PyTree) -> dict[str, Float[Array, ""]]:
-    """What one update adds to each of `SUMS`."""
-    right = correct(info.output, y)
+def measured(loss: Float[Array, ""], info: Info, y: PyTree, metrics: Metrics) -> dict[str, Any]:
+    """What one update adds to each sum; NaN where a rule has no such number."""
+    examples = jax.tree.leaves(info.output)[0].shape[0]
     failed = None if info.result is None else (info.result >= Result.DIVERGED).astype(jnp.float32)
     return {
         "steps": jnp.ones(()),
-        "loss": loss,
-        "accuracy": jnp.asarray(jnp.nan) if right is None else jnp.mean(right),
-        "inference_failures": jnp.asarray(jnp.nan) if failed is None else jnp.mean(failed),
+        "examples": jnp.int32(examples),
+        "loss": examples * loss.astype(jnp.result_type(float)),
+        "inference_failures": jnp.asarray(jnp.nan) if failed is None else jnp.sum(failed),
+        "metrics": {name: metric.sums(info.output, y) for name, metric in metrics.items()},
     }
 
 
-def means(sums: Mapping[str, Any]) -> dict[str, float]:
-    """The means per update under the names that a record has for them; what does not exist is left out."""
-    steps, loss, accuracy, failures = (float(sums[name]) for name in SUMS)
-    named = {"train_loss": loss, "train_accuracy": accuracy, "inference_failures": failures}
-    return {name: value / max(steps, 1.0) for name, value in named.items() if not np.isnan(value)}
+def first_sums(graph: Graph, metrics: Metrics, y: PyTree) -> dict[str, Any]:
+    """The sums before the first update; `y` are some targets, `[examples, ...]`."""
+
+    def batch(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((1, *shape), dtype)
+
+    output = jax.tree.map(lambda leaf: batch(leaf.shape, leaf.dtype), graph.shapes[OUTPUT])
+    targets = jax.tree.map(lambda leaf: batch(leaf.shape[1:], jax.dtypes.canonicalize_dtype(leaf.dtype)), y)
+    form = jax.eval_shape(
+        lambda output, y: measured(jnp.zeros(()), Info(output, result=jnp.zeros(1, jnp.int32)), y, metrics),
+        output,
+        targets,
+    )
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), form)
+
+
+def added(sums: PyTree, seen: PyTree) -> PyTree:
+    """The sums with those of one more update."""
+    return jax.tree.map(
+        lambda a, b: plus(a, b) if isinstance(a, Total) else a + b.astype(a.dtype),
+        sums,
+        seen,
+        is_leaf=lambda node: isinstance(node, Total),
+    )
+
+
+def means(sums: Mapping[str, Any], metrics: Metrics) -> dict[str, float]:
+    """What was seen in training, under the names that a record has for it; what does not exist is left out."""
+    examples = max(float(sums["examples"]), 1.0)
+    named = {"train_loss": float(sums["loss"]) / examples}
+    failures = float(sums["inference_failures"]) / examples
+    named |= {f"train_{name}": value for name, value in values_of(metrics, values(sums["metrics"])).items()}
+    return named if np.isnan(failures) else named | {"inference_failures": failures}

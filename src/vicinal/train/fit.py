@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,16 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.data import Dataset
-from vicinal.graph import Graph, capture
+from vicinal.graph import OUTPUT, Graph, capture
 from vicinal.rules import Rule
 from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state, may_be_infinite
 from vicinal.train.arguments import arrays_of, at_least_one, total_steps
 from vicinal.train.batches import ArraySource, IterableSource, source_of
-from vicinal.train.evaluate import evaluate, means
+from vicinal.train.evaluate import evaluator, first_sums, means
 from vicinal.train.files import CHECKPOINT as CHECKPOINT, METRICS as METRICS, RunFiles
 from vicinal.train.hooks.base import AnyHook, Start, Watch, hooks_of
 from vicinal.train.log import JSONLog
+from vicinal.train.metrics import metrics_of
 from vicinal.train.progress import Pace, TrainingProgress
 
 _CHUNK_SECONDS, _LONGEST_CHUNK = 0.5, 5000  # a compiled call takes about this long, and at most so many steps
@@ -74,6 +75,7 @@ def fit(
     progress: bool | None = None,
     on_record: Callable[[dict[str, Any], TrainingState], None] | None = None,
     hooks: Sequence[AnyHook] = (),
+    metrics: Mapping[str, Callable] | None = None,
 ) -> Run:
     """Trains a model by a rule.
 
@@ -102,6 +104,9 @@ def fit(
         on_record: Called with each record (and may add to it) and the state, before it is written.
         hooks: Called after that in the same way; one that returns `Stop(reason)` ends the run. Ready ones are in
             `vicinal.train.hooks`.
+        metrics: Metrics of one's own, beside those of the loss (`vicinal.train.evaluate`): for each name a function
+            `(output, target)` of one example that gives a scalar, or `(value, weight)`. Records show the means over
+            examples, as `train_<name>` and `test_<name>`.
 
     Returns:
         The run.
@@ -130,11 +135,13 @@ def fit(
     total = total_steps(epochs, steps, source.steps_per_epoch)
     every = source.steps_per_epoch or total
     every = every if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
-    test = None if test is None else arrays_of(test)
     graph = capture(model, source.example()) if graph is None else graph
+    seen = metrics_of(rule.loss, graph.shapes[OUTPUT], *source.sample(), metrics)
+    tested = None if test is None else evaluator(graph, rule.loss, arrays_of(test), metrics)
     files = RunFiles(folder, {"batch_size": source.batch_size, "steps_per_epoch": source.steps_per_epoch})
-    parts, hooks = (rule, graph, optimizer), hooks_of(hooks)
-    first = first_state(parts, model, source.example(), rule_key=rule_key, step_key=step_key)
+    parts, hooks = (rule, graph, optimizer, seen), hooks_of(hooks)
+    sums = first_sums(graph, seen, source.sample()[1])
+    first = first_state(parts, model, source.example(), sums, rule_key=rule_key, step_key=step_key)
     state = files.open(first, total, resume)
 
     with contextlib.ExitStack() as stack:
@@ -142,7 +149,7 @@ def fit(
         start = Start(int(state.step), resume, tuple(log.records), None if folder is None else Path(folder), files.best)
         watch = stack.enter_context(Watch(hooks, start, on_record))
         shown = stack.enter_context(TrainingProgress(total, int(state.step), progress))
-        loop = _Loop(parts, source, total, every, test, watch, log, shown, state, may_be_infinite(first))
+        loop = _Loop(parts, source, total, every, tested, watch, log, shown, state, may_be_infinite(first))
         try:
             while loop.goes_on:
                 loop.advance()
@@ -169,7 +176,7 @@ class _Loop:
     source: ArraySource | IterableSource
     total: int
     every: int
-    test: tuple[PyTree, PyTree] | None
+    evaluate: Callable[[PyTree], dict[str, float]] | None
     watch: Watch
     log: JSONLog
     shown: TrainingProgress
@@ -206,7 +213,7 @@ class _Loop:
         taken = int(new.step) - step
         self.pace.add(taken, time.monotonic() - begun)
         if taken:
-            seen, rate = means(new.sums), self.source.examples_in(batches) / self.pace.latest
+            seen, rate = means(new.sums, self.parts[3]), self.source.examples_in(batches) / self.pace.latest
             # The state counts once its record is written: a run that is interrupted here takes these steps again.
             self.state = self._recorded(new, seen | {"examples_per_second": rate})
             self.shown.update(step + taken, seen["train_loss"], seen.get("train_accuracy"), rate)
@@ -218,10 +225,8 @@ class _Loop:
             return state
         epoch = {"epoch": step / self.source.steps_per_epoch} if self.source.steps_per_epoch else {}
         record = {"step": step, **epoch, **seen}
-        if self.test is not None:
-            rule, graph, _ = self.parts
-            found = evaluate(graph, state.model, rule.loss, *self.test)
-            record |= {f"test_{name}": float(value) for name, value in found.items()}
+        if self.evaluate is not None:
+            record |= {f"test_{name}": value for name, value in self.evaluate(state.model).items()}
         self.watch(record, state)
         self.log.write(record)
         self.watch.best.commit()

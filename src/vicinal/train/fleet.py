@@ -22,7 +22,8 @@ from vicinal.graph import Graph
 from vicinal.rules import Rule
 from vicinal.train.advance import TrainingState, all_finite, take_steps
 from vicinal.train.batches import ArrayBatches
-from vicinal.train.evaluate import evaluate
+from vicinal.train.evaluate import summary, totals
+from vicinal.train.metrics import Metrics
 
 Make = Callable[..., tuple[Rule, optax.GradientTransformation]]
 """From the numbers that vary, by name, to a rule and an optimiser; called with traced numbers too."""
@@ -65,14 +66,14 @@ class Fleet:
         layout: Where members lie.
         devices: At least as many as the layout needs.
         batch_size: Examples in a batch.
-        data: Inputs and targets, `[examples, ...]`, copied to every device.
-        test: The same to evaluate on, or None.
+        arrays: Inputs and targets, `[examples, ...]`, copied to every device; and the same to evaluate on, or None.
+        measured: The metrics in training, and those on the test examples.
         static: What the states of all members have in common beside their arrays.
         exempt: What may be infinite in them, see `may_be_infinite`.
 
     Attributes:
-        data: As given, on every device.
-        test: The same.
+        data: What is trained on, on every device.
+        test: What is evaluated on, the same.
     """
 
     def __init__(
@@ -82,14 +83,15 @@ class Fleet:
         layout: Layout,
         devices: Sequence[jax.Device],
         batch_size: int,
-        data: tuple[PyTree, PyTree],
-        test: tuple[PyTree, PyTree] | None,
+        arrays: tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree] | None],
+        measured: tuple[Metrics, Metrics],
         static: TrainingState,
         exempt: tuple[str, ...] = (),
     ):
         self.layout = layout
         mesh = Mesh(np.asarray(devices[: layout.devices]), (_AXIS,))
         self._split, self._copied = (NamedSharding(mesh, spec) for spec in (PartitionSpec(_AXIS), PartitionSpec()))
+        (data, test), (seen, self._tested) = arrays, measured
         self.data, self.test = self.everywhere(data), None if test is None else self.everywhere(test)
 
         def steps(member: PyTree, count: Array, orders: Array, data: Any, index: Array) -> tuple[PyTree, Array]:
@@ -97,7 +99,7 @@ class Fleet:
             # Weakly typed, as the Python numbers of a single run are: they take the precision of what they meet.
             rule, optimizer = make(**{name: weakened(value) for name, value in numbers.items()})
             batches = ArrayBatches(data[0], data[1], orders[which], batch_size)
-            new = take_steps((rule, graph, optimizer), batches, eqx.combine(arrays, static), index, count)
+            new = take_steps((rule, graph, optimizer, seen), batches, eqx.combine(arrays, static), index, count)
             return eqx.filter(new, eqx.is_array), all_finite(new, exempt)
 
         def measure(member: PyTree, asked: Array, test: Any) -> PyTree:
@@ -105,7 +107,7 @@ class Fleet:
             model, loss = eqx.combine(arrays, static).model, make(**numbers)[0].loss
 
             def found() -> PyTree:
-                return evaluate(graph, model, loss, *test)
+                return totals(graph, model, loss, *test, self._tested)
 
             nothing = jax.tree.map(lambda like: jnp.full(like.shape, jnp.nan, like.dtype), jax.eval_shape(found))
             return jax.lax.cond(asked > 0, found, lambda: nothing)
@@ -151,12 +153,12 @@ class Fleet:
             self._step = self._steps.lower(members, counts, orders, self.data, np.int32(0)).compile()
         return self._step
 
-    def evaluate(self, members: PyTree, asked: np.ndarray) -> dict[str, np.ndarray]:
-        """Loss and accuracy on the test examples, `[rows]`, of the groups asked for; empty without test examples."""
+    def evaluate(self, members: PyTree, asked: np.ndarray) -> list[dict[str, float]]:
+        """Loss and metrics on the test examples, of each row of the groups asked for; empty without test examples."""
         if self.test is None:
-            return {}
-        found = self._measure(members, self.spread(asked.astype(np.int32)), self.test)
-        return {name: np.asarray(value) for name, value in found.items()}
+            return [{}] * self.layout.rows
+        found = jax.device_get(self._measure(members, self.spread(asked.astype(np.int32)), self.test))
+        return [summary(self._tested, row_of(found, row)) for row in range(self.layout.rows)]
 
     def seconds_per_step(self, members: PyTree, orders: Array) -> float:
         """How long a step of all members takes, compilation left out; measured for about half a second."""
@@ -170,6 +172,11 @@ class Fleet:
         time_of(1)
         rough = time_of(max(1, int(0.05 / time_of(2))))
         return min(time_of(max(1, int(0.2 / rough))) for _ in range(2))
+
+
+def row_of(tree: PyTree, row: int) -> PyTree:
+    """One row of arrays `[rows, ...]` on the host."""
+    return jax.tree.map(lambda leaf: leaf[row], tree)
 
 
 def _on_devices(function: Callable, layout: Layout, mesh: Mesh, extra: int) -> Any:

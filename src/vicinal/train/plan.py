@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vicinal.graph import Graph, capture
+from vicinal.graph import OUTPUT, Graph, capture
 from vicinal.train.advance import TrainingState, first_state, may_be_infinite
 from vicinal.train.arguments import at_least_one
 from vicinal.train.batches import ArraySource
+from vicinal.train.evaluate import first_sums
 from vicinal.train.fleet import Fleet, Layout, Make
+from vicinal.train.metrics import Metrics, metrics_of
 from vicinal.train.wave import Wave
 
 COPIES = 4  # of a member's state: the last good one, the new one, and those that the compiled loop carries
@@ -48,6 +50,7 @@ class Plan:
         runs: Numbers and seed of each member.
         graph: The captured graph, or None.
         devices: Where to run.
+        metrics: Metrics of one's own, or None.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Plan:
         runs: list[tuple[dict[str, float], int]],
         graph: Graph | None,
         devices: list[jax.Device],
+        metrics: Mapping[str, Callable] | None = None,
     ):
         self.make, self.runs, self.devices = make, runs, devices
         self._data, self._test = arrays
@@ -69,6 +73,10 @@ class Plan:
         self._batch_size = self._sources[0].batch_size
         self._example = self._sources[0].example()
         self.graph = capture(self._model(self._seeds[0]), self._example) if graph is None else graph
+        loss, output = make(**runs[0][0])[0].loss, self.graph.shapes[OUTPUT]
+        self.metrics = metrics_of(loss, output, *self._data, metrics)
+        self._sums = first_sums(self.graph, self.metrics, self._data[1])
+        self._tested: Metrics = {} if self._test is None else metrics_of(loss, output, *self._test, metrics)
         self._fleets: dict[Layout, Fleet] = {}
         self._order: tuple[Any, Any] = (None, None)
         self.description = {
@@ -97,8 +105,8 @@ class Plan:
         numbers, seed = self.runs[i]
         rule, optimizer = self.make(**numbers)
         _, rule_key, step_key = self._keys[seed]
-        parts = (rule, self.graph, optimizer)
-        return first_state(parts, self._model(seed), self._example, rule_key=rule_key, step_key=step_key)
+        parts = (rule, self.graph, optimizer, self.metrics)
+        return first_state(parts, self._model(seed), self._example, self._sums, rule_key=rule_key, step_key=step_key)
 
     def choose(self, memory: int, size: int | None) -> tuple[list[range], Fleet]:
         """The members that run together, wave by wave, so that each fits into so many bytes; and their fleet.
@@ -131,8 +139,8 @@ class Plan:
         """The compiled steps of so many members in groups of a size; the same again if it was made before."""
         layout = Layout.of(members, len(self.devices), size)
         if layout not in self._fleets:
-            first = self.first(0)
-            static, given = eqx.partition(first, eqx.is_array)[1], (self._batch_size, self._data, self._test)
+            first, data, measured = self.first(0), (self._data, self._test), (self.metrics, self._tested)
+            static, given = eqx.partition(first, eqx.is_array)[1], (self._batch_size, data, measured)
             fleet = Fleet(self.make, self.graph, layout, self.devices, *given, static, may_be_infinite(first))
             self._data, self._test = fleet.data, fleet.test  # the next one need not copy them again
             self._fleets[layout] = fleet

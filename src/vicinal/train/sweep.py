@@ -92,6 +92,7 @@ def sweep(
     checkpoint_seconds: float = 60.0,
     progress: bool | None = None,
     on_record: Callable[[dict[str, Any], TrainingState], None] | None = None,
+    metrics: Mapping[str, Callable] | None = None,
 ) -> Sweep:
     """Trains every combination of numbers with every seed, in one compiled loop over all devices.
 
@@ -124,6 +125,7 @@ def sweep(
         checkpoint_seconds: Time between checkpoints; one is also written at the end and on interruption.
         progress: As for `fit`.
         on_record: Called with each record of each member (and may add to it) and the member's state.
+        metrics: Metrics of one's own, as for `fit`.
 
     Returns:
         The sweep.
@@ -155,7 +157,7 @@ def sweep(
     devices = jax.devices() if devices is None else devices
     if not isinstance(devices, list | tuple) or not devices:
         raise ValueError(f"expected at least one device, in a list, got {devices!r}")
-    plan = Plan(make, build, arrays, batch_size, runs, graph, list(devices))
+    plan = Plan(make, build, arrays, batch_size, runs, graph, list(devices), metrics)
     total = total_steps(epochs, steps, plan.steps_per_epoch)
     every = plan.steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
     if memory is not None and not 0 < memory < math.inf:
@@ -255,7 +257,7 @@ class _Loop:
     def _seen(self) -> dict[int, dict[str, float]]:
         """What each live member has seen since the last record."""
         sums = self._wave.sums()
-        seen = {int(row): means(sums[row]) for row in np.flatnonzero(self._wave.live)}
+        seen = {int(row): means(sums[row], self._plan.metrics) for row in np.flatnonzero(self._wave.live)}
         if seen:
             self.loss = float(np.mean([found["train_loss"] for found in seen.values()]))
             found = [found["train_accuracy"] for found in seen.values() if "train_accuracy" in found]

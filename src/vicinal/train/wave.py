@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from vicinal.train.advance import TrainingState
-from vicinal.train.fleet import Fleet
+from vicinal.train.fleet import Fleet, row_of
 
 
 class Wave:
@@ -118,17 +118,17 @@ class Wave:
     def evaluate(self) -> list[dict[str, float]]:
         """Loss and accuracy on the test examples, of each member; without meaning for one that is not live."""
         found = self.fleet.evaluate(self.held, self._busy())
-        return [{name: float(values[row]) for name, values in found.items()} for row in self._row]
+        return [found[row] for row in self._row]
 
-    def sums(self) -> list[dict[str, float]]:
+    def sums(self) -> list[dict[str, Any]]:
         """What each member has summed since `reset_sums`."""
-        held = {name: np.asarray(totals) for name, totals in self.held[0].sums.items()}
-        return [{name: totals[row] for name, totals in held.items()} for row in self._row]
+        held = jax.device_get(self.held[0].sums)
+        return [row_of(held, row) for row in self._row]
 
     def reset_sums(self) -> None:
         """Begins the sums anew."""
         arrays = self.held[0]
-        zeros = self.fleet.spread({name: np.zeros_like(totals) for name, totals in arrays.sums.items()})
+        zeros = self.fleet.spread(jax.tree.map(np.zeros_like, jax.device_get(arrays.sums)))
         self.held = eqx.tree_at(lambda held: held.sums, arrays, zeros), *self.held[1:]
 
     def steps(self) -> np.ndarray:

@@ -5,16 +5,14 @@ with respect to the output is `prediction - target`, so that the output's error 
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from vicinal._numbers import check
-
-Loss = Callable[..., Float[Array, ""]]
-"""`loss(output, target) -> scalar` for one example."""
+from vicinal.losses.base import Loss
+from vicinal.losses.kinds import Declared, Kind, classification
 
 
 def _as_distribution(output: Float[Array, "..."], target: Array) -> Float[Array, "..."]:
@@ -230,41 +228,24 @@ def _sigmoid_divisive_error(shift: float, offset: float) -> Loss:
         rate, wanted = jax.nn.sigmoid(output), _as_distribution(output, target)
         return 0.25 * jnp.sum(jnp.square(jnp.log(wanted + (shift + offset)) - jnp.log(rate + (shift + offset))))
 
-    return loss
+    return classification(loss)
 
 
-def scale_examples(factors: Float[Array, " batch"], leaf: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-    """Multiplies each example of `leaf` by its factor."""
-    if leaf.dtype == jax.dtypes.float0:
-        return leaf
-    return leaf * factors.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
+_KINDS = (
+    (Kind(labels=True), (softmax_cross_entropy, sigmoid_cross_entropy, sigmoid_squared_error)),
+    (Kind(labels=True, ignores=True), (masked_softmax_cross_entropy,)),
+    (Kind(labels=True, numbers=True), (squared_error,)),
+    (Kind(numbers=True, ignores=True), (masked_squared_error,)),
+)
 
 
-def loss_and_error(loss: Loss, output: PyTree, y: PyTree) -> tuple[Float[Array, " batch"], PyTree]:
-    """The loss of each example, and the output's error: minus the loss's gradient, `target - prediction`.
+def kind_of(loss: Loss) -> Kind | None:
+    """What a loss says of its targets; None for a function of one's own that says nothing.
 
-    Raises:
-        ValueError: If the loss of one example is not a scalar, or the batch sizes of output and target differ.
+    Example:
+        >>> kind_of(masked_softmax_cross_entropy)
+        Kind(labels=True, numbers=False, ignores=True)
     """
-    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves((output, y))}
-    if len(sizes) > 1:
-        raise ValueError(f"expected as many targets as inputs, got batch sizes {sorted(s[0] for s in sizes if s)}")
-
-    def losses(output: PyTree) -> Float[Array, " batch"]:
-        value = jax.vmap(loss)(output, y)
-        if value.ndim != 1:
-            raise ValueError(
-                f"expected the loss of one example as a scalar, got shape {list(value.shape[1:])}; sum over its units"
-            )
-        return value
-
-    values, back = jax.vjp(losses, output)
-    (slope,) = back(jnp.ones_like(values))
-    # An integer in the output has a slope of no dtype; it carries no error.
-    return values, jax.tree.map(lambda s: s if s.dtype == jax.dtypes.float0 else -s, slope)
-
-
-def check_loss(loss: Loss) -> None:
-    """Raises TypeError unless the loss is a function."""
-    if not callable(loss):
-        raise TypeError(f"expected a loss as a function of (output, target), got {loss!r}; see vicinal.losses")
+    if isinstance(loss, Declared):
+        return loss.kind
+    return next((kind for kind, losses in _KINDS if any(loss is own for own in losses)), None)
