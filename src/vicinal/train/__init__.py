@@ -5,7 +5,9 @@ from vicinal.train.checkpoint import CheckpointError
 from vicinal.train.evaluate import add, evaluate, evaluate_batches, summary, totals
 from vicinal.train.fit import Run, TrainingState, fit
 from vicinal.train.hooks import Hook, Stop
+from vicinal.train.load import load_model
 from vicinal.train.metrics import Metric, metrics_of
+from vicinal.train.predict import predict
 from vicinal.train.sweep import Member, Sweep, keys_of, sweep
 
 __all__ = [
@@ -24,8 +26,10 @@ __all__ = [
     "fit",
     "hooks",
     "keys_of",
+    "load_model",
     "log",
     "metrics_of",
+    "predict",
     "summary",
     "sweep",
     "totals",

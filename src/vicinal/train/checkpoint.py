@@ -88,7 +88,7 @@ def save(path: str | os.PathLike[str], tree: PyTree, *, metadata: dict[str, Any]
     write_atomically(path, _pack(text.encode(), arrays))
 
 
-def load(path: str | os.PathLike[str], like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+def load(path: str | os.PathLike[str], like: PyTree, *, part: str = "") -> tuple[PyTree, dict[str, Any]]:
     """Read a checkpoint into the structure of a template.
 
     The template decides what each leaf becomes: a JAX array (with the template's weak type, and its placement
@@ -100,6 +100,7 @@ def load(path: str | os.PathLike[str], like: PyTree) -> tuple[PyTree, dict[str, 
         like: A pytree with the structure, shapes and dtypes of the saved one. Arrays and keys may be
             `jax.ShapeDtypeStruct`, as `equinox.filter_eval_shape` makes them. Static leaves are taken from
             here.
+        part: The path of the part of the saved tree that is wanted, such as `.model`; by default all of it.
 
     Returns:
         The restored tree and the metadata.
@@ -110,9 +111,10 @@ def load(path: str | os.PathLike[str], like: PyTree) -> tuple[PyTree, dict[str, 
     """
     header, archive = _open(path)
     named_leaves, structure = _flatten(like)
-    _check_structure(path, header["leaves"], named_leaves)
+    found = [(index, entry) for index, entry in enumerate(header["leaves"]) if _is_within(entry["path"], part)]
+    _check_structure(path, [entry for _, entry in found], [(part + name, leaf) for name, leaf in named_leaves])
     leaves = []
-    for index, (entry, (_, template)) in enumerate(zip(header["leaves"], named_leaves, strict=True)):
+    for (index, entry), (_, template) in zip(found, named_leaves, strict=True):
         stored = f"{index}.npy" in archive
         leaves.append(_decode(archive[f"{index}.npy"], entry, template) if stored else template)
     return structure.unflatten(leaves), header["metadata"]
@@ -131,6 +133,23 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: The file is missing, damaged, not a checkpoint or of a newer format.
     """
     return _open(path)[0]["metadata"]
+
+
+def read_paths(path: str | os.PathLike[str]) -> list[str]:
+    """Read the paths of the leaves of a checkpoint, such as `.model.layers[0].weight`.
+
+    Args:
+        path: A file written by `save`.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, not a checkpoint or of a newer format.
+    """
+    return [entry["path"] for entry in _open(path)[0]["leaves"]]
+
+
+def _is_within(path: str, part: str) -> bool:
+    """Whether a leaf belongs to a part of the tree, and not to one whose name merely begins alike."""
+    return path.startswith(part) and path[len(part) :][:1] in ("", ".", "[") if part else True
 
 
 def _flatten(tree: PyTree) -> tuple[list[tuple[str, Any]], jax.tree_util.PyTreeDef]:

@@ -23,6 +23,7 @@ from vicinal.train.files import CHECKPOINT as CHECKPOINT, METRICS as METRICS, Ru
 from vicinal.train.hooks.base import AnyHook, Start, Watch, hooks_of
 from vicinal.train.log import JSONLog
 from vicinal.train.metrics import metrics_of
+from vicinal.train.predict import predict
 from vicinal.train.progress import Pace, TrainingProgress
 
 _CHUNK_SECONDS, _LONGEST_CHUNK = 0.5, 5000  # a compiled call takes about this long, and at most so many steps
@@ -54,6 +55,10 @@ class Run:
     def model(self) -> PyTree:
         """The trained model."""
         return self.state.model
+
+    def predict(self, x: PyTree, batch_size: int = 1000) -> PyTree:
+        """The output of the trained model for each example; as `vicinal.train.predict`."""
+        return predict(self.graph, self.model, x, batch_size)
 
 
 def fit(

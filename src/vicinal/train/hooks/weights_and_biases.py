@@ -1,5 +1,6 @@
 """Curves for Weights & Biases."""
 
+import importlib
 from typing import Any
 
 from vicinal.train.advance import TrainingState
@@ -26,7 +27,7 @@ class WeightsAndBiases(Hook):
     def begin(self, start: Start) -> None:
         """Begins the run there."""
         try:
-            import wandb
+            wandb = importlib.import_module("wandb")
         except ImportError as error:
             raise ImportError("WeightsAndBiases needs wandb; pip install 'vicinal[wandb]'") from error
         settings = dict(self.settings)
