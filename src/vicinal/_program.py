@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from vicinal._activations import entered, shape_and_type, without_derivatives
 from vicinal._convolutions import canonical
+from vicinal._masking import Masked, check_masks, split_masked
 from vicinal._primitive import vertex_p
 from vicinal._synapses import Synapse, find_synapses
 from vicinal._trace import Spec
@@ -28,6 +29,7 @@ class Program:
     """
 
     def __init__(self, closed: core.ClosedJaxpr, spec: Spec, output_structure: Any, looped: set[str]):
+        closed, masked = split_masked(closed)
         self.jaxpr, self.spec, self.output_structure = closed.jaxpr, spec, output_structure
         self._constants = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
         self._producer = {v: i for i, eqn in enumerate(closed.jaxpr.eqns) for v in eqn.outvars}
@@ -38,7 +40,8 @@ class Program:
         self._laid_out = {i: eqns for i, eqn in enumerate(closed.jaxpr.eqns) if (eqns := canonical(eqn)) is not None}
         self._rests: dict[tuple[str, bool], Callable] = {}
         self._vertex_in: dict[str, Any] = {}
-        self._vertex_out: dict[str, core.Var] = {}
+        self._vertex_out: dict[str, core.Var] = {}  # what a vertex holds
+        self._masked: dict[str, Masked] = {}
         seen: Counter[str] = Counter()
         for eqn in closed.jaxpr.eqns:
             if eqn.primitive is vertex_p:
@@ -50,8 +53,15 @@ class Program:
                         f"expected one vertex per name, got {unique!r} twice; rename the one outside the loop"
                     )
                 self._vertex_in[unique], self._vertex_out[unique] = eqn.invars[0], eqn.outvars[0]
+                if eqn.outvars[0] in masked:
+                    self._masked[unique] = masked[eqn.outvars[0]]
         self.names = tuple(self._vertex_out)
         self._held = list(self._vertex_out.values())
+        # Where a vertex has a mask, what reads it sees another variable, and what it shows and is compared with too.
+        of_masked = self._masked
+        self._seen = {name: of_masked[name].seen if name in of_masked else v for name, v in self._vertex_out.items()}
+        self._shown = [of_masked[name].shown if name in of_masked else v for name, v in self._vertex_out.items()]
+        check_masks({name: item.mask for name, item in of_masked.items()}, lambda mask: self._equations([mask], []))
         reached = {v for eqn in self._equations(self._outputs, []) for v in eqn.outvars}
         for name, variable in self._vertex_out.items():
             if variable not in reached:
@@ -62,7 +72,12 @@ class Program:
 
     def feedforward(self) -> Callable:
         """`(model, x) -> outputs + values`."""
-        return self._part(self._given, self._outputs + self._held)
+        return self._part(self._given, self._outputs + self._shown)
+
+    @functools.cached_property
+    def masks(self) -> tuple[tuple[str, ...], Callable]:
+        """The vertices with a mask, and `(model, x) -> masks`."""
+        return tuple(self._masked), self._part(self._given, [item.mask for item in self._masked.values()])
 
     def predict(self) -> Callable:
         """`(model, x, values) -> outputs + predictions`."""
@@ -71,8 +86,8 @@ class Program:
     def local(self, node: str) -> tuple[tuple[str, ...], Callable]:
         """The parents of a node, and `(model, x, values of the parents) -> prediction`."""
         outputs, _, read = self._prediction(node)
-        parents = tuple(name for name in self.names if self._vertex_out[name] in read)
-        return parents, self._part(self._given + [self._vertex_out[name] for name in parents], outputs)
+        parents = tuple(name for name in self.names if self._seen[name] in read)
+        return parents, self._part(self._given + [self._seen[name] for name in parents], outputs)
 
     def reads(self, node: str) -> tuple[tuple[str, ...], bool]:
         """The parameters that the prediction of a node reads, by path, and whether it reads the input."""
@@ -115,9 +130,10 @@ class Program:
     @functools.cached_property
     def activations(self) -> tuple[tuple[str, ...], Callable]:
         """The vertices that are read through one activation alone; `(model, x, their values) -> activations`."""
-        found = entered(self.jaxpr, self._needed(self._predicted(), self._held), self._held, self._predicted())
-        names = tuple(name for name in self.names if self._vertex_out[name] in found)
-        held = [self._vertex_out[name] for name in names]
+        seen, incoming = list(self._seen.values()), self._outputs + list(self._vertex_in.values())
+        found = entered(self.jaxpr, self._needed(incoming, seen), seen, incoming)
+        names = tuple(name for name in self.names if self._seen[name] in found)
+        held = [self._seen[name] for name in names]
         return names, self._part(self._given + held, [found[v] for v in held])
 
     @functools.cached_property
@@ -142,7 +158,7 @@ class Program:
             i: [addition.replace(invars=[eqn.invars[0], deviation], outvars=list(eqn.outvars))]
             for (i, eqn), addition, deviation in zip(marks, sums.eqns, deviations, strict=True)
         }
-        return self._part(self._given + self._constant + deviations, self._outputs + self._held, changed)
+        return self._part(self._given + self._constant + deviations, self._outputs + self._shown, changed)
 
     def local_rest(self, node: str, derivatives: bool) -> Callable:
         """`(model, x, constants, values of the parents) -> prediction`, with or without activations' derivatives."""
@@ -152,7 +168,7 @@ class Program:
 
     def _local_rest(self, node: str, derivatives: bool) -> Callable:
         outputs, needed, read = self._prediction(node)
-        parents = [self._vertex_out[name] for name in self.names if self._vertex_out[name] in read]
+        parents = [seen for seen in self._seen.values() if seen in read]
         changed = {} if derivatives else without_derivatives(self.jaxpr, needed, parents, outputs)
         return self._part(self._given + self._constant + parents, outputs, changed)
 
@@ -180,11 +196,13 @@ class Program:
     def _prediction(self, node: str) -> tuple[list[Any], list[int], set[core.Var]]:
         """A node's prediction, the indices of the equations that make it from what is held, and all that these read."""
         outputs = self._outputs if node == OUTPUT else [self._vertex_in[node]]
-        indices = self._needed(outputs, self._held)
+        indices = self._needed(outputs, self._seen.values())
         return outputs, indices, self._read([self.jaxpr.eqns[i] for i in indices], outputs)
 
     def _predicted(self) -> list[Any]:
-        return self._outputs + list(self._vertex_in.values())
+        masked = self._masked
+        sides = [masked[name].predicted if name in masked else v for name, v in self._vertex_in.items()]
+        return self._outputs + sides
 
     def _part(
         self,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
+from vicinal._masking import counted
 from vicinal._program import OUTPUT
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Clamped(eqx.Module):
     _leaves: list[Array]
     _inputs: list[Array]
     _constants: list[Array]
+    masks: dict[str, Bool[Array, "batch ..."]]
+    """Which units count, of the vertices with a mask."""
 
     def __call__(self, values: Values) -> tuple[PyTree, Values]:
         """Returns `(output, predictions)` for the values that the vertices hold."""
@@ -37,6 +40,10 @@ class Clamped(eqx.Module):
             deviations of zero this is the feedforward pass; any values are reached by `value - prediction`.
         """
         return self._run(self.graph.program.propagated, deviations)
+
+    def counted(self, values: Values) -> Values:
+        """The values (or errors) of the units that count, with 0 in place of what is masked."""
+        return counted(values, self.masks)
 
     def linearize(self, values: Values, derivatives: bool = True) -> "Linearized":
         """The predictions at `values`, each with the linear map that carries its error back to its parents.
@@ -65,22 +72,26 @@ class Linearized:
 
     def __init__(self, clamped: Clamped, values: Values, derivatives: bool):
         graph = self._graph = clamped.graph
-        self._values = values
-        found, self._back = {}, {}
+        self._values, self._masks = values, clamped.masks
+        found, self._back, seen = {}, {}, dict(values)
         for node in (*graph.vertices, OUTPUT):
             part = graph.program.local_rest(node, derivatives)
-            below = [values[name] for name in graph.parents[node]]
+            below = [seen[name] for name in graph.parents[node]]
             run = jax.vmap(part, in_axes=(None, 0, 0, 0))
 
             def predict(below: list[Array], run: Callable = run) -> list[Array]:
                 return run(clamped._leaves, clamped._inputs, clamped._constants, below)
 
             found[node], self._back[node] = jax.vjp(predict, below) if below else (predict(below), None)
+            if node in self._masks:  # there readers see what comes in, and prediction and value are the same
+                mask, (incoming,) = self._masks[node], found[node]
+                seen[node] = jax.lax.select(mask, values[node], incoming)
+                found[node] = [jax.lax.select(mask, incoming, values[node])]
         self.output = jax.tree.unflatten(graph.output_structure, found[OUTPUT])
         self.predictions: Values = {name: found[name][0] for name in graph.vertices}
 
     def back(self, node: str, error: PyTree) -> Values:
-        """The error of one node, carried to each of its parents: `J^T error`."""
+        """The error of one node, what passes its masked units included, carried to each of its parents: `J^T error`."""
         back = self._back[node]
         (below,) = back(jax.tree.leaves(error) if node == OUTPUT else [error]) if back else ([],)
         return dict(zip(self._graph.parents[node], below, strict=True))
@@ -91,15 +102,25 @@ class Linearized:
         Args:
             output_error: The error of the output.
             respond: Called as `respond(name, carried)` with the sum over the vertex's children `c` of
-                `J_c^T error_c`; returns the error that the vertex carries, for its parents.
+                `J_c^T error_c`; returns the error that the vertex carries, for its parents. At masked units
+                what it gets is 0, what it returns does not count, and what is carried passes on.
         """
         carried: Values = {}
         for node in (OUTPUT, *reversed(self._graph.vertices)):
             error = output_error
             if node != OUTPUT:
-                error = respond(node, carried[node] if node in carried else jnp.zeros_like(self._values[node]))
+                arrived = carried[node] if node in carried else jnp.zeros_like(self._values[node])
+                error = self._past(node, respond, arrived)
             for parent, part in self.back(node, error).items():
                 carried[parent] = carried[parent] + part if parent in carried else part
+
+    def _past(self, node: str, respond: Callable[[str, Array], Array], arrived: Array) -> Array:
+        if node not in self._masks:
+            return respond(node, arrived)
+        mask = self._masks[node]
+        return jax.lax.select(
+            mask, respond(node, jax.lax.select(mask, arrived, jnp.zeros_like(arrived))), arrived
+        )
 
     def carry(self, output_error: PyTree, errors: Values) -> Values:
         """All errors carried back at once: for each vertex the sum over its children `c` of `J_c^T error_c`."""

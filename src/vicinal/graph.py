@@ -9,12 +9,13 @@ The functions work on one example; `Graph` maps them over the batch, here and no
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from vicinal._primitive import vertex_p
 from vicinal._program import OUTPUT, Program
@@ -28,8 +29,8 @@ __all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Linearized", "Values",
 _ARRAY_LIKE = (jax.Array, np.ndarray, np.generic, float, int, complex)
 
 
-def vertex(value: Float[Array, "..."], name: str) -> Float[Array, "..."]:
-    """Marks `value` as a vertex called `name`.
+def vertex(value: Float[Array, "..."], name: str, mask: Bool[ArrayLike, "..."] | None = None) -> Float[Array, "..."]:
+    """Marks `value` as a vertex called `name`; with a mask, only those of its units that count.
 
     Outside `capture` this is the identity, under `jit`, `grad`, `vmap` and their compositions. Go on with what it
     returns: a vertex whose result is not used is refused by `capture`.
@@ -38,21 +39,37 @@ def vertex(value: Float[Array, "..."], name: str) -> Float[Array, "..."]:
     body of a `jax.lax.scan` each iteration gets a vertex of its own: `name[0]`, `name[1]`, ... in order of
     evaluation.
 
+    A masked unit is as if it had not been marked. What reads the vertex sees its incoming value there, and errors pass
+    through it. It holds nothing (its value is given as 0), has no energy and no error, and no part in when inference
+    stops. So padding changes nothing: a recurrent network that carries its state over padded steps,
+    `h = vertex(where(t < length, new, h), name, mask=t < length)`, learns as it does from the sequence without them.
+
     Args:
         value: Real floating-point array of any shape.
         name: Unique within the function; `"output"` is reserved.
+        mask: True for the units that count, in a shape that broadcasts to the value's: one number for a step of a
+            recurrent network, `[time, 1]` for a sequence of vectors. It may depend on the input, such as on a length
+            in it, but on no vertex. None counts all units.
 
     Returns:
         `value`, unchanged.
 
     Raises:
-        TypeError: If `value` is not a real floating-point array, or `name` is not a string.
-        ValueError: If `name` is empty or reserved.
+        TypeError: If `value` is not a real floating-point array, `name` is not a string, or `mask` not boolean.
+        ValueError: If `name` is empty or reserved, or the mask has another shape.
 
     Example:
         >>> import jax.numpy as jnp, vicinal as vc
         >>> float(jax.grad(lambda x: vc.vertex(x**2, "square"))(3.0))
         6.0
+        >>> def padded(x):
+        ...     steps, length = x
+        ...     counts = (jnp.arange(3) < length)[:, None]
+        ...     return jnp.sum(vc.vertex(2 * steps, "steps", mask=counts), axis=0, where=counts)
+        >>> batch = jnp.ones((2, 3, 1)), jnp.array([3, 1])
+        >>> graph = vc.capture(padded, (jnp.ones((3, 1)), jnp.array(3)))
+        >>> graph.feedforward(padded, batch)[1]["steps"][..., 0].tolist()
+        [[2.0, 2.0, 2.0], [2.0, 0.0, 0.0]]
     """
     if not isinstance(name, str):
         raise TypeError(f"expected the vertex's name as a string, got {type(name).__name__}; write vertex(value, name)")
@@ -64,7 +81,28 @@ def vertex(value: Float[Array, "..."], name: str) -> Float[Array, "..."]:
             f"expected a real floating-point array at vertex {name!r}, got {dtype or type(value).__name__}; "
             "mark an activity that can hold any real value"
         )
-    return vertex_p.bind(jnp.asarray(value), name=name)
+    value = jnp.asarray(value)
+    return vertex_p.bind(value, *(() if mask is None else (_full_mask(mask, value.shape, name),)), name=name)
+
+
+def _full_mask(mask: Any, shape: tuple[int, ...], name: str) -> Bool[Array, "..."]:
+    kind = jnp.result_type(mask) if isinstance(mask, (*_ARRAY_LIKE, bool)) else type(mask).__name__
+    if kind != jnp.bool_:
+        raise TypeError(
+            f"expected the mask of vertex {name!r} as booleans, True for what counts, got {kind}; "
+            "compare something, as in mask=jnp.arange(time) < length"
+        )
+    mask = jnp.asarray(mask)
+    try:
+        fits = jnp.broadcast_shapes(mask.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"expected the mask of vertex {name!r} in a shape that broadcasts to the value's, {list(shape)}, got "
+            f"{list(mask.shape)}; give a mask of steps an axis for their units, mask[:, None]"
+        )
+    return jnp.broadcast_to(mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape), shape)
 
 
 @jax.tree_util.register_static
@@ -83,6 +121,7 @@ class Graph:
         shapes: Shape and dtype of one example of each vertex, as `jax.ShapeDtypeStruct`; of `"output"` a tree of them.
         roles: By the path of each array of the model: whether it is a `"parameter"`, learned `"feedback"`, `"fixed"`
             or `"state"` (`vicinal.roles`).
+        masked: The vertices with a mask.
     """
 
     vertices: tuple[str, ...]
@@ -92,6 +131,7 @@ class Graph:
     reads_input: frozenset[str]
     shapes: Mapping[str, PyTree]
     roles: Mapping[str, Role]
+    masked: tuple[str, ...]
 
     def __init__(self, program: Program):
         self.program = program
@@ -111,6 +151,7 @@ class Graph:
         self.reads_input = frozenset(node for node, (_, from_input) in reads.items() if from_input)
         self.shapes = MappingProxyType(program.shapes())
         self.roles = MappingProxyType(dict(zip(self._spec.paths, filter(None, self._spec.roles), strict=True)))
+        self.masked = program.masks[0]
         self._feedforward = program.feedforward()
         self._predict = program.predict()
 
@@ -125,7 +166,7 @@ class Graph:
             x: A batch of inputs, `[batch, ...]` (every leaf, if `x` is a tree).
 
         Returns:
-            `(output, values)`: the function's output and what each vertex holds, `[batch, ...]`.
+            `(output, values)`: the function's output and what each vertex holds, `[batch, ...]`, 0 at masked units.
 
         Raises:
             ValueError: If the model or the input differs in structure, shape or dtype from what was captured.
@@ -184,7 +225,16 @@ class Graph:
             vertex can change (the prediction of the first layer, say) is already in it.
         """
         leaves, inputs = self._spec.check(model, x)
-        return Clamped(self, leaves, inputs, jax.vmap(self.program.constant, in_axes=(None, 0))(leaves, inputs))
+        constants = jax.vmap(self.program.constant, in_axes=(None, 0))(leaves, inputs)
+        return Clamped(self, leaves, inputs, constants, self._masks(leaves, inputs))
+
+    def masks(self, model: PyTree, x: PyTree) -> dict[str, Bool[Array, "batch ..."]]:
+        """Which units of a batch count, in the shape of the values; only of the vertices in `masked`."""
+        return self._masks(*self._spec.check(model, x))
+
+    def _masks(self, leaves: list[Array], inputs: list[Array]) -> dict[str, Bool[Array, "batch ..."]]:
+        names, part = self.program.masks
+        return dict(zip(names, jax.vmap(part, in_axes=(None, 0))(leaves, inputs), strict=True)) if names else {}
 
     def prediction(self, node: str, model: PyTree, values: Values, x: PyTree) -> PyTree:
         """Predicts one vertex (or `"output"`) from what its parents hold, touching nothing else.
@@ -192,7 +242,7 @@ class Graph:
         Args:
             node: The name of a vertex, or `"output"`.
             model: The model captured, or one of the same structure.
-            values: What the vertices hold; only those in `parents[node]` are read.
+            values: What the vertices hold; only those in `parents[node]` are read, unless some vertex has a mask.
             x: A batch of inputs, `[batch, ...]`.
 
         Returns:
@@ -201,6 +251,9 @@ class Graph:
         if node not in self._local:
             raise ValueError(f"expected a vertex of {self!r} or '{OUTPUT}', got {node!r}")
         leaves, inputs = self._spec.check(model, x)
+        if self.masked:  # what is masked lets through what vertices below the parents hold
+            output, predictions = self.predict(model, values, x)
+            return output if node == OUTPUT else predictions[node]
         names, local = self._local[node]
         results = jax.vmap(local, in_axes=(None, 0, 0))(leaves, inputs, [values[name] for name in names])
         return jax.tree.unflatten(self.output_structure, results) if node == OUTPUT else results[0]
