@@ -16,6 +16,7 @@ LEVELS = [
     {
         "files",
         "_primitive",
+        "_masking",
         "_trace",
         "_program",
         "_synapses",

@@ -14,12 +14,9 @@ from jaxtyping import PyTree
 from vicinal._activations import entered, shape_and_type, without_derivatives
 from vicinal._convolutions import canonical
 from vicinal._masking import Masked, check_masks, split_masked
-from vicinal._primitive import vertex_p
+from vicinal._primitive import OUTPUT, vertex_p
 from vicinal._synapses import Synapse, find_synapses
 from vicinal._trace import Spec
-
-OUTPUT = "output"
-"""Name of the node that stands for the function's output, in `Graph.parents` and `Graph.children`."""
 
 
 class Program:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from vicinal._masking import counted
-from vicinal._program import OUTPUT
+from vicinal._primitive import OUTPUT
 
 if TYPE_CHECKING:
     from vicinal.graph import Graph
@@ -118,9 +118,7 @@ class Linearized:
         if node not in self._masks:
             return respond(node, arrived)
         mask = self._masks[node]
-        return jax.lax.select(
-            mask, respond(node, jax.lax.select(mask, arrived, jnp.zeros_like(arrived))), arrived
-        )
+        return jax.lax.select(mask, respond(node, jax.lax.select(mask, arrived, jnp.zeros_like(arrived))), arrived)
 
     def carry(self, output_error: PyTree, errors: Values) -> Values:
         """All errors carried back at once: for each vertex the sum over its children `c` of `J_c^T error_c`."""

@@ -9,100 +9,21 @@ The functions work on one example; `Graph` maps them over the batch, here and no
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
-from vicinal._primitive import vertex_p
-from vicinal._program import OUTPUT, Program
+from vicinal._masking import counted
+from vicinal._primitive import OUTPUT, vertex
+from vicinal._program import Program
 from vicinal._synapses import Synapse
 from vicinal._trace import UNROLL_LIMIT, Spec, trace_flat
 from vicinal.clamped import Clamped, Linearized, Values
 from vicinal.roles import Role, Where
 
 __all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Linearized", "Values", "capture", "vertex"]
-
-_ARRAY_LIKE = (jax.Array, np.ndarray, np.generic, float, int, complex)
-
-
-def vertex(value: Float[Array, "..."], name: str, mask: Bool[ArrayLike, "..."] | None = None) -> Float[Array, "..."]:
-    """Marks `value` as a vertex called `name`; with a mask, only those of its units that count.
-
-    Outside `capture` this is the identity, under `jit`, `grad`, `vmap` and their compositions. Go on with what it
-    returns: a vertex whose result is not used is refused by `capture`.
-
-    Under `jax.vmap` *inside* the model one vertex holds all the mapped rows, with the mapped axis first. In the
-    body of a `jax.lax.scan` each iteration gets a vertex of its own: `name[0]`, `name[1]`, ... in order of
-    evaluation.
-
-    A masked unit is as if it had not been marked. What reads the vertex sees its incoming value there, and errors pass
-    through it. It holds nothing (its value is given as 0), has no energy and no error, and no part in when inference
-    stops. So padding changes nothing: a recurrent network that carries its state over padded steps,
-    `h = vertex(where(t < length, new, h), name, mask=t < length)`, learns as it does from the sequence without them.
-
-    Args:
-        value: Real floating-point array of any shape.
-        name: Unique within the function; `"output"` is reserved.
-        mask: True for the units that count, in a shape that broadcasts to the value's: one number for a step of a
-            recurrent network, `[time, 1]` for a sequence of vectors. It may depend on the input, such as on a length
-            in it, but on no vertex. None counts all units.
-
-    Returns:
-        `value`, unchanged.
-
-    Raises:
-        TypeError: If `value` is not a real floating-point array, `name` is not a string, or `mask` not boolean.
-        ValueError: If `name` is empty or reserved, or the mask has another shape.
-
-    Example:
-        >>> import jax.numpy as jnp, vicinal as vc
-        >>> float(jax.grad(lambda x: vc.vertex(x**2, "square"))(3.0))
-        6.0
-        >>> def padded(x):
-        ...     steps, length = x
-        ...     counts = (jnp.arange(3) < length)[:, None]
-        ...     return jnp.sum(vc.vertex(2 * steps, "steps", mask=counts), axis=0, where=counts)
-        >>> batch = jnp.ones((2, 3, 1)), jnp.array([3, 1])
-        >>> graph = vc.capture(padded, (jnp.ones((3, 1)), jnp.array(3)))
-        >>> graph.feedforward(padded, batch)[1]["steps"][..., 0].tolist()
-        [[2.0, 2.0, 2.0], [2.0, 0.0, 0.0]]
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"expected the vertex's name as a string, got {type(name).__name__}; write vertex(value, name)")
-    if not name or name == OUTPUT:
-        raise ValueError(f"expected a vertex name other than '' and '{OUTPUT}', got {name!r}; choose another name")
-    dtype = jnp.result_type(value) if isinstance(value, _ARRAY_LIKE) else None
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"expected a real floating-point array at vertex {name!r}, got {dtype or type(value).__name__}; "
-            "mark an activity that can hold any real value"
-        )
-    value = jnp.asarray(value)
-    return vertex_p.bind(value, *(() if mask is None else (_full_mask(mask, value.shape, name),)), name=name)
-
-
-def _full_mask(mask: Any, shape: tuple[int, ...], name: str) -> Bool[Array, "..."]:
-    kind = jnp.result_type(mask) if isinstance(mask, (*_ARRAY_LIKE, bool)) else type(mask).__name__
-    if kind != jnp.bool_:
-        raise TypeError(
-            f"expected the mask of vertex {name!r} as booleans, True for what counts, got {kind}; "
-            "compare something, as in mask=jnp.arange(time) < length"
-        )
-    mask = jnp.asarray(mask)
-    try:
-        fits = jnp.broadcast_shapes(mask.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"expected the mask of vertex {name!r} in a shape that broadcasts to the value's, {list(shape)}, got "
-            f"{list(mask.shape)}; give a mask of steps an axis for their units, mask[:, None]"
-        )
-    return jnp.broadcast_to(mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape), shape)
 
 
 @jax.tree_util.register_static
@@ -227,6 +148,10 @@ class Graph:
         leaves, inputs = self._spec.check(model, x)
         constants = jax.vmap(self.program.constant, in_axes=(None, 0))(leaves, inputs)
         return Clamped(self, leaves, inputs, constants, self._masks(leaves, inputs))
+
+    def counted(self, model: PyTree, values: Values, x: PyTree) -> Values:
+        """The values (or errors) of the units that count, with 0 in place of what is masked."""
+        return counted(values, self.masks(model, x)) if self.masked else values
 
     def masks(self, model: PyTree, x: PyTree) -> dict[str, Bool[Array, "batch ..."]]:
         """Which units of a batch count, in the shape of the values; only of the vertices in `masked`."""

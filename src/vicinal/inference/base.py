@@ -95,7 +95,7 @@ class Inference(eqx.Module):
         """
         if not values:
             return conclude(problem, values, values, self.steps)
-        values = self.allowed(values)
+        values = problem.predict.counted(self.allowed(values))
         state = self.begin(problem, values)
         if self.tolerance is not None:
             return self._settle_until(problem, values, state, self.tolerance)

@@ -13,7 +13,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vicinal.activations import Activation, activation_function
 from vicinal.graph import vertex
@@ -28,9 +28,26 @@ def _checked_place(vertex_at: str) -> str:
     return vertex_at
 
 
-def activated_vertex(z: Array, name: str, activation: Callable, vertex_at: str) -> Array:
+def activated_vertex(z: Array, name: str, activation: Callable, vertex_at: str, mask: Array | None = None) -> Array:
     """The firing rate `f(z)`, with the vertex on the rate ("post") or on the potential `z` ("pre")."""
-    return vertex(activation(z), name) if vertex_at == "post" else activation(vertex(z, name))
+    return vertex(activation(z), name, mask) if vertex_at == "post" else activation(vertex(z, name, mask))
+
+
+def sequence_and_length(x: Array | tuple[Array, Array]) -> tuple[Array, Array | None]:
+    """A sequence and how many of its steps count, None for all; from a sequence, or from both.
+
+    Raises:
+        ValueError: If it is neither, or the length no whole number.
+    """
+    if not isinstance(x, tuple | list):
+        return x, None
+    if len(x) != 2 or jnp.ndim(x[1]) or not jnp.issubdtype(jnp.result_type(x[1]), jnp.integer):
+        got = ", ".join(f"{jnp.result_type(item)}{list(jnp.shape(item))}" for item in jax.tree.leaves(x))
+        raise ValueError(
+            f"expected a sequence, or (sequence, length) with a whole number, got ({got}); give one example, and "
+            "lengths as integers"
+        )
+    return x[0], jnp.asarray(x[1])
 
 
 class MLP(eqx.Module):
@@ -215,21 +232,32 @@ class RNN(eqx.Module):
 
         potential_t = input_layer(x_t) + recurrent_layer(rate_{t-1}),   rate = f(potential),   rate_{-1} = 0
 
+    Called with `(sequence, length)` it reads the first `length` steps alone (none to all): the rest is padding.
+    Vertices there are masked, so that every rule learns as it does from the sequence without the padding.
+
     Args:
         in_features: Length of each input vector.
         hidden_features: Units of the recurrent layer.
         out_features: Length of each output vector.
         activation: Name or function.
         vertex_at: `"post"` (rates) or `"pre"` (potentials).
-        every_step: Whether to return an output at each time step, or only after the last.
+        every_step: Whether to return an output at each time step (0 at padded ones), or only after the last.
         key: For the initial weights.
 
     Attributes:
         input_layer, recurrent_layer, output_layer: `Linear` layers; the recurrent one has no bias.
 
+    Raises:
+        ValueError: If an input is neither a sequence nor a sequence and its length. (A length out of its range makes
+            the output not a number.)
+
     Example:
-        >>> RNN(3, 8, 2, every_step=True, key=jax.random.key(0))(jnp.ones((5, 3))).shape
+        >>> model = RNN(3, 8, 2, every_step=True, key=jax.random.key(0))
+        >>> model(jnp.ones((5, 3))).shape
         (5, 2)
+        >>> padded = model((jnp.ones((5, 3)), jnp.array(2)))
+        >>> bool(jnp.allclose(padded[:2], model(jnp.ones((2, 3))))), padded[2:].any().item()
+        (True, False)
     """
 
     input_layer: Linear
@@ -258,11 +286,28 @@ class RNN(eqx.Module):
         self.vertex_at = _checked_place(vertex_at)
         self.every_step = every_step
 
-    def __call__(self, x: Float[Array, "time in"]) -> Float[Array, " out"] | Float[Array, "time out"]:
-        rate, outputs = jnp.zeros(self.recurrent_layer.weight.shape[0], x.dtype), []
-        for t, x_t in enumerate(x):
-            potential = self.input_layer(x_t) + self.recurrent_layer(rate)
-            rate = activated_vertex(potential, f"hidden[{t}]", self.activation, self.vertex_at)
-            if self.every_step:
-                outputs.append(self.output_layer(rate))
-        return jnp.stack(outputs) if self.every_step else self.output_layer(rate)
+    def __call__(
+        self, x: Float[Array, "time in"] | tuple[Float[Array, "time in"], Int[Array, ""]]
+    ) -> Float[Array, " out"] | Float[Array, "time out"]:
+        sequence, length = sequence_and_length(x)
+        if length is not None:  # whatever the padding holds
+            sequence = _zero_unless((jnp.arange(len(sequence)) < length)[:, None], sequence)
+        rates = [jnp.zeros(self.recurrent_layer.weight.shape[0], sequence.dtype)]
+        for t, x_t in enumerate(sequence):
+            counts = None if length is None else t < length
+            potential = self.input_layer(x_t) + self.recurrent_layer(rates[-1])
+            rate = activated_vertex(potential, f"hidden[{t}]", self.activation, self.vertex_at, counts)
+            rates.append(rate if counts is None else _zero_unless(counts, rate))
+        if self.every_step:
+            outputs = jnp.stack([self.output_layer(rate) for rate in rates[1:]])
+        else:
+            outputs = self.output_layer(rates[-1] if length is None else jnp.stack(rates)[length])
+        if length is None:
+            return outputs
+        if self.every_step:
+            outputs = _zero_unless((jnp.arange(len(sequence)) < length)[:, None], outputs)
+        return jnp.where((length >= 0) & (length <= len(sequence)), outputs, jnp.nan)  # there is no such sequence
+
+
+def _zero_unless(counts: Array, value: Array) -> Array:
+    return jnp.where(counts, value, jnp.zeros((), value.dtype))

@@ -166,7 +166,8 @@ class DirectFeedback(Rule):
                 respond(name)
         else:
             graph.clamp(model, x).linearize(values).sweep(output_error, respond)
-        return Credit(loss, values, {name: errors[name] for name in values}, output_error, Info(output)), state
+        found = graph.counted(model, {name: errors[name] for name in values}, x)
+        return Credit(loss, values, found, output_error, Info(output)), state
 
     def _routes(self, graph: Graph) -> dict[str, Route]:
         return routes(graph, self.modules, self.projector, self.shared, with_boundaries=self.boundary == "direct")

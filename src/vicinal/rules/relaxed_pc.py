@@ -115,10 +115,11 @@ class RelaxedPC(Rule):
     ) -> tuple[Credit, State]:
         output, values = graph.feedforward(model, x)
         loss, output_error = loss_and_error(self.loss, output, y)
+        clamped = graph.clamp(model, x)
         errors = relax(
-            graph.clamp(model, x).linearize(values, self.derivatives),
+            clamped.linearize(values, self.derivatives),
             output_error,
-            {name: value - self._wired(state, name, value) for name, value in values.items()},
+            clamped.counted({name: value - self._wired(state, name, value) for name, value in values.items()}),
             steps=self.steps,
             step_size=self.step_size,
             order=self.order,

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, number
 from vicinal.credit import Credit, Info
@@ -70,9 +70,21 @@ class ZIL(Rule):
             errors[name] = self.step_size.astype(carried.dtype) * carried
             return errors[name]
 
-        graph.clamp(model, x).linearize(values).sweep(output_error, arrive)
-        info = Info(output, steps=jnp.full(loss.shape, max(distances(graph).values()), jnp.int32))
+        clamped = graph.clamp(model, x)
+        clamped.linearize(values).sweep(output_error, arrive)
+        info = Info(output, steps=_last(graph, clamped.masks, loss.shape[0]))
         return Credit(loss, values, {name: errors[name] for name in values}, output_error, info), state
+
+
+def _last(graph: Graph, masks: dict[str, Array], batch: int) -> Int[Array, " batch"]:
+    """The step at which the wave reaches its last vertex; those that are masked as a whole take it no time."""
+    if not masks:
+        return jnp.full(batch, max(distances(graph).values()), jnp.int32)
+    found = {OUTPUT: jnp.zeros(batch, jnp.int32)}
+    for name in reversed(graph.vertices):
+        own = jnp.any(masks[name].reshape(batch, -1), axis=1).astype(jnp.int32) if name in masks else jnp.int32(1)
+        found[name] = own + jnp.max(jnp.stack([found[child] for child in graph.children[name]]), axis=0)
+    return jnp.max(jnp.stack(list(found.values())), axis=0)
 
 
 def distances(graph: Graph) -> dict[str, int]:
