@@ -15,6 +15,7 @@ SOURCE = Path(vc.__file__).resolve().parent
 LEVELS = [
     {
         "files",
+        "_nearest",
         "_primitive",
         "_masking",
         "_trace",

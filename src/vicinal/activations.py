@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vicinal._nearest import did_you_mean
+
 Activation = str | Callable[[Array], Array]
 
 _NAMED: dict[str, Callable[[Array], Array]] = {
@@ -55,6 +57,7 @@ def activation_function(activation: Activation) -> Callable[[Array], Array]:
     """
     if callable(activation):
         return activation
-    if activation not in _NAMED:
-        raise ValueError(f"expected an activation of {', '.join(_NAMED)}, or a function, got {activation!r}")
+    if not isinstance(activation, str) or activation not in _NAMED:
+        hint = did_you_mean(str(activation), _NAMED)
+        raise ValueError(f"expected an activation of {', '.join(_NAMED)}, or a function, got {activation!r}{hint}")
     return _NAMED[activation]

@@ -18,6 +18,7 @@ from vicinal.feedback import detach
 from vicinal.files import write_text_atomically
 from vicinal.graph import Graph, capture
 from vicinal.recipes import recipe
+from vicinal.recipes.lookup import canonical
 from vicinal.report import Comparison, Curve, RuleResult, write_page
 from vicinal.rules import Backprop, InferenceLearning, Rule
 from vicinal.settings import PAGE, RESULTS, TaskSettings, kept_config
@@ -79,8 +80,7 @@ def compare(
     folder = Path(folder)
     if settings.seeds < 1:
         raise ValueError(f"expected at least one seed, got {settings.seeds}")
-    if not settings.rules or len(set(settings.rules)) < len(settings.rules):
-        raise ValueError(f"expected different rules, at least one, got {' '.join(settings.rules) or 'none'}")
+    settings = dataclasses.replace(settings, rules=canonical(settings.rules))
     task = _Runs(settings, settings.rules, settings.evaluate_every)
     if task.evaluate_every is None:
         task.evaluate_every = max(1, len(task.data.x_train) // settings.batch_size // 4)
@@ -115,6 +115,7 @@ def train(
     Raises:
         ValueError: If the settings do not fit the data, the rule is unknown, or the folder holds another run.
     """
+    settings = dataclasses.replace(settings, rule=recipe(settings.rule).name)
     task = _Runs(settings, (settings.rule,), settings.evaluate_every, settings.seed)
     with kept_config(Path(folder), settings):
         run = task.run(settings.rule, settings.seed, Path(folder), resume, progress)

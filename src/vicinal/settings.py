@@ -12,6 +12,7 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal import feedback, losses, nn
+from vicinal._nearest import did_you_mean
 from vicinal.data import Dataset, load
 from vicinal.feedback import Route
 from vicinal.feedback.named import ROUTES, FeedbackName
@@ -140,7 +141,8 @@ class ModelSettings:
 
     def _preset(self) -> nn.Preset:
         if self.preset not in nn.PRESETS:
-            raise ValueError(f"expected a preset of {', '.join(nn.PRESETS)}, got {self.preset!r}")
+            hint = did_you_mean(str(self.preset), nn.PRESETS)
+            raise ValueError(f"expected a preset of {', '.join(nn.PRESETS)}, got {self.preset!r}{hint}")
         return nn.PRESETS[self.preset]
 
 

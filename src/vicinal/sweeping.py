@@ -81,6 +81,7 @@ def sweep_task(
     Raises:
         ValueError: If the settings do not fit the data or each other, or the folder holds another run.
     """
+    settings = dataclasses.replace(settings, rule=recipe(settings.rule).name)
     folder, grid = Path(folder), settings.grid()
     if settings.memory_gb is not None and not 0 < settings.memory_gb < math.inf:
         raise ValueError(f"expected memory above 0, got {settings.memory_gb} GB")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
+from vicinal._nearest import did_you_mean
 from vicinal.nn.models import MLP, Autoencoder, ConvNet, Place
 
 _IL_THEORY = "Alonso et al., NeurIPS 2022, arXiv 2206.00164"
@@ -103,5 +104,5 @@ def preset(name: str, *, vertex_at: Place = "pre", key: PRNGKeyArray) -> eqx.Mod
         [(256, 784), (256, 256), (10, 256)]
     """
     if name not in PRESETS:
-        raise ValueError(f"expected a preset of {', '.join(PRESETS)}, got {name!r}")
+        raise ValueError(f"expected a preset of {', '.join(PRESETS)}, got {name!r}{did_you_mean(name, PRESETS)}")
     return PRESETS[name].build(vertex_at=vertex_at, key=key)

@@ -373,19 +373,3 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 """All recipes by name."""
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe of this name.
-
-    Raises:
-        ValueError: If there is none.
-
-    Example:
-        >>> rule, optimizer = recipe("il").make()
-        >>> int(rule.inference.steps)
-        20
-    """
-    if name not in RECIPES:
-        raise ValueError(f"expected a recipe of {', '.join(RECIPES)}, got {name!r}; `vicinal rules` lists them")
-    return RECIPES[name]

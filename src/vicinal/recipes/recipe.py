@@ -9,11 +9,14 @@ import jax
 import optax
 from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
+from vicinal._nearest import did_you_mean
 from vicinal.feedback import Route, attach
 from vicinal.inference import Proximal
 from vicinal.losses import Loss, softmax_cross_entropy
 from vicinal.references import bibtex
 from vicinal.rules import Rule
+
+_HABITS = {"lr": "learning_rate", "epsilon": "eps", "beta1": "b1", "beta2": "b2"}  # what others call them
 
 Made = tuple[Rule, optax.GradientTransformation]
 
@@ -130,8 +133,10 @@ def _replaced(chosen: Recipe, part: Any, path: str, names: list[str], value: Arr
         return dataclasses.replace(part, **{name: _replaced(chosen, getattr(part, name), path, rest, value)})
     # A field with a converter is a number, or None in the place of one; what is static is part of the program.
     if rest or name not in fields or "converter" not in fields[name].metadata:
-        known = ", ".join(("learning_rate", *chosen.numbers, *_paths(chosen.make()[0])))
-        raise ValueError(f"expected a number of {chosen.name} among {known}, got {path!r}")
+        known = ("learning_rate", *chosen.numbers, *_paths(chosen.make()[0]))
+        meant = next((name for name in known if name.endswith(f".{path}")), _HABITS.get(path, path))
+        hint = did_you_mean(meant, known)
+        raise ValueError(f"expected a number of {chosen.name} among {', '.join(known)}, got {path!r}{hint}")
     return dataclasses.replace(part, **{name: value})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vicinal._nearest import did_you_mean
 from vicinal.environment import environment, now
 from vicinal.report import Study
 from vicinal.reproduce import (
@@ -300,7 +301,8 @@ def experiment(name: str) -> Experiment:
         ValueError: If there is none.
     """
     if name not in EXPERIMENTS:
-        raise ValueError(f"expected an experiment of {', '.join(EXPERIMENTS)}, got {name!r}")
+        hint = did_you_mean(name, EXPERIMENTS, cutoff=0.75)
+        raise ValueError(f"expected an experiment of {', '.join(EXPERIMENTS)}, got {name!r}{hint}")
     return EXPERIMENTS[name]
 
 

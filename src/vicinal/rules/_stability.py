@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Array, Complex, Float
 
 from vicinal._numbers import check, check_count
@@ -126,7 +125,9 @@ def smoothed_abscissa(weight: Weight, feedback: Feedback, leak: float, smoothing
 
 def _lyapunov(matrix: np.ndarray) -> np.ndarray:
     """`X` with `matrix X + X matrix^T + 1 = 0`."""
-    return np.asarray(scipy.linalg.solve_continuous_lyapunov(matrix, -np.eye(len(matrix))))
+    from scipy.linalg import solve_continuous_lyapunov  # slow to import, and only needed here
+
+    return np.asarray(solve_continuous_lyapunov(matrix, -np.eye(len(matrix))))
 
 
 class Stabilised(NamedTuple):
