@@ -16,6 +16,7 @@ LEVELS = [
     {
         "files",
         "_nearest",
+        "report",  # draws plain data, and needs no other part
         "_primitive",
         "_masking",
         "_trace",
@@ -25,6 +26,7 @@ LEVELS = [
         "activations",
         "_convolutions",
         "_numbers",
+        "_show",
         "clamped",
         "graph",
         "marking",
@@ -36,7 +38,7 @@ LEVELS = [
     {"nn", "inference", "attention", "data", "references", "_minimise"},
     {"rules", "optim", "feedback"},
     {"analysis", "train", "testing"},
-    {"report", "recipes", "settings", "environment", "task", "compare", "sweeping"},
+    {"recipes", "settings", "environment", "task", "compare", "sweeping"},
     {"reproduce"},
     {"cli", "__main__"},
 ]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from vicinal._numbers import check, number, optional_number
+from vicinal._show import module_text, names_text
 from vicinal.graph import Graph, Values
 
 Precision = ArrayLike | dict[str, ArrayLike] | None
@@ -18,6 +19,9 @@ number, or an array per unit) for each by name. A vertex that is not named, and 
 
 class Encoding(eqx.Module):
     """How a vertex encodes the difference of its value from its prediction, unit by unit."""
+
+    def __repr__(self) -> str:
+        return module_text(self)
 
     def energy(self, value: Array, prediction: Array) -> Array:
         """The energy of each unit, in the shape of the value; 0 where value and prediction agree."""
@@ -115,7 +119,9 @@ def check_precision(precision: Precision, graph: Graph) -> None:
     """Raises ValueError if a precision names no vertex of the graph."""
     unknown = set(precision) - set(graph.vertices) if isinstance(precision, dict) else set()
     if unknown:
-        raise ValueError(f"expected precisions for vertices of {graph!r}, got one for {sorted(unknown)[0]!r}")
+        raise ValueError(
+            f"expected precisions for vertices among {names_text(graph.vertices)}, got one for {sorted(unknown)[0]!r}"
+        )
 
 
 class Weighted(eqx.Module):

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from vicinal._masking import counted
 from vicinal._primitive import OUTPUT, vertex
 from vicinal._program import Program
+from vicinal._show import graph_text, names_text
 from vicinal._synapses import Synapse
 from vicinal._trace import UNROLL_LIMIT, Spec, trace_flat
 from vicinal.clamped import Clamped, Linearized, Values
@@ -77,7 +78,12 @@ class Graph:
         self._predict = program.predict()
 
     def __repr__(self) -> str:
-        return f"Graph({', '.join(self.vertices)})"
+        return graph_text(self)
+
+    def _repr_html_(self) -> str:
+        from vicinal.report.notebook import graph_html  # only where somebody looks
+
+        return graph_html(self)
 
     def feedforward(self, model: PyTree, x: PyTree) -> tuple[PyTree, Values]:
         """Runs the function: every vertex holds what is predicted for it.
@@ -174,7 +180,9 @@ class Graph:
             The prediction, `[batch, ...]`.
         """
         if node not in self._local:
-            raise ValueError(f"expected a vertex of {self!r} or '{OUTPUT}', got {node!r}")
+            raise ValueError(
+                f"expected a vertex of the graph ({names_text(self.vertices)}) or '{OUTPUT}', got {node!r}"
+            )
         leaves, inputs = self._spec.check(model, x)
         if self.masked:  # what is masked lets through what vertices below the parents hold
             output, predictions = self.predict(model, values, x)
@@ -289,7 +297,7 @@ class Graph:
         if set(values) != set(self.vertices):
             missing, unknown = set(self.vertices) - set(values), set(values) - set(self.vertices)
             raise ValueError(
-                f"expected a value for each vertex of {self!r}, got missing {sorted(missing)} "
+                f"expected a value for each of {names_text(self.vertices)}, got missing {sorted(missing)} "
                 f"and unknown {sorted(unknown)}; start from the values that feedforward returns"
             )
         return [values[name] for name in self.vertices]

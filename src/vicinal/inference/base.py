@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from vicinal._numbers import check, check_count
+from vicinal._show import module_text
 from vicinal.graph import Values
 from vicinal.inference.problem import Problem
 from vicinal.inference.result import Result
@@ -54,6 +55,9 @@ class Inference(eqx.Module):
     steps: eqx.AbstractVar[int]
     tolerance: eqx.AbstractVar[Float[Array, ""] | None]
     trace: eqx.AbstractVar[bool]
+
+    def __repr__(self) -> str:
+        return module_text(self)
 
     def allowed(self, values: Values) -> Values:
         """Where inference may start, for values that were given; by default there."""

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from vicinal._numbers import check, number
+from vicinal._show import module_text
 from vicinal.graph import OUTPUT, Graph, Values
 
 
@@ -35,6 +36,9 @@ class Proximal(eqx.Module):
     learning_rate: Float[Array, ""] = eqx.field(converter=number)
     eps: Float[Array, ""] = eqx.field(converter=number, default=0.0)
     norm: str = eqx.field(static=True, default="example")
+
+    def __repr__(self) -> str:
+        return module_text(self)
 
     def __check_init__(self):
         if self.norm not in ("example", "mean", "sum"):

@@ -1,8 +1,10 @@
 """Show a comparison of learning rules, or a study: tables for the terminal, figures, one self-contained HTML page."""
 
+from vicinal.report.drawing import draw_graph
 from vicinal.report.figures import angles, energies, learning_curves
 from vicinal.report.groups import FigureGroup, KeyEntry
 from vicinal.report.interval import interval_words, mean_interval
+from vicinal.report.outline import Node, outline
 from vicinal.report.page import render_page, write_page
 from vicinal.report.results import CONCATENATED, Comparison, Curve, RuleResult
 from vicinal.report.study import VERDICTS, Claim, Panel, Section, Series, Study, Table
@@ -19,6 +21,7 @@ __all__ = [
     "Curve",
     "FigureGroup",
     "KeyEntry",
+    "Node",
     "Panel",
     "RuleResult",
     "Section",
@@ -28,10 +31,12 @@ __all__ = [
     "angle_table",
     "angles",
     "comparison_table",
+    "draw_graph",
     "energies",
     "interval_words",
     "learning_curves",
     "mean_interval",
+    "outline",
     "print_study",
     "print_tables",
     "render_page",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from vicinal._show import module_text
 from vicinal.credit import Credit, Info, local_gradient, presynaptic_norms
 from vicinal.graph import Graph, Values
 from vicinal.losses import Loss
@@ -34,6 +35,9 @@ class Rule(eqx.Module):
     its gradient is what a step does to first order in the learning rate."""
     holds_errors: ClassVar[bool] = False
     """Whether vertices hold errors beside values, as states of their own, which `errors` may read back."""
+
+    def __repr__(self) -> str:
+        return module_text(self)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> State:
         """Returns the state before the first update; `()` unless the rule remembers something."""

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, check_count, number, optional_number
+from vicinal._show import names_text
 from vicinal.activations import Activation, activation_function
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
@@ -330,5 +331,6 @@ def _predicting(chain: tuple[Link, ...], model: PyTree) -> dict[str, tuple[Array
 def _dense_chain(graph: Graph) -> tuple[Link, ...]:
     chain = links(graph, _NAME)
     if len(chain) != len(graph.vertices) or any(graph.shapes[k.below].shape != (k.shape[1],) for k in chain):
-        raise ValueError(f"expected dense layers alone for {_NAME}, got {graph!r}; take PhaselessAlignment")
+        got = names_text(graph.vertices)
+        raise ValueError(f"expected dense layers alone for {_NAME}, got {got}; take PhaselessAlignment")
     return chain

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vicinal._numbers import check, check_count, number
+from vicinal._show import module_text
 
 Shape = tuple[int, ...]
 
@@ -25,6 +26,9 @@ class Projector(eqx.Module):
 
     scale: eqx.AbstractVar[Float[Array, ""]]
     """Factor of the error; a learning rate of what is below the module's output, in plain gradient descent."""
+
+    def __repr__(self) -> str:
+        return module_text(self)
 
     def misfit(self, source: Shape, target: Shape) -> str | None:
         """What is wrong with these shapes, `"expected ..., got ..."`; None if nothing is."""

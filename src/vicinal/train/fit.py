@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from vicinal.data import Dataset
 from vicinal.graph import OUTPUT, Graph, capture
 from vicinal.rules import Rule
+from vicinal.train import showing
 from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state, may_be_infinite
 from vicinal.train.arguments import arrays_of, at_least_one, total_steps
 from vicinal.train.batches import ArraySource, IterableSource, source_of
@@ -26,10 +27,13 @@ from vicinal.train.metrics import metrics_of
 from vicinal.train.predict import predict
 from vicinal.train.progress import Pace, TrainingProgress
 
+if TYPE_CHECKING:
+    import pandas
+
 _CHUNK_SECONDS, _LONGEST_CHUNK = 0.5, 5000  # a compiled call takes about this long, and at most so many steps
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """A run that has ended.
 
@@ -59,6 +63,16 @@ class Run:
     def predict(self, x: PyTree, batch_size: int = 1000) -> PyTree:
         """The output of the trained model for each example; as `vicinal.train.predict`."""
         return predict(self.graph, self.model, x, batch_size)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """The records as a pandas data frame (`pip install 'vicinal[tables]'`), a row each; see `Sweep.to_frame`."""
+        return showing.run_frame(self)
+
+    def __repr__(self) -> str:
+        return showing.run_text(self)
+
+    def _repr_html_(self) -> str:
+        return showing.run_html(self)
 
 
 def fit(

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.data import Dataset
 from vicinal.graph import Graph
+from vicinal.train import showing
 from vicinal.train.advance import TrainingState
 from vicinal.train.arguments import arrays_of, at_least_one, total_steps
 from vicinal.train.evaluate import means
@@ -23,10 +24,13 @@ from vicinal.train.progress import TrainingProgress
 from vicinal.train.sweep_files import SweepFiles
 from vicinal.train.wave import Wave
 
+if TYPE_CHECKING:
+    import pandas
+
 _FIRST_CHUNK, _CHUNK_SECONDS = 32, 2.0  # steps; most divergences come early, and a short chunk finds one cheaply
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Member:
     """One run of a sweep.
 
@@ -47,8 +51,11 @@ class Member:
     stopped: str | None
     model: PyTree
 
+    def __repr__(self) -> str:
+        return showing.member_text(self)
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Sweep:
     """A sweep that has ended.
 
@@ -69,6 +76,23 @@ class Sweep:
     seconds_to_start: float
     compilations: int
     resumed: bool = False
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """The records of all members as a pandas data frame (`pip install 'vicinal[tables]'`).
+
+        What is nested in a record gets a dot in its name: `angles.layers[0]`. A number that is not finite is NaN.
+
+        Returns:
+            A row for each member and record: the member's place, its numbers, its seed and why it stopped, then what
+            was measured. A member that stopped before its first record has one row, with its step alone.
+        """
+        return showing.sweep_frame(self)
+
+    def __repr__(self) -> str:
+        return showing.sweep_text(self)
+
+    def _repr_html_(self) -> str:
+        return showing.sweep_html(self)
 
 
 def sweep(

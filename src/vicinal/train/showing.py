@@ -1,0 +1,138 @@
+"""What runs and sweeps say of themselves: a line at a prompt, curves in a notebook, rows in a data frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vicinal._show import record_text, value_text
+
+if TYPE_CHECKING:
+    import pandas
+
+    from vicinal.train.fit import Run
+    from vicinal.train.sweep import Member, Sweep
+
+Records = Sequence[Mapping[str, Any]]
+
+_SHOWN = ("train_loss", "test_loss", "test_accuracy")
+_BETTER = (("test_accuracy", 1), ("test_loss", -1), ("train_loss", -1))  # whether more is better
+
+
+def run_text(run: Run) -> str:
+    """`Run(200 steps: train_loss=0.12, test_loss=0.2, test_accuracy=0.95)`, and why it stopped."""
+    return f"Run({_course(int(run.state.step), run.records, run.stopped)})"
+
+
+def member_text(member: Member) -> str:
+    """`Member(learning_rate=0.1, seed=0: 200 steps, test_loss=0.2, ...)`, and why it stopped."""
+    numbers = _numbers({**member.numbers, "seed": member.seed})
+    return f"Member({numbers}: {_course(member.steps, member.records, member.stopped)})"
+
+
+def sweep_text(sweep: Sweep) -> str:
+    """`Sweep(6 members: learning_rate, 3 seeds; best test_accuracy=0.95 at learning_rate=0.1, seed=2)`."""
+    members = sweep.members
+    seeds = len({member.seed for member in members})
+    named = ", ".join([*_names(members), f"{seeds} seed{'s' * (seeds != 1)}"])
+    parts = [f"{len(members)} member{'s' * (len(members) != 1)}: {named}"]
+    found = best(members)
+    if found is not None:
+        quantity, member = found
+        where = _numbers({**member.numbers, "seed": member.seed})
+        parts.append(f"best {record_text(member.records[-1], (quantity,))} at {where}")
+    stopped = sum(member.stopped is not None for member in members)
+    return f"Sweep({'; '.join([*parts, *[f'{stopped} stopped'] * bool(stopped)])})"
+
+
+def best(members: Sequence[Member]) -> tuple[str, Member] | None:
+    """The member whose last record is best, and the quantity that says so.
+
+    That is the highest test accuracy, else the lowest test loss, else the lowest training loss. A member that stopped
+    takes part only where all did.
+    """
+    there = [member for member in members if member.records and member.stopped is None]
+    there = there or [member for member in members if member.records]
+    for quantity, sign in _BETTER:
+        values = [(_finite(member.records[-1].get(quantity)), member) for member in there]
+        known = [(sign * value, member) for value, member in values if value is not None]
+        if known:
+            return quantity, max(known, key=lambda pair: pair[0])[1]
+    return None
+
+
+def run_html(run: Run) -> str:
+    """The line and the curves of a run, for a notebook."""
+    from vicinal.report.notebook import curves_html  # matplotlib and jinja2, only where somebody looks
+
+    return curves_html(run_text(run), {"": [run.records]})
+
+
+def sweep_html(sweep: Sweep) -> str:
+    """The line and the curves of a sweep, one for each combination of numbers, for a notebook."""
+    from vicinal.report.notebook import curves_html
+
+    groups: dict[str, list[Records]] = {}
+    for member in sweep.members:
+        groups.setdefault(_numbers(member.numbers), []).append(member.records)
+    return curves_html(sweep_text(sweep), groups)
+
+
+def run_frame(run: Run) -> pandas.DataFrame:
+    """The records of a run, a row each; what is nested gets a dot in its name."""
+    return _frame(_rows(run.records))
+
+
+def sweep_frame(sweep: Sweep) -> pandas.DataFrame:
+    """The records of all members, a row each, with the member's numbers, its seed and why it stopped in front."""
+    rows = []
+    for index, member in enumerate(sweep.members):
+        own = {"member": index, **member.numbers, "seed": member.seed, "stopped": member.stopped}
+        # A member that ended before its first record is not to vanish.
+        measured = _rows(member.records) or [{"step": member.steps}]
+        # A number may be called as something that is measured.
+        rows += [
+            {f"numbers.{name}" if name in row else name: value for name, value in own.items()} | row for row in measured
+        ]
+    return _frame(rows)
+
+
+def _rows(records: Records) -> list[dict[str, Any]]:
+    from vicinal.report.records import flat_record
+
+    return [{name: _or_nan(value) for name, value in flat_record(record).items()} for record in records]
+
+
+def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError("expected pandas for a data frame, got none; run: pip install 'vicinal[tables]'") from None
+    return pandas.DataFrame(rows)
+
+
+def _or_nan(value: Any) -> Any:
+    return math.nan if value is None else value  # a number of a record that is not finite is None
+
+
+def _course(steps: int, records: Records, stopped: str | None) -> str:
+    numbers = record_text(records[-1], _SHOWN) if records else ""
+    end = "" if stopped is None else f"; stopped: {stopped}"
+    return f"{steps} steps{': ' * bool(numbers)}{numbers}{end}"
+
+
+def _numbers(numbers: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value_text(value)}" for name, value in numbers.items())
+
+
+def _names(members: Sequence[Member]) -> list[str]:
+    values: dict[str, dict[Any, None]] = {}
+    for member in members:
+        for name, value in member.numbers.items():
+            values.setdefault(name, {})[value] = None
+    return [f"{len(found)} {name}{'s' * (len(found) != 1)}" for name, found in values.items()]
+
+
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
