@@ -1,5 +1,6 @@
 """Many runs in one compiled loop: every combination of some numbers, with every seed."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -19,6 +20,7 @@ from vicinal.train.advance import TrainingState
 from vicinal.train.arguments import arrays_of, at_least_one, total_steps
 from vicinal.train.evaluate import means
 from vicinal.train.fleet import Layout, Make
+from vicinal.train.hooks.base import AnyHook, Start, Watch, hooks_of
 from vicinal.train.plan import Plan, combinations_of, free_bytes, keys_of as keys_of, seeds_of
 from vicinal.train.progress import TrainingProgress
 from vicinal.train.sweep_files import SweepFiles
@@ -42,6 +44,8 @@ class Member:
         steps: Updates taken.
         stopped: None, or the sentence that says why it was frozen at its last good state.
         model: The trained model, or the last good one.
+        stopped_by: None, or the name of the hook that stopped it.
+        best: The best model, if a hook keeps it, else None.
     """
 
     numbers: dict[str, float]
@@ -50,6 +54,8 @@ class Member:
     steps: int
     stopped: str | None
     model: PyTree
+    stopped_by: str | None = None
+    best: PyTree = None
 
     def __repr__(self) -> str:
         return showing.member_text(self)
@@ -116,6 +122,7 @@ def sweep(
     checkpoint_seconds: float = 60.0,
     progress: bool | None = None,
     on_record: Callable[[dict[str, Any], TrainingState], None] | None = None,
+    hooks: Sequence[AnyHook] = (),
     metrics: Mapping[str, Callable] | None = None,
 ) -> Sweep:
     """Trains every combination of numbers with every seed, in one compiled loop over all devices.
@@ -149,6 +156,8 @@ def sweep(
         checkpoint_seconds: Time between checkpoints; one is also written at the end and on interruption.
         progress: As for `fit`.
         on_record: Called with each record of each member (and may add to it) and the member's state.
+        hooks: As for `fit`, a copy for each member. A member that one stops is frozen, and stays so when the sweep is
+            resumed.
         metrics: Metrics of one's own, as for `fit`.
 
     Returns:
@@ -187,6 +196,7 @@ def sweep(
     if memory is not None and not 0 < memory < math.inf:
         raise ValueError(f"expected memory as a number of bytes above 0, got {memory}")
     size = None if group_size is None else at_least_one("group_size", group_size)
+    hooks_of(hooks)  # before anything runs
     files = SweepFiles(folder, resume, plan.description, total)
     if files.waves is None:
         waves, chosen = plan.choose(free_bytes(plan.devices) if memory is None else int(memory), size)
@@ -201,19 +211,25 @@ def sweep(
         for i, ids in enumerate(waves):
             wave = plan.wave(chosen, ids)
             files.restore(i, wave)
-            loop = _Loop(plan, wave, ids, total, every, files, on_record)
-            while loop.goes_on:
-                mark = wave.mark()
-                try:
-                    loop.advance()
-                except BaseException:  # the steps count once their records are written
-                    wave.back_to(mark)
-                    files.save(i, wave)
-                    raise
-                files.save(i, wave, unless_within=checkpoint_seconds)
-                shown.update(i * total + loop.step, loop.loss, loop.accuracy, loop.rate)
-            files.save(i, wave)
-            members += [_member(plan, j, wave.state(row), files.records) for row, j in enumerate(ids)]
+            with contextlib.ExitStack() as stack:
+                watches = []
+                for row, j in enumerate(ids):
+                    start = _start(plan, wave, row, j, files, resume, hooks)
+                    watches.append(stack.enter_context(Watch(hooks_of(hooks), start, on_record)))
+                loop = _Loop(plan, wave, ids, total, every, files, watches)
+                while loop.goes_on:
+                    mark = wave.mark()
+                    try:
+                        loop.advance()
+                    except BaseException:  # the steps count once their records are written
+                        wave.back_to(mark)
+                        files.save(i, wave)
+                        raise
+                    files.save(i, wave, unless_within=checkpoint_seconds)
+                    shown.update(i * total + loop.step, loop.loss, loop.accuracy, loop.rate)
+                files.save(i, wave)
+            for row, j in enumerate(ids):
+                members.append(_member(plan, j, wave.state(row), files.records_of(j), watches[row].best.model))
     ended = time.monotonic()
     return Sweep(
         members,
@@ -237,13 +253,14 @@ class _Loop:
         total: int,
         every: int,
         files: SweepFiles,
-        on_record: Callable[[dict[str, Any], TrainingState], None] | None,
+        watches: list[Watch],
     ):
         self._plan, self._wave, self._ids, self._total, self._every = plan, wave, ids, total, every
-        self._files, self._on_record, self._chunk = files, on_record, _FIRST_CHUNK
+        self._files, self._watches, self._chunk = files, watches, _FIRST_CHUNK
         self.step = int(wave.steps()[wave.live].max(initial=0))
         self.loss, self.rate = math.nan, 0.0
         self.accuracy: float | None = None
+        self._stop()
 
     @property
     def goes_on(self) -> bool:
@@ -294,15 +311,39 @@ class _Loop:
         for row, means_ in seen.items():
             record = {"step": self.step, "epoch": self.step / self._plan.steps_per_epoch, **means_}
             record |= {f"test_{name}": value for name, value in tested[row].items()}
-            if self._on_record is not None:
-                self._on_record(record, self._wave.state(row))
+            watch = self._watches[row]
+            if watch.needs_state:
+                watch(record, self._wave.state(row))
             self._files.write({"member": self._ids[row], **record})
+            watch.best.commit()
         self._wave.reset_sums()
+        self._stop()
+
+    def _stop(self) -> None:
+        """Freezes the live members that a hook stops before their last step."""
+        rows = [int(row) for row in np.flatnonzero(self._wave.live) if self._watches[row].stopped_by is not None]
+        if not rows or self.step == self._total:
+            return
+        for row in rows:
+            watch, step = self._watches[row], int(self._wave.steps()[row])
+            said = {"stopped": watch.sentence(step), "stopped_by": watch.stopped_by}
+            self._files.write({"member": self._ids[row], "step": step, **said})
+        self._wave.stop(rows)
 
 
-def _member(plan: Plan, i: int, state: TrainingState, records: list[dict[str, Any]]) -> Member:
-    own = [{k: v for k, v in record.items() if k != "member"} for record in records if record.get("member") == i]
-    stopped = next((record["stopped"] for record in own if "stopped" in record), None)
+def _start(
+    plan: Plan, wave: Wave, row: int, member: int, files: SweepFiles, resume: bool, hooks: Sequence[AnyHook]
+) -> Start:
+    """What the hooks of a member are told."""
+    records = [record for record in files.records_of(member) if "stopped" not in record]
+    (numbers, seed), step = plan.runs[member], int(wave.steps()[row])
+    best = files.keeper(member, wave.state(row).model if hooks else None, step)
+    return Start(step, resume, records, files.folder, best, member, {**numbers, "seed": seed})
+
+
+def _member(plan: Plan, i: int, state: TrainingState, records: list[dict[str, Any]], best: PyTree) -> Member:
+    ending = next((record for record in records if "stopped" in record), {})
     numbers, seed = plan.runs[i]
-    measured = [record for record in own if "stopped" not in record]
-    return Member(numbers, seed, measured, int(state.step), stopped, state.model)
+    measured = [record for record in records if "stopped" not in record]
+    stopped, stopped_by = ending.get("stopped"), ending.get("stopped_by")
+    return Member(numbers, seed, measured, int(state.step), stopped, state.model, stopped_by, best)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from jaxtyping import PyTree
 
 from vicinal.train import checkpoint
+from vicinal.train.best import Best
 from vicinal.train.log import JSONLog, keep
 from vicinal.train.wave import Wave
 
@@ -28,6 +30,7 @@ class SweepFiles:
     Attributes:
         waves: The members of each wave: those of the sweep to resume, or None until they are chosen.
         group_size: That of the sweep to resume, or None.
+        folder: As given.
 
     Raises:
         ValueError: If the folder holds a sweep that is not to be resumed, is another one, has taken more steps than
@@ -37,16 +40,17 @@ class SweepFiles:
     def __init__(self, folder: str | Path | None, resume: bool, description: dict[str, Any], total: int):
         if folder is None and resume:
             raise ValueError("expected the folder of the sweep to resume, got folder=None")
-        self._folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else Path(folder)
         self._description = json.loads(json.dumps(description))
         self.waves: list[range] | None = None
         self._log = JSONLog(None)
         self._saved_at, self._saved = time.monotonic(), {}
+        self._best: dict[int, Best] = {}
         self.group_size: int | None = None
-        if self._folder is None:
+        if self.folder is None:
             return
-        there = sorted(self._folder.glob("wave-*.npz"))
-        log = self._folder / METRICS
+        there = sorted(self.folder.glob("wave-*.npz"))
+        log = self.folder / METRICS
         if not resume and (there or (log.exists() and log.stat().st_size)):
             raise ValueError(
                 f"expected a folder without a run, got {str(folder)!r} with one; resume it, or choose another"
@@ -69,11 +73,11 @@ class SweepFiles:
                 )
         if there and not log.exists():
             raise ValueError(f"expected the log of the sweep to resume, {METRICS} in {str(folder)!r}, got none")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._keep(log, known)
 
     def __enter__(self) -> Self:
-        self._log = JSONLog(None if self._folder is None else self._folder / METRICS)
+        self._log = JSONLog(None if self.folder is None else self.folder / METRICS)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -88,9 +92,20 @@ class SweepFiles:
         """Appends a record, which names its member."""
         self._log.write(record)
 
+    def records_of(self, member: int) -> list[dict[str, Any]]:
+        """The records of a member, as `fit` would write them."""
+        own = (record for record in self.records if record.get("member") == member)
+        return [{name: value for name, value in record.items() if name != "member"} for record in own]
+
+    def keeper(self, member: int, like: PyTree, step: int) -> Best:
+        """Where the best model of a member is kept."""
+        path = None if self.folder is None else self.folder / f"best-{member}.npz"
+        self._best[member] = Best(path, like, step)
+        return self._best[member]
+
     def restore(self, i: int, wave: Wave) -> None:
         """Brings a wave to where its checkpoint is, if there is one."""
-        if self._folder is None or not self._path(i).exists():
+        if self.folder is None or not self._path(i).exists():
             return
         stacked, found = checkpoint.load(self._path(i), wave.stacked())
         wave.load(stacked, np.array(found["live"]))
@@ -99,7 +114,7 @@ class SweepFiles:
     def save(self, i: int, wave: Wave, unless_within: float = 0.0) -> None:
         """Writes the checkpoint of a wave, unless it is there or the last one is younger than that, in seconds."""
         steps = wave.steps().tolist()
-        if self._folder is None or self._saved.get(i) == steps or time.monotonic() - self._saved_at < unless_within:
+        if self.folder is None or self._saved.get(i) == steps or time.monotonic() - self._saved_at < unless_within:
             return
         metadata = self._description | {
             "waves": [len(ids) for ids in self.waves or []],
@@ -107,12 +122,14 @@ class SweepFiles:
             "steps": steps,
             "group_size": wave.fleet.layout.size,
         }
+        for best in self._best.values():
+            best.save()
         checkpoint.save(self._path(i), wave.stacked(), metadata=metadata)
         self._saved[i], self._saved_at = steps, time.monotonic()
 
     def _path(self, i: int) -> Path:
-        assert self._folder is not None
-        return self._folder / f"wave-{i}.npz"
+        assert self.folder is not None
+        return self.folder / f"wave-{i}.npz"
 
     def _keep(self, log: Path, found: dict[int, dict[str, Any]]) -> None:
         """Leaves in the log what the checkpoints know; the rest will be written again."""

@@ -60,6 +60,12 @@ class Wave:
         if broken.any():
             self._balance()
 
+    def stop(self, members: list[int]) -> None:
+        """Freezes members as they are."""
+        self._live = self._live.copy()  # `mark` may hold it
+        self._live[self._row[members]] = False
+        self._balance()
+
     def mark(self) -> Any:
         """Where the wave is, for `back_to`."""
         return self.held, self._live, self._row
