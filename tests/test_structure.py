@@ -31,6 +31,7 @@ LEVELS = [
         "graph",
         "marking",
         "roles",
+        "keys",
         "losses",
         "energy",
         "credit",

@@ -16,7 +16,7 @@ from vicinal._convolutions import canonical
 from vicinal._masking import Masked, check_masks, split_masked
 from vicinal._primitive import OUTPUT, vertex_p
 from vicinal._synapses import Synapse, find_synapses
-from vicinal._trace import Spec
+from vicinal._trace import Traced
 
 
 class Program:
@@ -25,9 +25,10 @@ class Program:
     Each piece is a function of groups of arrays: the model's leaves, the input's leaves, and what else it reads.
     """
 
-    def __init__(self, closed: core.ClosedJaxpr, spec: Spec, output_structure: Any, looped: set[str]):
+    def __init__(self, traced: Traced):
+        spec, closed, self.output_structure, looped = traced
         closed, masked = split_masked(closed)
-        self.jaxpr, self.spec, self.output_structure = closed.jaxpr, spec, output_structure
+        self.jaxpr, self.spec = closed.jaxpr, spec
         self._constants = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
         self._producer = {v: i for i, eqn in enumerate(closed.jaxpr.eqns) for v in eqn.outvars}
         split = len(spec.leaf_types)

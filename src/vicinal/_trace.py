@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +12,8 @@ from jax.extend import core
 from jaxtyping import Array, PyTree
 
 from vicinal._primitive import vertex_p
-from vicinal.roles import TRAINED, Where, roles_of
+from vicinal.keys import Keyed, example_of, needs_keyword, reads_last_input, takes_key
+from vicinal.roles import TRAINED, Role, Where, roles_of
 
 UNROLL_LIMIT = 1024
 """A `jax.lax.scan` that holds vertices is unrolled up to this many iterations."""
@@ -21,9 +22,10 @@ UNROLL_LIMIT = 1024
 class Spec:
     """What is captured: the structure of the model and of one example."""
 
-    def __init__(self, model: PyTree, x: PyTree, fixed: Where | None = None, state: Where | None = None):
+    def __init__(self, model: PyTree, x: PyTree, roles: tuple[Role | None, ...], keyed: bool):
         self.structure, self.static, leaves = _partition(model)
-        self.roles = roles_of(model, fixed, state)
+        self.roles, self.keyed, self._needs_keyword = roles, keyed, needs_keyword(model)
+        x = example_of(x) if keyed else x
         self.leaf_types = [jax.typeof(leaf) for leaf in leaves]
         self.example = jax.tree.map(lambda a: a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a), x)
         paths = jax.tree_util.tree_flatten_with_path(model)[0]
@@ -47,8 +49,13 @@ class Spec:
         return first, second
 
     def trace(self) -> tuple[core.ClosedJaxpr, PyTree]:
-        run = jax.make_jaxpr(lambda leaves, x: self.rebuild(leaves)(x), return_shape=True)
-        return run(self.leaf_types, self.example)
+        def run(leaves: list[Array], x: Any) -> PyTree:
+            model = self.rebuild(leaves)
+            if self.keyed:
+                return model(x.x, key=x.key)
+            return model(x, key=None) if self._needs_keyword else model(x)
+
+        return jax.make_jaxpr(run, return_shape=True)(self.leaf_types, self.example)
 
     def trace_unrolled(self) -> tuple[core.ClosedJaxpr, PyTree]:
         try:
@@ -77,6 +84,11 @@ class Spec:
                     f"expected parameter {path or 'model'} as {expected.dtype}{list(expected.shape)}, got "
                     f"{leaf.dtype}{list(leaf.shape)}; capture the model again"
                 )
+        if self.keyed and not isinstance(x, Keyed):
+            raise ValueError(
+                "expected inputs with a key for each example, as the model takes a key (for dropout, say), got none; "
+                "give graph.keyed(x, key), or pass key= to a rule's step or value_and_grad"
+            )
         inputs, x_structure = jax.tree.flatten(x)
         inputs = [jnp.asarray(item) for item in inputs]
         if x_structure != jax.tree.structure(self.example):
@@ -130,12 +142,55 @@ def find(jaxpr: core.Jaxpr, path: Path = ()) -> Iterator[tuple[str, Path]]:
                     yield from find(inner, (*path, (eqn.primitive.name, length)))
 
 
-def trace_flat(spec: Spec) -> tuple[core.ClosedJaxpr, Any, set[str]]:
-    """Traces the model so that no vertex is left inside another primitive.
+class Traced(NamedTuple):
+    """A model's program with no vertex left inside another primitive.
 
-    Returns:
-        The program, the structure of its output, and the names of the vertices inside loops.
+    Attributes:
+        spec: What was captured.
+        closed: The program.
+        output_structure: Of its output.
+        looped: The names of the vertices inside loops.
     """
+
+    spec: Spec
+    closed: core.ClosedJaxpr
+    output_structure: Any
+    looped: set[str]
+
+
+def trace(model: PyTree, x: PyTree, fixed: Where | None, state: Where | None) -> Traced:
+    """Traces a model on one example; with a key, if the model takes one and what it makes depends on it."""
+    roles = roles_of(model, fixed, state)
+    if takes_key(model):
+        found = _trace_flat(Spec(model, x, roles, keyed=True))
+        if reads_last_input(found.closed.jaxpr):
+            return found
+    return _trace_flat(Spec(model, x, roles, keyed=False))
+
+
+def evaluated(spec: Spec, model: PyTree) -> tuple[PyTree, Callable[[], Traced] | None]:
+    """The model with all flags `inference` set, and its trace without a key; None where that changes nothing."""
+    still = inference_mode(model)
+    if not spec.keyed and _partition(still)[1] == spec.static:
+        return model, None
+    example = jax.tree.map(shape_and_type, spec.example.x if spec.keyed else spec.example)
+    return still, lambda: _trace_flat(Spec(still, example, spec.roles, keyed=False))
+
+
+def shape_and_type(aval: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+
+def inference_mode(model: PyTree) -> PyTree:
+    """As `equinox.nn.inference_mode`, also through wrappers that pass attributes on."""
+
+    def set_flag(path: Any, leaf: Any) -> Any:
+        return True if leaf is False and path and path[-1] == jax.tree_util.GetAttrKey("inference") else leaf
+
+    return jax.tree_util.tree_map_with_path(set_flag, model)
+
+
+def _trace_flat(spec: Spec) -> Traced:
     closed, output_shape = spec.trace()
     found = list(find(closed.jaxpr))
     for name, count in Counter(name for name, _ in found).items():
@@ -154,7 +209,7 @@ def trace_flat(spec: Spec) -> tuple[core.ClosedJaxpr, Any, set[str]]:
         for name, path in find(closed.jaxpr):
             if path:
                 raise _cannot_follow(name, path)
-    return closed, jax.tree.structure(output_shape), looped
+    return Traced(spec, closed, jax.tree.structure(output_shape), looped)
 
 
 def _cannot_follow(name: str, path: Path) -> ValueError:

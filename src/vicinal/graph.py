@@ -13,15 +13,16 @@ from types import MappingProxyType
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from vicinal._masking import counted
 from vicinal._primitive import OUTPUT, vertex
 from vicinal._program import Program
 from vicinal._show import graph_text, names_text
 from vicinal._synapses import Synapse
-from vicinal._trace import UNROLL_LIMIT, Spec, trace_flat
+from vicinal._trace import UNROLL_LIMIT, Spec, evaluated, trace
 from vicinal.clamped import Clamped, Linearized, Values
+from vicinal.keys import keyed
 from vicinal.roles import Role, Where
 
 __all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Linearized", "Values", "capture", "vertex"]
@@ -44,6 +45,7 @@ class Graph:
         roles: By the path of each array of the model: whether it is a `"parameter"`, learned `"feedback"`, `"fixed"`
             or `"state"` (`vicinal.roles`).
         masked: The vertices with a mask.
+        needs_key: Whether the model takes a key (for dropout, say). Inputs then are what `keyed` makes of them.
     """
 
     vertices: tuple[str, ...]
@@ -54,6 +56,7 @@ class Graph:
     shapes: Mapping[str, PyTree]
     roles: Mapping[str, Role]
     masked: tuple[str, ...]
+    needs_key: bool
 
     def __init__(self, program: Program):
         self.program = program
@@ -74,6 +77,8 @@ class Graph:
         self.shapes = MappingProxyType(program.shapes())
         self.roles = MappingProxyType(dict(zip(self._spec.paths, filter(None, self._spec.roles), strict=True)))
         self.masked = program.masks[0]
+        self.needs_key = self._spec.keyed
+        self._evaluation: Graph | None = None
         self._feedforward = program.feedforward()
         self._predict = program.predict()
 
@@ -143,6 +148,21 @@ class Graph:
     def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:
         """The model in two parts, `(trainable, rest)`; `equinox.combine` puts them together again."""
         return self._spec.split(model)
+
+    def keyed(self, x: PyTree, key: PRNGKeyArray) -> PyTree:
+        """The inputs with a key for each example, `[batch]`, split from `key`; `x` itself if the model takes none."""
+        return keyed(x, key) if self.needs_key else x
+
+    def evaluation(self, model: PyTree) -> tuple["Graph", PyTree]:
+        """The graph and the model as they are evaluated: with all flags `inference` set, and without a key.
+
+        Layers of Equinox and of `vicinal.nn` have such flags; `model` is called as `model(x)`, or `model(x, key=None)`.
+        Both are returned as they are where that changes nothing.
+        """
+        found, traced = evaluated(self._spec, model)
+        if self._evaluation is None:
+            self._evaluation = self if traced is None else Graph(Program(traced()))
+        return self._evaluation, found
 
     def clamp(self, model: PyTree, x: PyTree) -> "Clamped":
         """Fixes the model and the input, and computes what depends on them alone once.
@@ -320,7 +340,9 @@ def capture(model: Callable, x: PyTree, *, fixed: Where | None = None, state: Wh
     followed: under `jax.checkpoint`, `jax.lax.while_loop`, a traced `jax.lax.cond`, or a custom derivative.
 
     Args:
-        model: Called as `model(x)`; returns an array, or a tree of arrays.
+        model: Called as `model(x)`; returns an array, or a tree of arrays. If it has an argument `key` that it uses, it
+            is called as `model(x, key=key)`, with a key for each example (`Graph.keyed`): the masks of dropout are
+            drawn once for each batch and stay as they are while activities settle.
         x: One example, without the batch axis (arrays or `jax.ShapeDtypeStruct`).
         fixed: From the model to the submodules or arrays that never change, as for `equinox.tree_at`.
         state: The same for what changes as the model runs, and not by an optimiser. What `vicinal.roles.roles_of`
@@ -357,6 +379,4 @@ def capture(model: Callable, x: PyTree, *, fixed: Where | None = None, state: Wh
             "expected a function in jax.tree_util.Partial, got a module, whose arrays it would hide; "
             "bind its arguments with equinox.Partial(module, ...)"
         )
-    spec = Spec(model, x, fixed, state)
-    closed, output_structure, looped = trace_flat(spec)
-    return Graph(Program(closed, spec, output_structure, looped))
+    return Graph(Program(trace(model, x, fixed, state)))

@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from vicinal.credit import Credit
 from vicinal.graph import OUTPUT, Graph
+from vicinal.keys import presented
 from vicinal.rules import Rule
 
 
@@ -90,6 +91,7 @@ def audit(
         'the error of hidden1 depends on error output'
     """
     rule_key, probe_key = jax.random.split(key)
+    x, rule_key = presented(graph, x, rule_key)
     state = rule.init(graph, model, key=rule_key) if state is None else state
     credit, _ = eqx.filter_jit(rule.credit)(graph, model, state, x, y, key=rule_key)
     held = _held(credit, model, x)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from vicinal._show import module_text
 from vicinal.credit import Credit, Info, local_gradient, presynaptic_norms
 from vicinal.graph import Graph, Values
+from vicinal.keys import presented
 from vicinal.losses import Loss
 
 State = PyTree
@@ -31,7 +32,7 @@ class Rule(eqx.Module):
     local: eqx.AbstractClassVar[bool]
     """Whether each update depends on its synapses' two ends alone; `vicinal.analysis.audit` checks it."""
     phases: ClassVar[bool] = True
-    """Whether weights wait until credit is assigned. A rule without phases moves them along: it overrides `step`, and
+    """Whether weights wait until credit is assigned. A rule without phases moves them along: it overrides `update`, and
     its gradient is what a step does to first order in the learning rate."""
     holds_errors: ClassVar[bool] = False
     """Whether vertices hold errors beside values, as states of their own, which `errors` may read back."""
@@ -97,12 +98,13 @@ class Rule(eqx.Module):
             state: From `init` or the last update.
             x: Inputs, `[batch, ...]`.
             y: Targets, `[batch, ...]`.
-            key: Needed by rules that draw random numbers.
+            key: Needed by rules that draw random numbers, and by models that do.
 
         Returns:
             `(loss, gradient, state, info)`: the mean feedforward loss before the update; a tree like the model's
             floating-point arrays, the mean over the batch; the new state; what the rule saw.
         """
+        x, key = presented(graph, x, key)
         gradient, credit, state = self.assign(graph, model, state, x, y, key=key)
         return jnp.mean(credit.loss), gradient, state, credit.info
 
@@ -125,7 +127,27 @@ class Rule(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
-        """One update of the model: `value_and_grad`, then the optimiser.
+        """One update of the model: `value_and_grad`, then the optimiser. A rule says how in `update`.
+
+        Returns:
+            `(model, optimizer_state, state, loss, info)`.
+        """
+        x, key = presented(graph, x, key)
+        return self.update(graph, optimizer, model, optimizer_state, state, x, y, key=key)
+
+    def update(
+        self,
+        graph: Graph,
+        optimizer: optax.GradientTransformation,
+        model: PyTree,
+        optimizer_state: optax.OptState,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
+        """What `step` does to the parameters: `assign`, then the optimiser.
 
         The optimiser may take extra arguments: `presynaptic`, a tree like the gradient with the mean squared norm of
         what enters each parameter's product; `value`, the mean loss; and for a line search (`optax.lbfgs`) `grad`,

@@ -102,7 +102,7 @@ class IncrementalPC(Rule):
         info = self._info(problem, output, total(problem.energies(begin)), values)
         return gradient, Credit(loss, values, errors.vertices, errors.output, info), state
 
-    def step(
+    def update(
         self,
         graph: Graph,
         optimizer: optax.GradientTransformation,

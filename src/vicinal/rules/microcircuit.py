@@ -174,7 +174,7 @@ class Microcircuit(Rule):
         del key
         return with_weights_held(self, graph, model, state, x, y)
 
-    def step(
+    def update(
         self,
         graph: Graph,
         optimizer: optax.GradientTransformation,

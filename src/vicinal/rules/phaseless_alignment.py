@@ -219,7 +219,7 @@ class PhaselessAlignment(Rule):
         del key
         return with_weights_held(self, graph, model, state, x, y)
 
-    def step(
+    def update(
         self,
         graph: Graph,
         optimizer: optax.GradientTransformation,

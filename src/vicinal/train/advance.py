@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from vicinal._numbers import is_finite
 from vicinal.graph import Graph
+from vicinal.keys import presented
 from vicinal.rules import Rule
 from vicinal.train.evaluate import added, measured
 from vicinal.train.metrics import Metrics
@@ -169,7 +170,7 @@ def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingSta
     for name, part in (("input", x), ("target", y)):
         if not is_finite(part):
             return f"the next batch holds an infinite or undefined {name}; check the data"
-    key = jax.random.fold_in(state.key, state.step)
+    x, key = presented(graph, x, jax.random.fold_in(state.key, state.step))
     credit, _ = rule.credit(graph, state.model, state.rule_state, x, y, key=key)
     # In the order in which they are computed: values go up from the input, errors come down from the output.
     places = [(f"value at vertex {name!r}", credit.values[name]) for name in graph.vertices]
