@@ -252,5 +252,6 @@ def _energies(rule: Rule, graph: Graph, data: Dataset, run: Run) -> dict[str, li
     settings: Any = rule.inference
     traced = dataclasses.replace(rule, inference=dataclasses.replace(settings, trace=True))
     x, y = jnp.asarray(data.x_test[:_PROBE]), jnp.asarray(data.y_test[:_PROBE])
-    credit, _ = eqx.filter_jit(traced.credit)(graph, run.model, run.state.rule_state, x, y, key=run.state.key)
+    graph, model = graph.evaluation(run.model)
+    credit, _ = eqx.filter_jit(traced.credit)(graph, model, run.state.rule_state, x, y, key=run.state.key)
     return {name: np.asarray(jnp.mean(rows, axis=1)).tolist() for name, rows in (credit.info.trace or {}).items()}

@@ -33,6 +33,8 @@ def evaluate(
 ) -> dict[str, Float[Array, ""]]:
     """The mean loss of an example, and the metrics that the loss's targets have.
 
+    The model is evaluated without dropout and with its running averages (`Graph.evaluation`).
+
     Labels have an accuracy: of all labels that count, the share that is right. Numbers have the root mean squared
     error, `rmse`, and the share of variance that is explained, `r2` (`vicinal.train.RSquared` says how it is
     averaged). A loss of one's own has neither, unless `vicinal.losses.classification` or `regression` declares it.
@@ -113,6 +115,7 @@ def _totals(
     graph: Graph, model: PyTree, loss: Loss, x: PyTree, y: PyTree, metrics: Metrics, batch_size: int
 ) -> dict[str, Sums]:
     examples = jax.tree.leaves(x)[0].shape[0]
+    graph, model = graph.evaluation(model)
 
     def sums(batch: PyTree) -> dict[str, Sums]:
         x, y = batch
