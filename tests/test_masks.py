@@ -1,5 +1,8 @@
 """Masks: a padded sequence is worth what it is worth without padding, under every rule."""
 
+import dataclasses
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -60,6 +63,27 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def transformer(every_step=False, causal=False):
+    return double(vc.nn.Transformer(2, 4, 3, every_step=every_step, causal=causal, length=PADDED, key=KEY))
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def transformer(every_step=False, causal=False):
+    return double(vc.nn.Transformer(2, 4, 3, every_step=every_step, causal=causal, length=PADDED, key=KEY))
+
+
+def language_model(mixers, vocabulary=7, features=4, **settings):
+    made = vc.attention.LanguageModel(vocabulary, features, mixers, key=KEY, **settings)
+    return double(made)
+
+
 def check_as_without_padding(rule, model, x, y, target_of):
     """Compares a padded batch with each of its examples alone, in a graph as long as that."""
     padded = vc.capture(model, (x[0], jnp.array(0)))
@@ -101,3 +125,27 @@ def check_example(credit, i, one):
 def test_a_padded_recurrent_net_learns_as_without_padding(x64, name, place):
     x, y = jax.random.normal(jax.random.key(1), (2, PADDED, 2), jnp.float64), jnp.array([0, 2])
     check_as_without_padding(RULES[name], recurrent(place), x, y, lambda i: y[i : i + 1])
+
+
+@pytest.mark.parametrize("name", ["simultaneous, tolerance", "activation relaxation"])
+def test_padded_sequences_of_vectors_do_too(x64, name):
+    x, y = jax.random.normal(jax.random.key(1), (2, PADDED, 2), jnp.float64), jnp.array([0, 2])
+    check_as_without_padding(
+        RULES[name], double(vc.nn.Transformer(2, 4, 3, length=PADDED, key=KEY)), x, y, lambda i: y[i : i + 1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "mixers"),
+    [
+        ("simultaneous, tolerance", [partial(vc.attention.SoftmaxAttention, 4, 2, max_length=PADDED)] * 2),
+        ("error-based", [partial(vc.attention.SoftmaxAttention, 4, 2, max_length=PADDED)]),
+        ("Z-IL", [partial(vc.attention.OVQAttention, 4, 2, num_centroids=4, chunk_size=2)]),
+    ],
+)
+def test_padded_texts_do_too(x64, name, mixers):
+    rule = dataclasses.replace(RULES[name], loss=vc.losses.masked_softmax_cross_entropy)
+    x, y = jax.random.randint(jax.random.key(1), (2, PADDED), 0, 7), jax.random.randint(KEY, (2, PADDED), 0, 7)
+    y = jnp.where(jnp.arange(PADDED)[None] < jnp.array(LENGTHS)[:, None], y, -1)
+    model = double(vc.attention.LanguageModel(7, 4, mixers, hidden_features=5, key=KEY))
+    check_as_without_padding(rule, model, x, y, lambda i: y[i : i + 1, : LENGTHS[i]])

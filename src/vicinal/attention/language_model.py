@@ -17,6 +17,7 @@ from vicinal._numbers import check_count
 from vicinal.attention.base import Mixer
 from vicinal.graph import vertex
 from vicinal.nn.layers import Linear
+from vicinal.nn.padding import if_there, sequence_and_length, step_mask, without_padding
 
 
 class Block(eqx.Module):
@@ -73,11 +74,12 @@ class Block(eqx.Module):
     ) -> tuple[Float[Array, "time features"], Any]:
         """Reads a sequence, or its next piece; arguments and results as for `Mixer`, but for steps of padding."""
         mixed, state = self.mixer(jax.vmap(self.norm)(x), state, length=length)
-        x = vertex(x + mixed, f"{self.prefix}mixer")
+        mask = step_mask(x, length)
+        x = vertex(x + mixed, f"{self.prefix}mixer", mask)
         if self.hidden_layer is None or self.output_layer is None:
             return x, state
         hidden = jax.nn.gelu(jax.vmap(self.hidden_layer)(jax.vmap(self.norm)(x)))
-        return vertex(x + jax.vmap(self.output_layer)(hidden), f"{self.prefix}mlp"), state
+        return vertex(x + jax.vmap(self.output_layer)(hidden), f"{self.prefix}mlp", mask), state
 
 
 class LanguageModel(eqx.Module):
@@ -87,6 +89,9 @@ class LanguageModel(eqx.Module):
 
     at each step. There are no positions but those that a mixer brings along. Called with tokens it gives the logits,
     for training by any rule; `read` also takes and gives what the mixers have read, for texts in pieces.
+
+    Called with `(tokens, length)` it reads the first `length` steps alone: the rest is padding, with logits of 0.
+    Vertices there are masked, so that every rule learns as it does from the text without the padding.
 
     Args:
         vocabulary: How many tokens there are; the length of each output.
@@ -124,6 +129,9 @@ class LanguageModel(eqx.Module):
         >>> model = LanguageModel(32, 8, [partial(Sum, 8)] * 2, key=jax.random.key(0))
         >>> model(jnp.array([3, 1, 4, 1, 5])).shape
         (5, 32)
+        >>> padded = model((jnp.array([3, 1, 4, 0, 0]), jnp.array(3)))
+        >>> bool(jnp.allclose(padded[:3], model(jnp.array([3, 1, 4])), atol=1e-6))
+        True
         >>> first, states = model.read(jnp.array([3, 1, 4]))
         >>> rest, states = model.read(jnp.array([1, 5]), states)
         >>> rest.shape
@@ -170,8 +178,11 @@ class LanguageModel(eqx.Module):
         self.norm = _norm(features)
         self.output_layer = None if tied else Linear(features, vocabulary, key=output_key)
 
-    def __call__(self, tokens: Int[Array, " time"] | Float[Array, "time in"]) -> Float[Array, "time vocabulary"]:
-        return self.read(tokens)[0]
+    def __call__(
+        self, tokens: Int[Array, " time"] | Float[Array, "time in"] | tuple[Array, Int[Array, ""]]
+    ) -> Float[Array, "time vocabulary"]:
+        tokens, length = sequence_and_length(tokens)
+        return if_there(self.read(tokens, length=length)[0], tokens, length)
 
     def read(
         self,
@@ -189,15 +200,13 @@ class LanguageModel(eqx.Module):
         Returns:
             The logits at each step, and the state of each mixer after the last.
         """
-        x = vertex(jax.vmap(self.embedding)(self._vectors(tokens)), "embedding")
+        x = jax.vmap(self.embedding)(self._vectors(without_padding(tokens, length)))
+        x = vertex(x, "embedding", step_mask(x, length))
         after = []
         for block, state in zip(self.blocks, [None] * len(self.blocks) if states is None else states, strict=True):
             x, state = block(x, state, length=length)
             after.append(state)
-        logits = self._logits(jax.vmap(self.norm)(x))
-        if length is not None:
-            logits = jnp.where((jnp.arange(len(x)) < length)[:, None], logits, jnp.zeros_like(logits))
-        return logits, tuple(after)
+        return without_padding(self._logits(jax.vmap(self.norm)(x)), length), tuple(after)
 
     def empty(self) -> tuple:
         """The states before the first step."""

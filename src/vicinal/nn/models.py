@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vicinal.activations import Activation, activation_function
 from vicinal.graph import vertex
 from vicinal.nn.layers import Conv2d, Linear
+from vicinal.nn.padding import if_there, sequence_and_length, without_padding, zero_unless
 
 Place = Literal["pre", "post"]
 
@@ -31,23 +32,6 @@ def _checked_place(vertex_at: str) -> str:
 def activated_vertex(z: Array, name: str, activation: Callable, vertex_at: str, mask: Array | None = None) -> Array:
     """The firing rate `f(z)`, with the vertex on the rate ("post") or on the potential `z` ("pre")."""
     return vertex(activation(z), name, mask) if vertex_at == "post" else activation(vertex(z, name, mask))
-
-
-def sequence_and_length(x: Array | tuple[Array, Array]) -> tuple[Array, Array | None]:
-    """A sequence and how many of its steps count, None for all; from a sequence, or from both.
-
-    Raises:
-        ValueError: If it is neither, or the length no whole number.
-    """
-    if not isinstance(x, tuple | list):
-        return x, None
-    if len(x) != 2 or jnp.ndim(x[1]) or not jnp.issubdtype(jnp.result_type(x[1]), jnp.integer):
-        got = ", ".join(f"{jnp.result_type(item)}{list(jnp.shape(item))}" for item in jax.tree.leaves(x))
-        raise ValueError(
-            f"expected a sequence, or (sequence, length) with a whole number, got ({got}); give one example, and "
-            "lengths as integers"
-        )
-    return x[0], jnp.asarray(x[1])
 
 
 class MLP(eqx.Module):
@@ -290,24 +274,14 @@ class RNN(eqx.Module):
         self, x: Float[Array, "time in"] | tuple[Float[Array, "time in"], Int[Array, ""]]
     ) -> Float[Array, " out"] | Float[Array, "time out"]:
         sequence, length = sequence_and_length(x)
-        if length is not None:  # whatever the padding holds
-            sequence = _zero_unless((jnp.arange(len(sequence)) < length)[:, None], sequence)
         rates = [jnp.zeros(self.recurrent_layer.weight.shape[0], sequence.dtype)]
         for t, x_t in enumerate(sequence):
             counts = None if length is None else t < length
             potential = self.input_layer(x_t) + self.recurrent_layer(rates[-1])
             rate = activated_vertex(potential, f"hidden[{t}]", self.activation, self.vertex_at, counts)
-            rates.append(rate if counts is None else _zero_unless(counts, rate))
+            rates.append(rate if counts is None else zero_unless(counts, rate))
         if self.every_step:
-            outputs = jnp.stack([self.output_layer(rate) for rate in rates[1:]])
+            output = without_padding(jnp.stack([self.output_layer(rate) for rate in rates[1:]]), length)
         else:
-            outputs = self.output_layer(rates[-1] if length is None else jnp.stack(rates)[length])
-        if length is None:
-            return outputs
-        if self.every_step:
-            outputs = _zero_unless((jnp.arange(len(sequence)) < length)[:, None], outputs)
-        return jnp.where((length >= 0) & (length <= len(sequence)), outputs, jnp.nan)  # there is no such sequence
-
-
-def _zero_unless(counts: Array, value: Array) -> Array:
-    return jnp.where(counts, value, jnp.zeros((), value.dtype))
+            output = self.output_layer(rates[-1] if length is None else jnp.stack(rates)[length])
+        return if_there(output, sequence, length)

@@ -8,10 +8,11 @@ that go by what enters a weight (`Graph.synapses`, `vicinal.optim.nlms`) work on
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vicinal.graph import vertex
 from vicinal.nn.layers import Linear, _check_sizes
+from vicinal.nn.padding import counted_steps, if_there, sequence_and_length, step_mask, without_padding
 
 
 class SelfAttention(eqx.Module):
@@ -20,7 +21,7 @@ class SelfAttention(eqx.Module):
         head = softmax(q k^T / sqrt(size)) v,   size = features / heads,   output = W [head_1, head_2, ...] + b
 
     with `q`, `k` and `v` linear in the step's vector. The keys have no bias: it would shift all scores of a step by
-    the same number, which the softmax takes out again.
+    the same number, which the softmax takes out again. Given a length, no step attends to those from there on.
 
     Args:
         features: Length of each vector, in and out.
@@ -61,13 +62,18 @@ class SelfAttention(eqx.Module):
         self.heads = heads
         self.causal = causal
 
-    def __call__(self, x: Float[Array, "time features"]) -> Float[Array, "time features"]:
+    def __call__(
+        self, x: Float[Array, "time features"], length: Int[Array, ""] | None = None
+    ) -> Float[Array, "time features"]:
         layers = (self.query_layer, self.key_layer, self.value_layer)
         query, key, value = (jax.vmap(layer)(x).reshape(len(x), self.heads, -1) for layer in layers)
         # Not jax.nn.dot_product_attention, which takes the softmax in float32 whatever the activities' dtype.
         scores = jnp.einsum("qhs,khs->hqk", query, key) / query.shape[-1] ** 0.5
         if self.causal:
             scores = jnp.where(jnp.tril(jnp.ones(scores.shape, bool)), scores, -jnp.inf)
+        if length is not None:  # the first step is left in: without any step a softmax has no value
+            counts = counted_steps(x, jnp.maximum(length, 1))
+            scores = jnp.where(jnp.broadcast_to(counts, scores.shape), scores, -jnp.inf)
         mixed = jnp.einsum("hqk,khs->qhs", jax.nn.softmax(scores), value)
         return jax.vmap(self.output_layer)(mixed.reshape(x.shape))
 
@@ -78,7 +84,7 @@ class TransformerBlock(eqx.Module):
         x = vertex(x + attention(norm(x)))
         x = vertex(x + W_2 gelu(W_1 norm(x) + b_1) + b_2)
 
-    where `norm` takes each step's vector to mean 0 and variance 1.
+    where `norm` takes each step's vector to mean 0 and variance 1. Given a length, the steps from there on are padding.
 
     Args:
         features: Length of each vector, in and out.
@@ -129,9 +135,12 @@ class TransformerBlock(eqx.Module):
         self.norm = _norm(features)
         self.prefix = prefix
 
-    def __call__(self, x: Float[Array, "time features"]) -> Float[Array, "time features"]:
-        x = vertex(x + self.attention(jax.vmap(self.norm)(x)), f"{self.prefix}attention")
-        return vertex(x + jax.vmap(self._perceptron)(x), f"{self.prefix}mlp")
+    def __call__(
+        self, x: Float[Array, "time features"], length: Int[Array, ""] | None = None
+    ) -> Float[Array, "time features"]:
+        mask = step_mask(x, length)
+        x = vertex(x + self.attention(jax.vmap(self.norm)(x), length), f"{self.prefix}attention", mask)
+        return vertex(x + jax.vmap(self._perceptron)(x), f"{self.prefix}mlp", mask)
 
     def _perceptron(self, x: Float[Array, " features"]) -> Float[Array, " features"]:
         return self.output_layer(jax.nn.gelu(self.hidden_layer(self.norm(x))))
@@ -143,6 +152,9 @@ class Transformer(eqx.Module):
         x_t = vertex(W input_t + positions_t),   then the blocks,   then  W' mean over t of norm(x_t) + b'
 
     or `W' norm(x_t) + b'` at each step. Every vertex holds the residual stream at all steps, `[time, features]`.
+
+    Called with `(sequence, length)` it reads the first `length` steps alone, at least one: the rest is padding, and
+    outputs there are 0. Vertices there are masked, so that every rule learns as it does without the padding.
 
     Args:
         in_features: Length of each input vector.
@@ -210,18 +222,27 @@ class Transformer(eqx.Module):
         self.output_layer = Linear(features, out_features, key=output_key)
         self.every_step = every_step
 
-    def __call__(self, x: Float[Array, "time in"]) -> Float[Array, " out"] | Float[Array, "time out"]:
+    def __call__(
+        self, x: Float[Array, "time in"] | tuple[Float[Array, "time in"], Int[Array, ""]]
+    ) -> Float[Array, " out"] | Float[Array, "time out"]:
+        x, count = sequence_and_length(x)
         length, in_features = len(self.positions), self.embedding.weight.shape[1]
         if x.ndim != 2 or not 1 <= len(x) <= length or x.shape[1] != in_features:
             raise ValueError(
                 f"expected an input of shape [time, {in_features}] with 1 to {length} time steps, got {list(x.shape)}; "
                 "give one example, or make the model for this length"
             )
-        x = vertex(jax.vmap(self.embedding)(x) + self.positions[: len(x)], "embedding")
+        x = jax.vmap(self.embedding)(x) + self.positions[: len(x)]
+        x = vertex(x, "embedding", step_mask(x, count))
         for block in self.blocks:
-            x = block(x)
-        x = jax.vmap(self.norm)(x)
-        return jax.vmap(self.output_layer)(x) if self.every_step else self.output_layer(jnp.mean(x, axis=0))
+            x = block(x, count)
+        x = without_padding(jax.vmap(self.norm)(x), count)
+        if self.every_step:
+            return if_there(without_padding(jax.vmap(self.output_layer)(x), count), x, count)
+        if count is None:
+            return self.output_layer(jnp.mean(x, axis=0))
+        # The mean of no step is not a number.
+        return if_there(self.output_layer(jnp.sum(x, axis=0) / count.astype(x.dtype)), x, count)
 
 
 def _norm(features: int) -> eqx.nn.LayerNorm:
