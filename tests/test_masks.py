@@ -63,27 +63,6 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
-def close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
-
-
-def transformer(every_step=False, causal=False):
-    return double(vc.nn.Transformer(2, 4, 3, every_step=every_step, causal=causal, length=PADDED, key=KEY))
-
-
-def close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
-
-
-def transformer(every_step=False, causal=False):
-    return double(vc.nn.Transformer(2, 4, 3, every_step=every_step, causal=causal, length=PADDED, key=KEY))
-
-
-def language_model(mixers, vocabulary=7, features=4, **settings):
-    made = vc.attention.LanguageModel(vocabulary, features, mixers, key=KEY, **settings)
-    return double(made)
-
-
 def check_as_without_padding(rule, model, x, y, target_of):
     """Compares a padded batch with each of its examples alone, in a graph as long as that."""
     padded = vc.capture(model, (x[0], jnp.array(0)))
