@@ -153,7 +153,13 @@ def test_what_the_iterable_raises_comes_through():
     [
         (None, TypeError, "expected each batch as a pair of arrays .x, y., got NoneType"),
         (np.ones((2, 3)), TypeError, "expected each batch as a pair of arrays .x, y., got ndarray"),
-        ({"x": 1, "y": 2}, TypeError, "got dict"),
+        ({"x": 1, "y": 2}, TypeError, "got a Python int"),  # dictionaries of arrays are batches
+        (
+            {"pixels": np.ones((2, 3)), "y": np.ones(2)},
+            TypeError,
+            "inputs as one of x, X, .*got pixels, y; vicinal.data",
+        ),
+        ((np.ones((2, 3)), np.array(["a", "b"])), TypeError, "arrays of numbers, got <U1; vicinal.data.from_arrays"),
         ((np.ones((2, 3)),) * 3, TypeError, "got 3 items"),
         ((np.ones((2, 3)), [0, 1]), TypeError, "got a Python int"),
         ((np.ones((2, 3)), np.float32(1)), TypeError, "got a scalar"),

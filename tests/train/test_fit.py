@@ -676,7 +676,11 @@ def test_data_that_fail_leave_a_checkpoint(tmp_path, cut):
         ({"steps": 3, "test": (X, Y[:-1])}, ValueError, "as many targets as inputs, got 49 and 50 examples"),
         ({"steps": 3, "test": X}, TypeError, "expected test as a pair of arrays"),
         ({"steps": 3, "test": (X[:0], Y[:0])}, ValueError, "expected at least one example, got none"),
-        ({"epochs": 3, "data": batch_list([8])}, ValueError, "expected steps with an iterable of batches, got epochs"),
+        (
+            {"epochs": 3, "data": iter(batch_list([8]))},
+            ValueError,
+            "iterable of batches that has no length, got epochs",
+        ),
         ({"steps": 3, "data": []}, ValueError, "expected at least one batch, got an empty iterable"),
         ({"steps": 3, "data": 7}, TypeError, "expected data as a Dataset"),
         ({"steps": 3, "data": lambda: None}, TypeError, "got function; call it"),

@@ -119,7 +119,7 @@ def test_members_that_stop_at_different_steps_of_one_group(monkeypatch):
 
 
 def plan_of(build, members, batch_size=4):
-    arrays = (jnp.asarray(digits().x_train), jnp.asarray(digits().y_train)), None
+    arrays = (jnp.asarray(digits().x_train), jnp.asarray(digits().y_train)), {}
     runs = [({"learning_rate": 0.1}, seed) for seed in range(members)]
     return Plan(sgd, build, arrays, batch_size, runs, None, jax.devices())
 

@@ -8,14 +8,17 @@ from vicinal.data.dataset import Dataset
 from vicinal.data.download import Progress, fetch
 from vicinal.data.errors import DataError
 from vicinal.data.folders import from_folder
+from vicinal.data.hugging_face import from_hugging_face
 from vicinal.data.loading import data_folder, load
 from vicinal.data.sources import SOURCES, RemoteFile, Source
 from vicinal.data.splitting import split_rows
+from vicinal.data.streams import Batches, batches
 from vicinal.data.tables import from_frame
 from vicinal.data.yinyang import yin_yang, yin_yang_class
 
 __all__ = [
     "SOURCES",
+    "Batches",
     "DataError",
     "Dataset",
     "Entry",
@@ -24,12 +27,14 @@ __all__ = [
     "Source",
     "Summary",
     "available",
+    "batches",
     "data_folder",
     "epoch_order",
     "fetch",
     "from_arrays",
     "from_folder",
     "from_frame",
+    "from_hugging_face",
     "load",
     "sequences",
     "split_rows",

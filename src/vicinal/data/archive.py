@@ -11,7 +11,8 @@ from jaxtyping import Shaped
 from vicinal.data.errors import DataError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-INPUTS, TARGETS = ("x", "X", "data", "inputs", "images"), ("y", "Y", "target", "targets", "label", "labels")
+INPUTS = ("x", "X", "data", "inputs", "image", "images")
+TARGETS = ("y", "Y", "target", "targets", "label", "labels")
 _SPLIT, _NAMES = ("split", "test"), ("class_names", "target_names")
 
 

@@ -15,7 +15,7 @@ def library_of(value: Any) -> str:
         ''
     """
     packages = [base.__module__.partition(".")[0] for base in type(value).__mro__]
-    return next((name for name in ("torch", "pandas", "datasets", "tensorflow", "polars") if name in packages), "")
+    return next((name for name in packages if name in ("torch", "pandas", "datasets")), "")  # the nearest base's
 
 
 def is_a(value: Any, *names: str) -> bool:
@@ -25,8 +25,8 @@ def is_a(value: Any, *names: str) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Whether something is an array of any library: it has a shape, and is no class."""
-    return not isinstance(value, type) and isinstance(getattr(value, "shape", None), tuple)
+    """Whether something is an array of any library: it has a shape, and NumPy can read it; no class is one."""
+    return not isinstance(value, type) and all(hasattr(value, name) for name in ("shape", "__array__"))
 
 
 def as_numpy(value: Any) -> Any:

@@ -3,12 +3,6 @@
 import operator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import PyTree
-
-from vicinal.train.batches import count_examples
-
 
 def at_least_one(name: str, value: Any) -> int:
     """The value as an integer; TypeError or ValueError if it is none, or below 1."""
@@ -28,13 +22,7 @@ def total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | No
     if steps is not None:
         return at_least_one("steps", steps)
     if steps_per_epoch is None:
-        raise ValueError("expected steps with an iterable of batches, got epochs; say how many steps to take")
+        raise ValueError(
+            "expected steps with an iterable of batches that has no length, got epochs; say how many steps to take"
+        )
     return at_least_one("epochs", epochs) * steps_per_epoch
-
-
-def arrays_of(test: Any) -> tuple[PyTree, PyTree]:
-    """Test inputs and targets as arrays."""
-    if not isinstance(test, tuple | list) or len(test) != 2:
-        raise TypeError(f"expected test as a pair of arrays (x, y), got {type(test).__name__}")
-    count_examples(*test)
-    return jax.tree.map(jnp.asarray, tuple(test))

@@ -6,7 +6,7 @@ loop then serves the whole run, and the same machine code sees a batch however t
 
 import functools
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from vicinal.data import epoch_order
+from vicinal.data import Batches, epoch_order
+from vicinal.data.foreign import is_array
+from vicinal.data.streams import length_of, pair_of
 
 _ROWS_AHEAD = 2**16  # epochs of small data are put in order together, so that a chunk can span many of them
 _STACK_BATCHES, _STACK_BYTES = 64, 2**24  # a chunk from an iterable holds as many batches as both allow
@@ -83,6 +85,11 @@ class ArraySource:
         self._block: tuple[int, ArrayBatches] | None = None
 
     @property
+    def settings(self) -> dict[str, int | None]:
+        """What a resumed run must have in common with the one before."""
+        return {"batch_size": self.batch_size, "steps_per_epoch": self.steps_per_epoch}
+
+    @property
     def order_bytes(self) -> int:
         """The memory of the order that a chunk holds."""
         return 4 * self._epochs_ahead * self.steps_per_epoch * self.batch_size
@@ -116,25 +123,27 @@ class IterableSource:
     To resume a run, the iterable must give the same batches again: those already seen are skipped.
 
     Args:
-        batches: Gives pairs of arrays, `[batch, ...]` each. Batches of another size are another compilation.
+        batches: Gives pairs of arrays, or dictionaries of them, `[batch, ...]` each. Batches of another size are
+            another compilation.
+        epochs: Whether passes are counted, if the iterable has a length.
 
     Attributes:
         batch_size: None, the iterable decides it.
-        steps_per_epoch: None, for nobody knows.
+        steps_per_epoch: How many batches a pass has; None if nobody asked, or the iterable has no length.
     """
 
     batch_size = None
-    steps_per_epoch = None
 
-    def __init__(self, batches: Iterable[tuple[PyTree, PyTree]]):
-        self._batches, self._iterator = batches, iter(batches)
+    def __init__(self, batches: Iterable[Any], epochs: bool = False):
+        self._batches, self._length = batches, length_of(batches)
+        self.steps_per_epoch = self._length if epochs else None
+        self._pass, self._read_in_pass, self._position = 0, 0, 0
+        self._iterator = self._begun(0)
         self._ahead: tuple[PyTree, PyTree] | None = None  # read, and not yet used
-        self._position = 0
 
     def chunk(self, step: int, count: int) -> tuple[StackedBatches, int, int] | None:
         """Up to `count` batches of equal shape from `step` on, stacked; None if the iterable cannot go on."""
-        while self._position < step and self._peek() is not None:
-            self._pop()
+        self._skip_to(step)
         first = self._peek()
         if first is None:
             return None
@@ -173,15 +182,41 @@ class IterableSource:
             self._ahead = self._read()
         return self._ahead
 
+    @property
+    def settings(self) -> dict[str, int | None]:
+        """What a resumed run must have in common with the one before: nothing, the batches are its own affair."""
+        return {"batch_size": None, "steps_per_epoch": None}
+
+    def _skip_to(self, step: int) -> None:
+        """Leaves out the batches before a step; whole passes without reading them, where that can be."""
+        length = self._length
+        if isinstance(self._batches, Batches) and length is not None and step - self._position > 1:
+            self._pass, self._read_in_pass = divmod(step, length)
+            self._iterator = self._begun(self._read_in_pass)
+            self._ahead, self._position = None, step
+        while self._position < step and self._peek() is not None:
+            self._pop()
+
+    def _begun(self, skip: int) -> Iterator[Any]:
+        """The batches of the pass under way."""
+        return self._batches.epoch(self._pass, skip) if isinstance(self._batches, Batches) else iter(self._batches)
+
     def _read(self) -> tuple[PyTree, PyTree] | None:
         batch = next(self._iterator, _END)
         if batch is _END:
-            iterator = iter(self._batches)
+            length, read = self._length, self._read_in_pass
+            if length is not None and read != length:
+                raise ValueError(f"expected the {length} batches of the iterable's length, got {read} in a pass")
+            self._pass, self._read_in_pass = self._pass + 1, 0
+            iterator = self._begun(0)
             if iterator is self._iterator:  # a generator: it cannot begin anew
                 return None
             self._iterator = iterator
             batch = next(iterator, _END)
-        return None if batch is _END else _pair(batch)
+        if batch is _END:
+            return None
+        self._read_in_pass += 1
+        return _pair(batch)
 
 
 _END = object()
@@ -214,11 +249,9 @@ def count_examples(x: PyTree, y: PyTree) -> int:
 
 
 def _pair(batch: Any) -> tuple[PyTree, PyTree]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        got = f"{len(batch)} items" if isinstance(batch, tuple | list) else type(batch).__name__
-        raise TypeError(f"expected each batch as a pair of arrays (x, y), got {got}")
-    count_examples(*batch)
-    return jax.tree.map(np.asarray, tuple(batch))
+    x, y = pair_of(batch)
+    count_examples(x, y)
+    return jax.tree.map(np.asarray, (x, y))
 
 
 def _form(batch: PyTree) -> Any:
@@ -226,27 +259,45 @@ def _form(batch: PyTree) -> Any:
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
-def _holds_arrays(pair: tuple[Any, Any]) -> bool:
-    """Whether arrays are meant: all leaves are some, or one half is (then the other half is a mistake)."""
-    halves = any(hasattr(half, "shape") for half in pair)
-    return halves or all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(pair))
+def is_pair(data: Any) -> bool:
+    """Whether two things are inputs and targets, arrays or trees of them; and not two batches in a list.
+
+    Example:
+        >>> x, y = np.ones((4, 2)), np.zeros(4)
+        >>> is_pair([x, y]), is_pair(({"a": x}, y)), is_pair([(x, y), (x, y)])
+        (True, True, False)
+    """
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        return False
+    if any(is_array(half) for half in data):  # if the other one is none, that is a mistake
+        return True
+    batches = isinstance(data, list) and all(isinstance(half, tuple | list) or _is_batch(half) for half in data)
+    return not batches and all(is_array(leaf) for leaf in jax.tree.leaves(data))
 
 
-def source_of(data: Any, batch_size: int, key: PRNGKeyArray) -> ArraySource | IterableSource:
+def _is_batch(half: Any) -> bool:
+    try:
+        return isinstance(half, Mapping) and bool(pair_of(half))
+    except TypeError:
+        return False
+
+
+def source_of(data: Any, batch_size: int, key: PRNGKeyArray, epochs: bool = False) -> ArraySource | IterableSource:
     """The source for what a user gives: arrays `(x, y)`, or an iterable of batches.
 
     Args:
-        data: A tuple of two arrays, or of two trees of arrays; or anything to iterate over that gives such pairs.
+        data: Two arrays, or two trees of arrays; or anything to iterate over that gives such pairs.
         batch_size: Examples in a batch; an iterable decides that itself.
         key: Decides the order of the examples; an iterable decides that itself.
+        epochs: Whether the passes of an iterable are counted.
 
     Raises:
         TypeError: If `data` is something else.
     """
-    if isinstance(data, tuple) and len(data) == 2 and _holds_arrays(data):
+    if is_pair(data):
         return ArraySource(*data, batch_size, key)
-    if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict) and not hasattr(data, "shape"):
-        return IterableSource(data)
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping) and not is_array(data):
+        return IterableSource(data, epochs)
     raise TypeError(
         f"expected data as a Dataset, a pair of arrays (x, y) or an iterable of batches, got {type(data).__name__}"
         + ("; call it, and give what it returns" if callable(data) else "")

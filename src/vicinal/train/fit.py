@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vicinal.data import Dataset
 from vicinal.graph import OUTPUT, Graph, capture
 from vicinal.rules import Rule
 from vicinal.train import showing
 from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state, may_be_infinite
-from vicinal.train.arguments import arrays_of, at_least_one, total_steps
+from vicinal.train.arguments import at_least_one, total_steps
 from vicinal.train.batches import ArraySource, IterableSource, source_of
-from vicinal.train.evaluate import evaluator, first_sums, means
+from vicinal.train.evaluate import first_sums, means
 from vicinal.train.files import CHECKPOINT as CHECKPOINT, METRICS as METRICS, RunFiles
+from vicinal.train.given import evaluators, given
 from vicinal.train.hooks.base import AnyHook, Start, Watch, hooks_of
 from vicinal.train.log import JSONLog
 from vicinal.train.metrics import metrics_of
@@ -85,7 +85,8 @@ def fit(
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 64,
-    test: tuple[PyTree, PyTree] | None = None,
+    test: Any = None,
+    validation: Any = None,
     evaluate_every: int | None = None,
     graph: Graph | None = None,
     folder: str | Path | None = None,
@@ -107,14 +108,24 @@ def fit(
         rule: Any rule.
         model: Any callable pytree; it is not changed.
         optimizer: Any optax optimiser.
-        data: A `Dataset` (whose test part is evaluated), a pair of arrays `(x, y)` each `[examples, ...]`, or an
-            iterable of batches `(x, y)`, begun anew when it ends. A resumed run skips the batches it has seen.
+        data: What to train on; arrays of PyTorch and pandas are read too:
+
+            - a `Dataset`, whose test part is evaluated, or a pandas DataFrame (see `vicinal.data.from_frame`);
+            - a pair of arrays `(x, y)` or of trees of arrays, `[examples, ...]` each, or a dictionary with `x` and `y`,
+              or with `x_train`, `y_train` and perhaps `x_test`, `y_test`;
+            - an iterable of batches `(x, y)`, a PyTorch `DataLoader` for one, begun anew when it ends. Each pass of a
+              resumed run must give the same batches again; those seen are skipped;
+            - a Hugging Face data set, all columns but the target as inputs (see `vicinal.data.from_hugging_face`).
         key: Decides the order of the examples and the rule's random numbers.
-        epochs: Passes through the arrays; or give `steps`.
+        epochs: Passes through the data; or give `steps`, which an iterable without a length needs.
         steps: Updates in all, those of a resumed run included.
         batch_size: Examples in a batch of arrays; what does not fill the last batch of an epoch is left out of it.
-        test: Inputs and targets to evaluate on; by default the data set's own test part.
-        evaluate_every: Steps between evaluations; by default an epoch. The last step is always evaluated.
+        test: What to evaluate on, as for `data`; by default the data's own test part. Batches must be such that they
+            can be read at every evaluation.
+        validation: The same, for choosing; or a share of the training arrays, kept from training: with as large a
+            part of each class, and the same examples whatever the key.
+        evaluate_every: Steps between evaluations; by default an epoch, or for batches with `steps` all of them. The
+            last step is always evaluated.
         graph: The captured graph, if you have it: runs that share it share the compiled step.
         folder: Where `metrics.jsonl` and `checkpoint.npz` go; None writes nothing.
         resume: Whether to go on from the folder's checkpoint if there is one.
@@ -146,18 +157,16 @@ def fit(
         >>> run.records[-1]["step"], run.records[-1]["test_accuracy"] > 0.8
         (100, True)
     """
-    if isinstance(data, Dataset):
-        test = (data.x_test, data.y_test) if test is None else test
-        data = (data.x_train, data.y_train)
     order_key, rule_key, step_key = jax.random.split(key, 3)
-    source = source_of(data, batch_size, order_key)
+    found = given(data, test, validation, batch_size=batch_size, key=order_key)
+    source = source_of(found.data, batch_size, order_key, epochs is not None)
     total = total_steps(epochs, steps, source.steps_per_epoch)
     every = source.steps_per_epoch or total
     every = every if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
     graph = capture(model, source.example()) if graph is None else graph
     seen = metrics_of(rule.loss, graph.shapes[OUTPUT], *source.sample(), metrics)
-    tested = None if test is None else evaluator(graph, rule.loss, arrays_of(test), metrics)
-    files = RunFiles(folder, {"batch_size": source.batch_size, "steps_per_epoch": source.steps_per_epoch})
+    measuring = evaluators(graph, rule.loss, found.sets, metrics)
+    files = RunFiles(folder, source.settings)
     parts, hooks = (rule, graph, optimizer, seen), hooks_of(hooks)
     sums = first_sums(graph, seen, source.sample()[1])
     first = first_state(parts, model, source.example(), sums, rule_key=rule_key, step_key=step_key)
@@ -168,7 +177,7 @@ def fit(
         start = Start(int(state.step), resume, tuple(log.records), None if folder is None else Path(folder), files.best)
         watch = stack.enter_context(Watch(hooks, start, on_record))
         shown = stack.enter_context(TrainingProgress(total, int(state.step), progress))
-        loop = _Loop(parts, source, total, every, tested, watch, log, shown, state, may_be_infinite(first))
+        loop = _Loop(parts, source, total, every, measuring, watch, log, shown, state, may_be_infinite(first))
         try:
             while loop.goes_on:
                 loop.advance()
@@ -195,7 +204,7 @@ class _Loop:
     source: ArraySource | IterableSource
     total: int
     every: int
-    evaluate: Callable[[PyTree], dict[str, float]] | None
+    evaluators: dict[str, Callable[[PyTree], dict[str, float]]]
     watch: Watch
     log: JSONLog
     shown: TrainingProgress
@@ -244,8 +253,8 @@ class _Loop:
             return state
         epoch = {"epoch": step / self.source.steps_per_epoch} if self.source.steps_per_epoch else {}
         record = {"step": step, **epoch, **seen}
-        if self.evaluate is not None:
-            record |= {f"test_{name}": value for name, value in self.evaluate(state.model).items()}
+        for name, evaluate in self.evaluators.items():
+            record |= {f"{name}_{metric}": value for metric, value in evaluate(state.model).items()}
         self.watch(record, state)
         self.log.write(record)
         self.watch.best.commit()

@@ -66,14 +66,15 @@ class Fleet:
         layout: Where members lie.
         devices: At least as many as the layout needs.
         batch_size: Examples in a batch.
-        arrays: Inputs and targets, `[examples, ...]`, copied to every device; and the same to evaluate on, or None.
-        measured: The metrics in training, and those on the test examples.
+        arrays: Inputs and targets, `[examples, ...]`, copied to every device; and the same to evaluate on, by the name
+            that records give it.
+        measured: The metrics in training, and those of each set.
         static: What the states of all members have in common beside their arrays.
         exempt: What may be infinite in them, see `may_be_infinite`.
 
     Attributes:
         data: What is trained on, on every device.
-        test: What is evaluated on, the same.
+        sets: What is evaluated on, the same.
     """
 
     def __init__(
@@ -83,16 +84,16 @@ class Fleet:
         layout: Layout,
         devices: Sequence[jax.Device],
         batch_size: int,
-        arrays: tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree] | None],
-        measured: tuple[Metrics, Metrics],
+        arrays: tuple[tuple[PyTree, PyTree], dict[str, tuple[PyTree, PyTree]]],
+        measured: tuple[Metrics, dict[str, Metrics]],
         static: TrainingState,
         exempt: tuple[str, ...] = (),
     ):
         self.layout = layout
         mesh = Mesh(np.asarray(devices[: layout.devices]), (_AXIS,))
         self._split, self._copied = (NamedSharding(mesh, spec) for spec in (PartitionSpec(_AXIS), PartitionSpec()))
-        (data, test), (seen, self._tested) = arrays, measured
-        self.data, self.test = self.everywhere(data), None if test is None else self.everywhere(test)
+        (data, sets), (seen, self._measured) = arrays, measured
+        self.data, self.sets = self.everywhere(data), self.everywhere(sets)
 
         def steps(member: PyTree, count: Array, orders: Array, data: Any, index: Array) -> tuple[PyTree, Array]:
             arrays, numbers, which = member
@@ -102,12 +103,12 @@ class Fleet:
             new = take_steps((rule, graph, optimizer, seen), batches, eqx.combine(arrays, static), index, count)
             return eqx.filter(new, eqx.is_array), all_finite(new, exempt)
 
-        def measure(member: PyTree, asked: Array, test: Any) -> PyTree:
+        def measure(member: PyTree, asked: Array, sets: Any) -> PyTree:
             arrays, numbers, _ = member
             model, loss = eqx.combine(arrays, static).model, make(**numbers)[0].loss
 
             def found() -> PyTree:
-                return totals(graph, model, loss, *test, self._tested)
+                return {n: totals(graph, model, loss, *sets[n], wanted) for n, wanted in self._measured.items()}
 
             nothing = jax.tree.map(lambda like: jnp.full(like.shape, jnp.nan, like.dtype), jax.eval_shape(found))
             return jax.lax.cond(asked > 0, found, lambda: nothing)
@@ -154,11 +155,15 @@ class Fleet:
         return self._step
 
     def evaluate(self, members: PyTree, asked: np.ndarray) -> list[dict[str, float]]:
-        """Loss and metrics on the test examples, of each row of the groups asked for; empty without test examples."""
-        if self.test is None:
+        """`test_loss` and so on, of each row of the groups asked for; empty without sets to evaluate on."""
+        if not self.sets:
             return [{}] * self.layout.rows
-        found = jax.device_get(self._measure(members, self.spread(asked.astype(np.int32)), self.test))
-        return [summary(self._tested, row_of(found, row)) for row in range(self.layout.rows)]
+        found = jax.device_get(self._measure(members, self.spread(asked.astype(np.int32)), self.sets))
+        return [self._record(row_of(found, row)) for row in range(self.layout.rows)]
+
+    def _record(self, found: dict[str, Any]) -> dict[str, float]:
+        each = {name: summary(wanted, found[name]) for name, wanted in self._measured.items()}
+        return {f"{name}_{metric}": value for name, row in each.items() for metric, value in row.items()}
 
     def seconds_per_step(self, members: PyTree, orders: Array) -> float:
         """How long a step of all members takes, compilation left out; measured for about half a second."""

@@ -21,7 +21,7 @@ from vicinal.train.arguments import at_least_one
 from vicinal.train.batches import ArraySource
 from vicinal.train.evaluate import first_sums
 from vicinal.train.fleet import Fleet, Layout, Make
-from vicinal.train.metrics import Metrics, metrics_of
+from vicinal.train.metrics import metrics_of
 from vicinal.train.wave import Wave
 
 COPIES = 4  # of a member's state: the last good one, the new one, and those that the compiled loop carries
@@ -45,7 +45,7 @@ class Plan:
     Args:
         make: From numbers to rule and optimiser.
         build: From a key to a model.
-        arrays: Training data, and test data or None.
+        arrays: Training data, and what to evaluate on, by name.
         batch_size: Examples in a batch.
         runs: Numbers and seed of each member.
         graph: The captured graph, or None.
@@ -57,7 +57,7 @@ class Plan:
         self,
         make: Make,
         build: Callable[[PRNGKeyArray], PyTree],
-        arrays: tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree] | None],
+        arrays: tuple[tuple[PyTree, PyTree], dict[str, tuple[PyTree, PyTree]]],
         batch_size: int,
         runs: list[tuple[dict[str, float], int]],
         graph: Graph | None,
@@ -65,7 +65,7 @@ class Plan:
         metrics: Mapping[str, Callable] | None = None,
     ):
         self.make, self.runs, self.devices = make, runs, devices
-        self._data, self._test = arrays
+        self._data, self._sets = arrays
         self._seeds = list(dict.fromkeys(seed for _, seed in runs))
         self._keys = {seed: tuple(jax.random.split(keys_of(seed)[1], 3)) for seed in self._seeds}
         self._sources = [ArraySource(*self._data, batch_size, self._keys[seed][0]) for seed in self._seeds]
@@ -76,7 +76,7 @@ class Plan:
         loss, output = make(**runs[0][0])[0].loss, self.graph.shapes[OUTPUT]
         self.metrics = metrics_of(loss, output, *self._data, metrics)
         self._sums = first_sums(self.graph, self.metrics, self._data[1])
-        self._tested: Metrics = {} if self._test is None else metrics_of(loss, output, *self._test, metrics)
+        self._measured = {n: metrics_of(loss, output, *arrays, metrics) for n, arrays in self._sets.items()}
         self._fleets: dict[Layout, Fleet] = {}
         self._order: tuple[Any, Any] = (None, None)
         self.description = {
@@ -115,7 +115,7 @@ class Plan:
         """
         copies = len(self.devices) if self.devices[0].platform == "cpu" else 1  # of the data, in the same memory
         orders = len(self._seeds) * self._sources[0].order_bytes
-        room, each = memory - copies * (_bytes((self._data, self._test)) + orders), COPIES * _bytes(self.first(0))
+        room, each = memory - copies * (_bytes((self._data, self._sets)) + orders), COPIES * _bytes(self.first(0))
         members, needed = min(len(self.runs), room // each), each
         while members >= 1:
             waves = self._waves(members)
@@ -139,10 +139,10 @@ class Plan:
         """The compiled steps of so many members in groups of a size; the same again if it was made before."""
         layout = Layout.of(members, len(self.devices), size)
         if layout not in self._fleets:
-            first, data, measured = self.first(0), (self._data, self._test), (self.metrics, self._tested)
+            first, data, measured = self.first(0), (self._data, self._sets), (self.metrics, self._measured)
             static, given = eqx.partition(first, eqx.is_array)[1], (self._batch_size, data, measured)
             fleet = Fleet(self.make, self.graph, layout, self.devices, *given, static, may_be_infinite(first))
-            self._data, self._test = fleet.data, fleet.test  # the next one need not copy them again
+            self._data, self._sets = fleet.data, fleet.sets  # the next one need not copy them again
             self._fleets[layout] = fleet
         return self._fleets[layout]
 

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vicinal.data import Dataset
 from vicinal.graph import Graph
 from vicinal.train import showing
 from vicinal.train.advance import TrainingState
-from vicinal.train.arguments import arrays_of, at_least_one, total_steps
+from vicinal.train.arguments import at_least_one, total_steps
 from vicinal.train.evaluate import means
 from vicinal.train.fleet import Layout, Make
+from vicinal.train.given import given, in_memory
 from vicinal.train.hooks.base import AnyHook, Start, Watch, hooks_of
 from vicinal.train.plan import Plan, combinations_of, free_bytes, keys_of as keys_of, seeds_of
 from vicinal.train.progress import TrainingProgress
@@ -111,7 +111,8 @@ def sweep(
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 64,
-    test: tuple[PyTree, PyTree] | None = None,
+    test: Any = None,
+    validation: Any = None,
     evaluate_every: int | None = None,
     graph: Graph | None = None,
     group_size: int | None = None,
@@ -139,13 +140,14 @@ def sweep(
         make: `make(**numbers) -> (rule, optimizer)`; it is called with traced numbers, and once for each combination
             with plain ones, so that a value out of its range is found before anything runs.
         build: From a key to a model; all models must have the same structure.
-        data: A `Dataset`, or a pair of arrays `(x, y)`, each `[examples, ...]`.
+        data: As for `fit`, but arrays: a `Dataset`, a DataFrame, a pair or a dictionary of arrays.
         numbers: For each name the values, every combination of which is run; or the combinations themselves.
         seeds: How many, from 0; or which. See `keys_of`.
         epochs: Passes through the arrays; or give `steps`.
         steps: Updates of each member.
         batch_size: Examples in a batch.
-        test: Inputs and targets to evaluate on; by default the data set's own test part.
+        test: Arrays to evaluate on; by default the data's own test part.
+        validation: The same, or a share of the training arrays, as for `fit`; all members have the same one.
         evaluate_every: Steps between evaluations; by default an epoch. The last step is always evaluated.
         graph: The captured graph, if you have it.
         group_size: Members side by side; None calibrates.
@@ -180,17 +182,12 @@ def sweep(
         True
     """
     begun = time.monotonic()
-    if isinstance(data, Dataset):
-        test = (data.x_test, data.y_test) if test is None else test
-        data = (data.x_train, data.y_train)
-    if not isinstance(data, tuple) or len(data) != 2:
-        raise TypeError(f"expected data as a Dataset or a pair of arrays (x, y), got {type(data).__name__}")
-    arrays = (data[0], data[1]), None if test is None else arrays_of(test)
+    found = in_memory(given(data, test, validation, batch_size=batch_size, key=None))
     runs = list(itertools.product(combinations_of(make, numbers), seeds_of(seeds)))
     devices = jax.devices() if devices is None else devices
     if not isinstance(devices, list | tuple) or not devices:
         raise ValueError(f"expected at least one device, in a list, got {devices!r}")
-    plan = Plan(make, build, arrays, batch_size, runs, graph, list(devices), metrics)
+    plan = Plan(make, build, (found.data, found.sets), batch_size, runs, graph, list(devices), metrics)
     total = total_steps(epochs, steps, plan.steps_per_epoch)
     every = plan.steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
     if memory is not None and not 0 < memory < math.inf:
@@ -310,7 +307,7 @@ class _Loop:
         tested = self._wave.evaluate()
         for row, means_ in seen.items():
             record = {"step": self.step, "epoch": self.step / self._plan.steps_per_epoch, **means_}
-            record |= {f"test_{name}": value for name, value in tested[row].items()}
+            record |= tested[row]
             watch = self._watches[row]
             if watch.needs_state:
                 watch(record, self._wave.state(row))

@@ -122,7 +122,7 @@ class Wave:
         return np.any(self._live.reshape(-1, self.fleet.layout.size), axis=1)
 
     def evaluate(self) -> list[dict[str, float]]:
-        """Loss and accuracy on the test examples, of each member; without meaning for one that is not live."""
+        """`test_loss` and so on, of each member; without meaning for one that is not live."""
         found = self.fleet.evaluate(self.held, self._busy())
         return [found[row] for row in self._row]
 

@@ -1,0 +1,188 @@
+"""What `fit` and `sweep` are given as data, test and validation set: arrays, or batches one after another."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from vicinal.data import Dataset, from_frame, from_hugging_face, split_rows
+from vicinal.data.foreign import as_arrays, is_a, is_array, library_of
+from vicinal.data.streams import pair_of
+from vicinal.graph import Graph
+from vicinal.losses import Loss
+from vicinal.train.batches import count_examples, is_pair
+from vicinal.train.evaluate import evaluate_batches, evaluator
+
+Held = tuple[PyTree, PyTree] | Iterable
+"""Arrays `(x, y)`, or something to iterate over that gives such batches."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Data to train on and to measure on.
+
+    Attributes:
+        data: Arrays `(x, y)`, `[examples, ...]` each, or batches.
+        sets: What to evaluate on, by the name that records give it: validation, test.
+    """
+
+    data: Held
+    sets: dict[str, Held]
+
+
+def given(data: Any, test: Any, validation: Any, *, batch_size: int, key: PRNGKeyArray) -> Given:
+    """Sorts out what a user gives.
+
+    Args:
+        data: See `fit`.
+        test: A pair of arrays, a data set of any kind, or batches that can begin anew; None for the data's own.
+        validation: The same, or a share in (0, 1) of the training arrays, drawn as `split_rows` does it: the same
+            examples whatever the key, so that runs can be compared.
+        batch_size: For data that make batches of themselves.
+        key: For their order.
+
+    Raises:
+        TypeError: Something is of another kind; the sentence says what to do with it.
+        ValueError: Parts do not fit each other.
+    """
+    if is_a(data, "pandas.DataFrame"):
+        parts = _from_frame(data, test)
+        test = None
+    else:
+        parts = _parts(data, batch_size, key)
+    train, sets = parts["train"], {}
+    if isinstance(validation, int | float | np.number):
+        train, sets["validation"] = _shared(train, validation)
+    for name, own in (("validation", validation), ("test", test)):
+        if name not in sets and (own is not None or name in parts):
+            sets[name] = held(parts[name] if own is None else own, name, batch_size)
+    return Given(train, sets)
+
+
+def in_memory(found: Given) -> Given:
+    """The same; TypeError unless all of it is arrays, which the members of a sweep share on the devices."""
+    for name, value in [("data", found.data), *found.sets.items()]:
+        if not isinstance(value, tuple) or not is_pair(value):
+            raise TypeError(
+                f"expected {name} as a Dataset or a pair of arrays (x, y), got {_kind(value)}; a sweep keeps it on the "
+                "devices: vicinal.data.batches(...).collected() puts batches into arrays"
+            )
+    return found
+
+
+def held(value: Any, name: str, batch_size: int = 64) -> Held:
+    """A test or validation set, as arrays or as batches that can begin anew; a `Dataset` stands for its test part."""
+    if isinstance(value, Dataset):
+        return value.x_test, value.y_test
+    if isinstance(value, Iterator):
+        raise TypeError(
+            f"expected {name} as something that can be read at every evaluation, got a {type(value).__name__}, which "
+            "can be read once; give a list, a DataLoader, or vicinal.data.batches(function)"
+        )
+    if is_a(value, "pandas.DataFrame"):
+        raise TypeError(
+            f"expected {name} as a pair of arrays (x, y), got a DataFrame; vicinal.data.from_frame makes them"
+        )
+    if is_a(value, "datasets.DatasetDict", "datasets.IterableDatasetDict"):
+        raise TypeError(f"expected {name} as one split, got {', '.join(value)}; choose one of them by its name")
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes) or is_array(value):
+        raise TypeError(f"expected {name} as a pair of arrays (x, y), a data set or batches, got {_kind(value)}")
+    found = _parts(value, batch_size, None)["train"]
+    if isinstance(found, tuple) and is_pair(found):
+        count_examples(*found)
+        return jax.tree.map(jnp.asarray, found)
+    return found
+
+
+def evaluators(
+    graph: Graph, loss: Loss, sets: dict[str, Held], metrics: Mapping[str, Callable] | None
+) -> dict[str, Callable[[PyTree], dict[str, float]]]:
+    """For each set what `evaluate` gives of a model; what comes in batches is never held as a whole."""
+    return {
+        name: evaluator(graph, loss, examples, metrics)
+        if isinstance(examples, tuple) and is_pair(examples)
+        else functools.partial(_evaluated, graph, loss, examples, metrics)
+        for name, examples in sets.items()
+    }
+
+
+def _evaluated(
+    graph: Graph, loss: Loss, examples: Iterable, metrics: Mapping[str, Callable] | None, model: PyTree
+) -> dict[str, float]:
+    return evaluate_batches(graph, model, loss, map(pair_of, examples), metrics)
+
+
+def _parts(data: Any, batch_size: int, key: PRNGKeyArray | None) -> dict[str, Any]:
+    """`train`, and `test` and `validation` where the data have them."""
+    if isinstance(data, Dataset):
+        return {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
+    library = library_of(data)
+    if library == "datasets":
+        splits = {"train": data}
+        if is_a(data, "datasets.DatasetDict", "datasets.IterableDatasetDict"):
+            splits = dict(data)
+            if "train" not in splits:
+                raise ValueError(f"expected a split train, got {', '.join(splits) or 'none'}; choose one by its name")
+        train = from_hugging_face(splits["train"], batch_size=batch_size, key=key)
+        return {"train": train} | {name: splits[name] for name in ("validation", "test") if name in splits}
+    if library == "torch" and not is_a(data, "torch.DataLoader"):
+        return {"train": _from_torch(data)}
+    if isinstance(data, Mapping):
+        return _from_mapping(data)
+    return {"train": as_arrays(tuple(data)) if is_pair(data) else data}
+
+
+def _from_frame(frame: Any, test: Any) -> dict[str, Any]:
+    if test is not None and not is_a(test, "pandas.DataFrame"):
+        raise TypeError(f"expected test as a DataFrame too, got {_kind(test)}; vicinal.data.from_frame makes arrays")
+    made = from_frame(frame, test=test)
+    return {"train": (made.x_train, made.y_train), "test": (made.x_test, made.y_test)}
+
+
+def _from_torch(data: Any) -> tuple[PyTree, PyTree]:
+    if is_a(data, "torch.TensorDataset") and len(data.tensors) == 2:
+        return as_arrays(tuple(data.tensors))
+    if is_a(data, "torch.Dataset"):
+        raise TypeError(
+            f"expected batches, got {type(data).__name__}, a PyTorch Dataset, which gives examples; wrap it: "
+            "torch.utils.data.DataLoader(data, batch_size=64, shuffle=True)"
+        )
+    raise TypeError(f"expected a pair of arrays (x, y), got {_kind(data)} alone")
+
+
+def _from_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`x_train`, `y_train` and perhaps `x_test`, `y_test`; or inputs and targets under names that files have too."""
+    if "x_train" not in data or "y_train" not in data:
+        return {"train": pair_of(data)}
+    pairs = {"train": (data["x_train"], data["y_train"])}
+    if ("x_test" in data) != ("y_test" in data):
+        raise ValueError(f"expected x_test and y_test, got one of them in a dictionary of {', '.join(data)}")
+    if "x_test" in data:
+        pairs["test"] = data["x_test"], data["y_test"]
+    return as_arrays(pairs)
+
+
+def _shared(train: Any, share: Any) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
+    """What stays to train on, and a share for validation, with as large a part of each class."""
+    if not isinstance(train, tuple):
+        raise ValueError(
+            f"expected validation as a set, since the data come in batches, got the share {share}; give a pair of "
+            "arrays or batches"
+        )
+    examples, labels = count_examples(*train), train[1]
+    if is_array(labels) and labels.ndim == 1 and np.dtype(labels.dtype).kind in "iu":
+        labels = np.asarray(labels)
+        labels = None if len(np.unique(labels)) > examples * (1 - share) else labels  # numbers to predict, rather
+    else:
+        labels = None
+    kept, aside = split_rows(examples, share, labels)
+    return jax.tree.map(lambda leaf: leaf[kept], train), jax.tree.map(lambda leaf: leaf[aside], train)
+
+
+def _kind(value: Any) -> str:
+    return f"an array of shape {list(value.shape)}" if is_array(value) else type(value).__name__

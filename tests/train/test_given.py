@@ -1,0 +1,349 @@
+"""Whatever people call data: the same batches, bit for bit, as from a pair of arrays; or a sentence."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import vicinal as vc
+from vicinal.data import Batches, Dataset, epoch_order
+from vicinal.train import fit, sweep
+from vicinal.train.given import given
+
+KEY = jax.random.key(2)
+RANDOM = np.random.default_rng(1)
+X = RANDOM.normal(size=(30, 4)).astype(np.float32)
+Y = np.repeat(np.arange(3, dtype=np.int32), 10)
+MODEL = vc.nn.MLP((4, 5, 3), key=jax.random.key(0))
+GRAPH = vc.capture(MODEL, X[0])
+SGD = optax.sgd(0.1)
+
+
+def train(data, **options):
+    options = {"key": KEY, "graph": GRAPH, "progress": False, "batch_size": 10} | options
+    return fit(vc.rules.Backprop(), MODEL, SGD, data, **options)
+
+
+def batches(size=10, x=X, y=Y):
+    return [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
+
+
+def same(a, b):
+    """Whether two runs are the same, bit for bit, but for what the clock says."""
+    for one, other in zip(jax.tree.leaves(a.model), jax.tree.leaves(b.model), strict=True):
+        np.testing.assert_array_equal(one, other)
+    rows = [[{k: v for k, v in row.items() if k != "examples_per_second"} for row in run.records] for run in (a, b)]
+    assert rows[0] == rows[1]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return train((X, Y), epochs=2)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [X, Y],
+        {"x": X, "y": Y},
+        {"X": X, "target": Y},
+        {"x_train": X, "y_train": Y},
+        (jnp.asarray(X), jnp.asarray(Y)),
+        (X.astype(np.float64), Y.astype(np.int64)),
+    ],
+    ids=["list", "dictionary", "names", "train", "jax", "wide"],
+)
+def test_arrays_of_all_sorts(plain, data):
+    same(train(data, epochs=2), plain)
+
+
+def test_pandas_and_torch(plain):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=list("abcd")).assign(kind=Y)
+    same(train((frame[[*"abcd"]], frame["kind"]), epochs=2), plain)
+    made = vc.data.from_frame(frame, target="kind")
+    same(train(frame, epochs=2), train(made, epochs=2))
+    same(train(frame, epochs=2, test=frame[5:15]), train((X, Y), epochs=2, test=(X[5:15], Y[5:15])))
+    with pytest.raises(TypeError, match="expected test as a DataFrame too, got tuple"):
+        train(frame, epochs=1, test=(X, Y))
+    with pytest.raises(TypeError, match=r"expected test as a pair of arrays .x, y., got a DataFrame"):
+        train((X, Y), epochs=1, test=frame)
+
+
+def test_torch(plain):
+    torch = pytest.importorskip("torch")
+    x, y = torch.tensor(X), torch.tensor(Y)
+    utils = torch.utils.data
+    same(train((x.requires_grad_(), y), epochs=2), plain)
+    same(train(utils.TensorDataset(x, y), epochs=2), plain)
+    loader = utils.DataLoader(utils.TensorDataset(x.detach(), y), batch_size=10)
+    same(train(loader, epochs=2, test=loader), train(batches(), epochs=2, test=batches()))
+
+    class Own(utils.Dataset):
+        def __getitem__(self, index):
+            return x[index], y[index]
+
+        def __len__(self):
+            return 30
+
+    with pytest.raises(TypeError, match="got Own, a PyTorch Dataset, which gives examples; wrap it"):
+        train(Own(), epochs=1)
+    same(train(utils.DataLoader(Own(), batch_size=10), epochs=2), train(batches(), epochs=2))
+
+
+def test_torch_is_not_imported_for_others():
+    code = "import sys, vicinal as vc, numpy as np; from vicinal.train.given import given;"
+    code += "given((np.ones((2, 2)), np.ones(2)), None, None, batch_size=1, key=None);"
+    code += "assert not {'torch', 'pandas', 'datasets', 'PIL'} & set(sys.modules)"
+    import subprocess
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_dictionaries_of_arrays_are_inputs():
+    x = {"left": X[:, :2], "right": X[:, 2:]}
+
+    class Joined(vc.nn.MLP):
+        def __call__(self, x):
+            return super().__call__(jnp.concatenate([x["left"], x["right"]]))
+
+    own = Joined((4, 5, 3), key=jax.random.key(0))
+    run = fit(vc.rules.Backprop(), own, SGD, (x, Y), key=KEY, epochs=2, batch_size=10, progress=False, test=(x, Y))
+    expected = train((X, Y), epochs=2, test=(X, Y))
+    for one, other in zip(jax.tree.leaves(run.model), jax.tree.leaves(expected.model), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+# -------------------------------------------------------------------------------------------- batches and their length
+
+
+def test_iterables_with_a_length_have_epochs():
+    run = train(batches(), epochs=2)
+    assert [(record["step"], record["epoch"]) for record in run.records] == [(3, 1.0), (6, 2.0)]
+    same(train([{"x": x, "y": y} for x, y in batches()], epochs=2), run)
+    same(train(vc.data.batches(batches()), epochs=2), run)
+    with pytest.raises(ValueError, match="expected steps with an iterable of batches that has no length, got epochs"):
+        train(iter(batches()), epochs=1)
+
+
+def test_a_length_that_is_wrong_is_noticed():
+    class Wrong(list):
+        def __len__(self):
+            return 30  # of examples, not of batches
+
+    with pytest.raises(ValueError, match="expected the 30 batches of the iterable's length, got 3 in a pass"):
+        train(Wrong(batches()), epochs=1)
+
+
+def test_passes_may_differ_and_resume_where_they_were(tmp_path):
+    begun = []
+
+    def shuffled(number):
+        begun.append(number)
+        order = np.random.default_rng(number).permutation(30)
+        return iter(batches(10, X[order], Y[order]))
+
+    whole = train(vc.data.batches(shuffled), steps=8, evaluate_every=4)
+    assert begun[:3] == [0, 1, 2]
+    train(vc.data.batches(shuffled), steps=4, evaluate_every=4, folder=tmp_path)
+    resumed = train(vc.data.batches(shuffled), steps=8, evaluate_every=4, folder=tmp_path, resume=True)
+    same(resumed, whole)
+
+
+def test_passes_of_known_length_are_not_read_again():
+    read = []
+
+    def begin(number, skip):
+        for i in range(skip, 3):
+            read.append((number, i))
+            yield batches()[i]
+
+    source = sys.modules["vicinal.train.batches"].IterableSource(Batches(begin, 3))
+    source.example()
+    held, index, count = source.chunk(7, 2)
+    assert read == [(0, 0), (2, 1), (2, 2)]
+    np.testing.assert_array_equal(held.get(jnp.int32(index))[1], Y[10:20])
+    assert count == 2
+
+
+def test_columns_by_name():
+    rows = [{"pixels": x, "digit": y, "id": np.arange(len(y))} for x, y in batches()]
+    found = vc.data.batches(rows, inputs="pixels", target="digit")
+    np.testing.assert_array_equal(found.collected()[0], X)
+    both = vc.data.batches(rows, inputs=["pixels", "id"], target="digit").collected()[0]
+    assert {name: part.shape for name, part in both.items()} == {"pixels": (30, 4), "id": (30,)}
+    with pytest.raises(TypeError, match=r"inputs called 'image' in a dictionary of arrays, got pixels, digit, id"):
+        next(iter(vc.data.batches(rows, inputs="image")))
+    with pytest.raises(TypeError, match="batches that can begin anew, got a list_iterator"):
+        vc.data.batches(iter(rows))
+    with pytest.raises(TypeError, match="an iterable of batches, or a function that gives one, got int"):
+        vc.data.batches(3)
+
+
+# ------------------------------------------------------------------------------------------------------- Hugging Face
+
+
+@pytest.fixture(scope="module")
+def hugging_face():
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"pixels": datasets.Sequence(datasets.Value("float32"), length=4), "label": datasets.ClassLabel(names=[*"abc"])}
+    )
+    return datasets, datasets.Dataset.from_dict({"pixels": X.tolist(), "label": Y.tolist()}, features=features)
+
+
+def test_hugging_face_in_the_order_of_arrays(plain, hugging_face, tmp_path):
+    _, data = hugging_face
+    same(train(data, epochs=2), plain)
+    found = vc.data.from_hugging_face(data, batch_size=7)
+    assert found.class_names == ("a", "b", "c")
+    assert [len(y) for _, y in found] == [7, 7, 7, 7, 2]
+    for got, expected in zip(found.collected(), (X, Y), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    mixed = vc.data.from_hugging_face(data, "pixels", "label", batch_size=7, key=KEY)
+    order = np.asarray(epoch_order(KEY, 3, 30))
+    np.testing.assert_array_equal(np.concatenate([y for _, y in mixed.epoch(3, 1)]), Y[order[7:28]])
+    train(data, epochs=1, folder=tmp_path)
+    same(train(data, epochs=2, folder=tmp_path, resume=True), plain)
+
+
+def test_hugging_face_splits_and_streams(hugging_face):
+    datasets, data = hugging_face
+    splits = datasets.DatasetDict({"train": data, "validation": data.select(range(20)), "test": data.select(range(12))})
+    run = train(splits, epochs=1)
+    expected = train((X, Y), epochs=1, validation=(X[:20], Y[:20]), test=(X[:12], Y[:12]))
+    for name in ("validation_loss", "test_loss", "test_accuracy"):
+        assert run.records[-1][name] == pytest.approx(expected.records[-1][name], rel=1e-6)
+    stream = data.to_iterable_dataset()
+    same(train(stream, steps=6, evaluate_every=3), train(iter(batches() * 2), steps=6, evaluate_every=3))
+    with pytest.raises(TypeError, match="expected one split, got train, validation, test; choose one"):
+        vc.data.from_hugging_face(splits)
+
+
+def test_hugging_face_columns(hugging_face):
+    datasets, _ = hugging_face
+    table = datasets.Dataset.from_dict(
+        {
+            "a": [1, 2],
+            "b": [0.5, 1.5],
+            "word": ["u", "v"],
+            "hole": [1.0, None],
+            "y": [0.25, 4.0],
+            "ragged": [[1], [1, 2]],
+        }
+    )
+    x, y = vc.data.from_hugging_face(table, ["a", "b"], "y").collected()
+    np.testing.assert_array_equal(x, [[1, 0.5], [2, 1.5]])
+    assert (y.tolist(), x.dtype, y.dtype) == ([[0.25], [4.0]], np.float32, np.float32)
+    tokens = datasets.Dataset.from_dict({"ids": [[1, 2], [3, 4]], "label": [0, 1]})
+    assert vc.data.from_hugging_face(tokens).collected()[0].dtype == np.int32
+    for names, message in (
+        (["a", "word"], "column 'word', got words"),
+        ("hole", "column 'hole', got NaN, infinity or missing"),
+        ("ragged", "column 'ragged', got values of different shapes"),
+        ("c", "inputs among the columns a, b, .*, got 'c'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vc.data.from_hugging_face(table, names, "y").collected()
+    with pytest.raises(ValueError, match=r"column 'word', got words; .*class_encode_column"):
+        vc.data.from_hugging_face(table, ["a"], "word").collected()
+    with pytest.raises(TypeError, match=r"expected a datasets.Dataset or datasets.IterableDataset, got list"):
+        vc.data.from_hugging_face([1])
+
+
+def test_hugging_face_images(hugging_face):
+    datasets, _ = hugging_face
+    image = pytest.importorskip("PIL.Image")
+    pictures = [image.fromarray(np.full((2, 3), value, np.uint8)) for value in (51, 255)]
+    data = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1]})
+    x, _ = vc.data.from_hugging_face(data.cast_column("image", datasets.Image())).collected()
+    np.testing.assert_array_equal(x, np.stack([np.full((2, 3), value, np.float32) for value in (0.2, 1)]))
+
+
+# ------------------------------------------------------------------------------------- what is measured along the way
+
+
+def test_a_share_for_validation_is_kept_from_training():
+    found = given((X, Y), (X[:6], Y[:6]), 0.2, batch_size=10, key=KEY)
+    assert [*found.sets] == ["validation", "test"]
+    (x, y), (x_validation, y_validation) = found.data, found.sets["validation"]
+    assert np.bincount(y_validation).tolist() == [2, 2, 2]  # 20 % of each class
+    rows = np.concatenate([x, x_validation])
+    assert len(rows) == 30
+    assert {row.tobytes() for row in rows} == {row.tobytes() for row in X}  # each row once
+    expected = train((x, y), epochs=2, validation=(x_validation, y_validation))
+    assert set(expected.records[-1]) >= {"validation_loss", "validation_accuracy"}
+    assert "test_loss" not in expected.records[-1]
+    same(train((X, Y), epochs=2, validation=0.2), expected)
+    trees = given(({"a": X}, Y), None, 0.2, batch_size=10, key=KEY)
+    np.testing.assert_array_equal(trees.sets["validation"][0]["a"], x_validation)
+    regression = given((X, np.arange(30)), None, 0.1, batch_size=1, key=KEY)  # as many values as examples: no classes
+    assert len(regression.sets["validation"][0]) == 3
+
+
+def test_a_sweep_and_its_fit_share_the_validation_set():
+    def build(key):
+        return vc.nn.MLP((4, 5, 3), key=key)
+
+    done = sweep(
+        lambda learning_rate: (vc.rules.Backprop(), optax.sgd(learning_rate)), build, {"x": X, "y": Y},
+        {"learning_rate": [0.1]}, epochs=1, batch_size=8, validation=0.2, test=(X, Y), group_size=1, progress=False,
+    )  # fmt: skip
+    model_key, key = vc.train.keys_of(0)
+    alone = fit(
+        vc.rules.Backprop(), build(model_key), SGD, (X, Y), key=key, epochs=1, batch_size=8, validation=0.2,
+        test=(X, Y), progress=False,
+    )  # fmt: skip
+    for name in ("validation_loss", "validation_accuracy", "test_loss", "train_loss"):
+        assert done.members[0].records[-1][name] == pytest.approx(alone.records[-1][name], rel=1e-6)
+    with pytest.raises(TypeError, match=r"expected data as a Dataset or a pair .*got list; a sweep keeps it on"):
+        sweep(None, build, batches(), {"learning_rate": [0.1]}, epochs=1)
+    with pytest.raises(TypeError, match="expected test as a Dataset or a pair of arrays"):
+        sweep(None, build, (X, Y), {"learning_rate": [0.1]}, epochs=1, test=batches())
+
+
+def test_a_test_set_in_batches_counts_every_example_once():
+    ragged = [(X[:7], Y[:7]), {"x": X[7:8], "y": Y[7:8]}, (X[8:], Y[8:])]
+    inside = train((X, Y), epochs=1, test=ragged, validation=vc.data.batches(ragged)).records[-1]
+    once = train((X, Y), epochs=1, test=(X, Y)).records[-1]
+    for name in ("loss", "accuracy"):
+        assert inside[f"test_{name}"] == pytest.approx(once[f"test_{name}"], rel=1e-6)
+        assert inside[f"validation_{name}"] == inside[f"test_{name}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"test": iter(batches())}, TypeError, "read at every evaluation, got a list_iterator, which can be read once"),
+        ({"test": (batch for batch in batches())}, TypeError, "got a generator"),
+        ({"test": X}, TypeError, r"expected test as a pair of arrays .x, y., a data set .*an array of shape \[30, 4\]"),
+        ({"test": 3}, TypeError, "expected test as a pair .*got int"),
+        ({"test": "digits"}, TypeError, "expected test as a pair .*got str"),
+        ({"test": (X, Y[:3])}, ValueError, "as many targets as inputs, got 3 and 30"),
+        ({"test": []}, ValueError, "expected at least one batch to evaluate on, got none"),
+        ({"validation": 0.0}, ValueError, "above 0 and below 1, got 0"),
+        ({"validation": 1}, ValueError, "above 0 and below 1, got 1"),
+        ({"validation": iter([])}, TypeError, "expected validation as something that can be read at every"),
+        ({"data": batches(), "validation": 0.1}, ValueError, "validation as a set, since the data come in batches"),
+        ({"data": {"pixels": X}}, TypeError, "the inputs as one of x, .*got pixels; vicinal.data.batches"),
+        ({"data": {"x_train": X, "y_train": Y, "x_test": X}}, ValueError, "x_test and y_test, got one of them"),
+        (
+            {"data": (X, Y.astype(str))},
+            TypeError,
+            "arrays of numbers, got <U11; vicinal.data.from_arrays numbers words",
+        ),
+    ],
+)
+def test_what_is_refused(options, error, message):
+    data = options.pop("data", (X, Y))
+    with pytest.raises(error, match=message):
+        train(data, epochs=1, **options)
+
+
+def test_a_dataset_stands_for_its_test_part():
+    data = Dataset("mine", X, Y, X[:9], Y[:9], 3)
+    same(train((X, Y), epochs=1, test=data), train(data, epochs=1))
+    same(train({"x_train": X, "y_train": Y, "x_test": X[:9], "y_test": Y[:9]}, epochs=1), train(data, epochs=1))
