@@ -323,7 +323,7 @@ def test_a_test_set_in_batches_counts_every_example_once():
         ({"test": 3}, TypeError, "expected test as a pair .*got int"),
         ({"test": "digits"}, TypeError, "expected test as a pair .*got str"),
         ({"test": (X, Y[:3])}, ValueError, "as many targets as inputs, got 3 and 30"),
-        ({"test": []}, ValueError, "expected at least one batch to evaluate on, got none"),
+        ({"test": []}, ValueError, "expected at least one batch, got none"),
         ({"validation": 0.0}, ValueError, "above 0 and below 1, got 0"),
         ({"validation": 1}, ValueError, "above 0 and below 1, got 1"),
         ({"validation": iter([])}, TypeError, "expected validation as something that can be read at every"),
