@@ -38,7 +38,7 @@ LEVELS = [
     },
     {"nn", "inference", "attention", "data", "references", "_minimise"},
     {"rules", "optim", "feedback"},
-    {"analysis", "train", "testing"},
+    {"analysis", "train", "testing", "interchange"},
     {"recipes", "settings", "environment", "task", "compare", "sweeping"},
     {"reproduce"},
     {"cli", "__main__"},
@@ -109,12 +109,14 @@ def public_things():
         vc.energy,
         vc.feedback,
         vc.inference,
+        vc.interchange,
         vc.losses,
         vc.nn,
         vc.rules,
         vc.rules.projectors,
         vc.testing,
         vc.train,
+        vc.train.hooks,
     ):
         for name in getattr(module, "__all__", vars(module)):
             thing = getattr(module, name)

@@ -1,0 +1,53 @@
+"""A model as a program that runs without its Python code: StableHLO, by `jax.export`."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from vicinal.files import write_atomically
+
+
+def export(model: PyTree, example: PyTree, path: str | os.PathLike[str]) -> None:
+    """Writes a model, its parameters included, as a StableHLO program for batches of any size.
+
+    Whoever has JAX runs it, without this library:
+    `jax.export.deserialize(bytearray(Path(path).read_bytes())).call(x)`.
+
+    Args:
+        model: Any callable pytree; it acts on one example.
+        example: One input, without the batch axis: arrays, or a tree of them.
+        path: The file; its folder must exist. An older one is replaced in a single step.
+
+    Raises:
+        ImportError: If flatbuffers, in which JAX writes it, is not installed.
+        OSError: If the file could not be written; an older one is intact.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, tempfile, vicinal as vc
+        >>> from pathlib import Path
+        >>> model = vc.nn.MLP((3, 2), key=jax.random.key(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export(model, jnp.ones(3), Path(folder) / "model.stablehlo")
+        ...     program = jax.export.deserialize(bytearray((Path(folder) / "model.stablehlo").read_bytes()))
+        >>> program.call(jnp.ones((5, 3))).shape
+        (5, 2)
+
+    References:
+        https://docs.jax.dev/en/latest/export/export.html
+    """
+    try:
+        import flatbuffers as flatbuffers
+    except ImportError as error:
+        raise ImportError("export needs flatbuffers; pip install 'vicinal[export]'") from error
+    from jax import export as jax_export  # a part that `import jax` leaves out
+
+    (batch,) = jax_export.symbolic_shape("batch")
+
+    def form(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+        leaf = jnp.asarray(leaf)
+        return jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype)
+
+    program = jax_export.export(jax.jit(jax.vmap(lambda x: model(x))))(jax.tree.map(form, example))
+    write_atomically(path, bytes(program.serialize()))

@@ -1,0 +1,45 @@
+"""Names of the arrays of a model, as other libraries write them: `layers.0.weight`."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    """The name of a leaf from its path in the tree: `.layers[0].weight` is `layers.0.weight`."""
+    return ".".join(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array, or the form of one."""
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def named_arrays(tree: PyTree) -> dict[str, Any]:
+    """The arrays of a model by name, in the order of the tree.
+
+    Raises:
+        ValueError: If two have the same name, or one has none because the model is a single array.
+    """
+    found: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = dotted(path)
+        if is_array(leaf) and (name in found or not name):
+            raise ValueError(f"expected a name of its own for each array of the model, got {name!r} twice or empty")
+        if is_array(leaf):
+            found[name] = leaf
+    return found
+
+
+def in_words(array: Any) -> str:
+    """Dtype and shape: `float32[3, 4]`."""
+    return f"{array.dtype}{list(array.shape)}"
+
+
+def few(names: Any) -> str:
+    """Some names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - 6} more" if len(listed) > 6 else ""
+    return ", ".join(map(repr, listed[:6])) + more if listed else "none"

@@ -1,0 +1,142 @@
+"""The arrays of a model in a safetensors file, which many programs read."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from vicinal.files import write_atomically
+from vicinal.interchange.names import few, in_words, is_array, named_arrays
+
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+
+
+def save_safetensors(path: str | os.PathLike[str], model: PyTree, *, metadata: dict[str, str] | None = None) -> None:
+    """Writes the arrays of a model to a safetensors file, replacing an older one in a single step.
+
+    Args:
+        path: The file; its folder must exist.
+        model: Any pytree. Arrays are named by their path, `layers.0.weight`; keys are stored as their numbers; what
+            is no array is left out.
+        metadata: Text to keep beside them.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+        ValueError: If the model has no arrays, or two of one name.
+        TypeError: If the metadata are not text.
+        OSError: If the file could not be written; an older one is intact.
+
+    Example:
+        >>> import jax, tempfile, vicinal as vc
+        >>> model = vc.nn.MLP((3, 2), key=jax.random.key(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_safetensors(Path(folder) / "model.safetensors", model)
+        ...     other = load_safetensors(Path(folder) / "model.safetensors", vc.nn.MLP((3, 2), key=jax.random.key(1)))
+        >>> bool((other.layers[0].weight == model.layers[0].weight).all())
+        True
+
+    References:
+        The format: https://github.com/huggingface/safetensors
+    """
+    _package()
+    from safetensors.numpy import save
+
+    arrays = {name: _plain(leaf) for name, leaf in named_arrays(model).items()}
+    if not arrays:
+        raise ValueError("expected a model with arrays, got none to write")
+    given = {} if metadata is None else metadata
+    if not all(isinstance(text, str) for item in given.items() for text in item):
+        raise TypeError(f"expected metadata of strings by name, got {metadata!r}; convert values with str()")
+    write_atomically(path, save(arrays, {"format": "vicinal", **given}))
+
+
+def load_safetensors(path: str | os.PathLike[str], like: PyTree) -> PyTree:
+    """Reads the arrays of a model from a safetensors file.
+
+    Args:
+        path: A file by `save_safetensors`, or another whose names, shapes and dtypes are those of `like`.
+        like: A model of the same structure; its numbers do not matter. What is no array is taken from here.
+
+    Returns:
+        The model.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+        ValueError: If the file is damaged, or its names, shapes or dtypes are not those of `like`.
+        OSError: If the file cannot be read.
+    """
+    package = _package()
+    content = Path(path).read_bytes()
+    try:
+        stored = {name: _array(entry) for name, entry in package.deserialize(content)}
+    except package.SafetensorError as error:
+        raise ValueError(f"expected a safetensors file at {str(path)!r}, got something else ({error})") from error
+    wanted = named_arrays(like)
+    missing, unknown = [n for n in wanted if n not in stored], [n for n in stored if n not in wanted]
+    if missing or unknown:
+        raise ValueError(
+            f"expected the arrays of the model in {str(path)!r}, got missing {few(missing)} and unknown "
+            f"{few(sorted(unknown))}; load with a model built as the saved one was"
+        )
+    loaded = {name: _restored(name, stored[name], leaf, path) for name, leaf in wanted.items()}
+    leaves, structure = jax.tree.flatten(like)
+    rest = iter(loaded.values())  # in the order of the tree
+    return structure.unflatten([next(rest) if is_array(leaf) else leaf for leaf in leaves])
+
+
+def _package() -> Any:
+    try:
+        import safetensors
+    except ImportError as error:
+        raise ImportError("safetensors files need the package; pip install 'vicinal[safetensors]'") from error
+    return safetensors
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """The numbers of a leaf, in the order in which the file holds them."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf, order="C")
+
+
+def _array(entry: dict[str, Any]) -> np.ndarray:
+    """An array from its bytes."""
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"expected a dtype among {', '.join(_DTYPES)}, got {entry['dtype']}")
+    return np.frombuffer(entry["data"], jnp.dtype(_DTYPES[entry["dtype"]])).reshape(entry["shape"])
+
+
+def _restored(name: str, array: np.ndarray, like: Any, path: str | os.PathLike[str]) -> Any:
+    """A stored array as the template has it."""
+    expected = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
+    if (array.shape, array.dtype) != (expected.shape, expected.dtype):
+        raise ValueError(
+            f"expected {in_words(expected)} at {name!r}, got {in_words(array)} in {str(path)!r}; load with a "
+            "model built as the saved one was"
+        )
+    if _is_key(like):
+        return jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(like))
+    return jnp.array(array)
