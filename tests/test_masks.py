@@ -128,3 +128,155 @@ def test_padded_texts_do_too(x64, name, mixers):
     y = jnp.where(jnp.arange(PADDED)[None] < jnp.array(LENGTHS)[:, None], y, -1)
     model = double(vc.attention.LanguageModel(7, 4, mixers, hidden_features=5, key=KEY))
     check_as_without_padding(rule, model, x, y, lambda i: y[i : i + 1, : LENGTHS[i]])
+
+
+# ------------------------------------------------------------------------------------------------- masks in graphs
+
+
+def masked_network(counts):
+    """Two layers on `[time, 2]`; a step counts if `counts(x)` says so."""
+
+    def network(parameters, x):
+        mask = counts(x)
+        h = vc.vertex(jnp.tanh(x @ parameters["first"]), "first", mask=mask)
+        h = vc.vertex(jnp.tanh(h @ parameters["second"]), "second", mask=mask)
+        return h @ parameters["last"]
+
+    shapes = {"first": (2, 3), "second": (3, 3), "last": (3, 1)}
+    keys = jax.random.split(KEY, 3)
+    return jax.tree_util.Partial(
+        network, {name: jax.random.normal(k, shape) for k, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    )
+
+
+POSITIVE = masked_network(lambda x: x[:, :1] > 0)
+
+
+def positive_batch():
+    x = jax.random.normal(jax.random.key(1), (3, 4, 2))
+    return x, np.broadcast_to(np.asarray(x)[..., :1] > 0, (3, 4, 3))
+
+
+def test_masked_units_are_as_if_they_had_not_been_marked():
+    x, mask = positive_batch()
+    graph, w = vc.capture(POSITIVE, x[0]), {k: np.asarray(v) for k, v in POSITIVE.args[0].items()}
+    held = {name: jax.random.normal(jax.random.key(i), (3, 4, 3)) for i, name in enumerate(graph.vertices)}
+    output, predictions = graph.predict(POSITIVE, held, x)
+    first = np.tanh(np.asarray(x) @ w["first"])
+    second = np.tanh(np.where(mask, held["first"], first) @ w["second"])
+    np.testing.assert_allclose(predictions["first"], np.where(mask, first, held["first"]), rtol=1e-5)
+    np.testing.assert_allclose(predictions["second"], np.where(mask, second, held["second"]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(output, np.where(mask, held["second"], second) @ w["last"], rtol=1e-4, atol=1e-6)
+    assert graph.masked == ("first", "second")
+    np.testing.assert_array_equal(graph.masks(POSITIVE, x)["second"], mask)
+    assert graph.parents["second"] == ("first",)
+
+
+def test_every_way_to_run_a_masked_graph_agrees(x64):
+    model, (x, mask) = double(POSITIVE), positive_batch()
+    x = x.astype(jnp.float64)
+    graph = vc.capture(model, x[0])
+    output, values = graph.feedforward(model, x)
+    np.testing.assert_allclose(output, jax.vmap(model)(x), rtol=1e-12)
+    assert not np.any(values["first"][~mask])
+    held = jax.tree.map(lambda v: v + 0.3 * jax.random.normal(KEY, v.shape, v.dtype), values)
+    clamped, expected = graph.clamp(model, x), graph.predict(model, held, x)
+    linear = clamped.linearize(held)
+    jax.tree.map(close, clamped(held), expected)
+    jax.tree.map(close, (linear.output, linear.predictions), expected)
+    jax.tree.map(close, clamped.propagate(jax.tree.map(jnp.zeros_like, values)), (output, values))
+    deviations = jax.tree.map(jnp.subtract, held, expected[1])
+    jax.tree.map(close, clamped.propagate(deviations), (expected[0], clamped.counted(held)))
+    for node in ("first", "second", "output"):
+        close(graph.prediction(node, model, held, x), expected[0] if node == "output" else expected[1][node])
+
+    # The way back through each prediction is the transpose of the whole.
+    errors, output_error = clamped.counted(jax.tree.map(jnp.cos, held)), jnp.sin(output)
+    _, back = jax.vjp(lambda held: graph.predict(model, held, x), held)
+    jax.tree.map(close, linear.carry(output_error, errors), back((output_error, errors))[0])
+
+
+def test_a_vertex_with_a_mask_is_the_identity_outside():
+    mask = jnp.array([True, False])
+
+    def marked(x):
+        return jnp.sum(jnp.sin(vc.vertex(x, "v", mask=mask)))
+
+    x = jnp.array([[0.3, 2.0], [1.0, -1.0]])
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(marked)))(x), np.cos(x), rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(lambda m: vc.vertex(x[0], "v", mask=m))(x > 0), [x[0], x[0]])
+    np.testing.assert_allclose(jax.linear_transpose(lambda x: vc.vertex(x, "v", mask=mask), x[0])(x[1])[0], x[1])
+
+
+def test_masks_in_loops_and_under_vmap_are_followed():
+    def scanned(weight, x):
+        def step(h, row):
+            new = jnp.tanh(weight @ h + row)
+            kept = jnp.where(row[0] > 0, new, h)
+            return vc.vertex(kept, "h", mask=row[0] > 0), None
+
+        return jax.lax.scan(step, jnp.zeros(2), x)[0]
+
+    def mapped(weight, x):
+        return jax.vmap(lambda row: vc.vertex(jnp.tanh(weight @ row), "h", mask=row[0] > 0))(x)
+
+    x = jnp.array([[[1.0, 2.0], [-1.0, 3.0], [0.5, 0.5]]])
+    rows = np.array([[True, True], [False, False], [True, True]])
+    for network, names in ((scanned, ("h[0]", "h[1]", "h[2]")), (mapped, ("h",))):
+        model = jax.tree_util.Partial(network, jnp.ones((2, 2)))
+        masks = vc.capture(model, x[0]).masks(model, x)
+        assert tuple(masks) == names
+        np.testing.assert_array_equal(np.concatenate([masks[name].reshape(-1, 2) for name in names]), rows)
+
+
+def test_a_mask_that_counts_everything_changes_nothing(x64):
+    x = jax.random.normal(jax.random.key(1), (3, 4, 2), jnp.float64)
+    rule, y = InferenceLearning(loss=vc.losses.squared_error), jnp.zeros((3, 4, 1))
+    found = []
+    for counts in (lambda x: None, lambda x: True, lambda x: x[:, :1] < jnp.inf):
+        model = double(masked_network(counts))
+        found.append(jax.tree.leaves(assigned(rule, vc.capture(model, x[0]), model, (), x, y)))
+    for leaves in zip(*found, strict=True):
+        for leaf in leaves[1:]:
+            np.testing.assert_allclose(leaf, leaves[0], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "sentence"),
+    [
+        (lambda x: jnp.ones((4, 1)), TypeError, "expected the mask of vertex 'first' as booleans, .* got float32"),
+        (lambda x: [True], TypeError, "as booleans, .* got list"),
+        (lambda x: x[:, 0] > 0, ValueError, r"broadcasts to the value's, \[4, 3\], got \[4\]; .* mask\[:, None\]"),
+        (lambda x: (x > 0)[None, :, :1] & True, ValueError, r"\[4, 3\], got \[1, 4, 1\]"),
+        (lambda x: vc.vertex(x, "below") > 0, ValueError, r"broadcasts"),
+        (
+            lambda x: vc.vertex(x, "below")[:, :1] > 0,
+            ValueError,
+            "a mask of vertex 'first' that depends on the input alone, got one that changes with vertex 'below'",
+        ),
+    ],
+)
+def test_other_masks_are_refused(mask, error, sentence):
+    with pytest.raises(error, match=sentence):
+        vc.capture(masked_network(mask), jnp.ones((4, 2)))
+
+
+@pytest.mark.parametrize(
+    "rule", [vc.rules.DynamicInversion(), vc.rules.PhaselessAlignment(), vc.rules.Microcircuit()], ids=repr
+)
+def test_rules_for_chains_refuse_masks(rule):
+    def network(model, x):
+        h = vc.vertex(model.layers[0](x), "hidden", mask=x[0] > 0)
+        return model.layers[1](jnp.tanh(h))
+
+    model = jax.tree_util.Partial(network, vc.nn.MLP((3, 4, 2), key=KEY))
+    with pytest.raises(ValueError, match=r"expected a graph without masks for .*, got one at vertex 'hidden'"):
+        rule.init(vc.capture(model, jnp.ones(3)), model, key=KEY)
+
+
+def test_conditioning_refuses_masks_and_the_audit_looks_past_them():
+    x, _ = positive_batch()
+    rule, y, graph = InferenceLearning(loss=vc.losses.squared_error), jnp.zeros((3, 4, 1)), vc.capture(POSITIVE, x[0])
+    with pytest.raises(ValueError, match="expected a graph without masks for conditioning"):
+        vc.analysis.conditioning(rule.problem(graph, POSITIVE, x, y), graph.feedforward(POSITIVE, x)[1])
+    assert vc.analysis.audit(rule, graph, POSITIVE, x, y, key=KEY).local

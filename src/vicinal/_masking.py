@@ -13,7 +13,7 @@ given back as a value is `shown`, `where(mask, held, 0)`.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -92,6 +92,20 @@ def check_masks(masks: Mapping[str, Any], equations: Callable[[Any], list[core.J
                 f"expected a mask of vertex {name!r} that depends on the input alone, got one that changes with vertex "
                 f"{above.params['name']!r}; take it from the input (a length, say), or leave out the mask"
             )
+
+
+def refuse_masks(masked: Sequence[str], what: str) -> None:
+    """Raises ValueError if a vertex has a mask.
+
+    Args:
+        masked: Those that have one.
+        what: What has no meaning for them.
+    """
+    if masked:
+        raise ValueError(
+            f"expected a graph without masks for {what}, got one at vertex {masked[0]!r}; take another rule, such as "
+            "InferenceLearning, or a model and examples without padding"
+        )
 
 
 def counted(values: dict[str, Array], masks: Mapping[str, Bool[Array, "batch ..."]]) -> dict[str, Array]:

@@ -155,8 +155,19 @@ def _replaced(held: dict[str, PyTree], source: Array, key: PRNGKeyArray) -> dict
     return {name: jax.tree.map(lambda leaf, i=i: replace(i, leaf), tree) for i, (name, tree) in enumerate(held.items())}
 
 
+def _predicting(graph: Graph, name: str) -> set[str]:
+    """A vertex, and those whose masked units may lie between it and what predicts it."""
+    found, pending = {name}, [name]
+    while pending:
+        masked = set(graph.parents[pending.pop()]) & set(graph.masked) - found
+        found |= masked
+        pending += masked
+    return found
+
+
 def _ends(rule: Rule, graph: Graph, name: str) -> frozenset[str]:
-    ends = {f"value {name}", *(f"value {parent}" for parent in graph.parents[name])}
-    ends |= {f"parameter {path}" for path in graph.parameters[name]}
-    ends |= {"input"} if name in graph.reads_input else set()
+    predicting = _predicting(graph, name)
+    ends = {f"value {name}", *(f"value {parent}" for node in predicting for parent in graph.parents[node])}
+    ends |= {f"parameter {path}" for node in predicting for path in graph.parameters[node]}
+    ends |= {"input"} if predicting & graph.reads_input else set()
     return frozenset(ends | ({f"error {name}"} if rule.holds_errors else set()))

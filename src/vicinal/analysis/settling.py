@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from vicinal._masking import refuse_masks
 from vicinal.graph import Values
 from vicinal.inference import Problem
 from vicinal.inference.base import largest as largest_magnitude, total
@@ -94,7 +95,7 @@ def conditioning(problem: Problem, values: Values, *, dense_below: int = 512) ->
         Smallest and largest eigenvalue of each example, condition number and bound of the step size.
 
     Raises:
-        ValueError: If there are no vertices.
+        ValueError: If there are no vertices, or one has a mask.
 
     Example:
         >>> import vicinal as vc
@@ -106,6 +107,7 @@ def conditioning(problem: Problem, values: Values, *, dense_below: int = 512) ->
         ([2.0], [1.0])
     """
     _check_vertices(problem)
+    refuse_masks(problem.graph.masked, "conditioning: energies are flat in units that do not count")
     size = sum(math.prod(value.shape[1:]) for value in values.values())
     if size < max(dense_below, 3):  # ARPACK needs a few dimensions
         eigenvalues = _dense(problem, values)

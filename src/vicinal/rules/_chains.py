@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from vicinal._masking import refuse_masks
 from vicinal.activations import Activation, activation_function
 from vicinal.graph import OUTPUT, Graph, Values
 
@@ -42,6 +43,7 @@ def links(graph: Graph, rule: str) -> tuple[Link, ...]:
         ValueError: If the graph is no chain, its output no vector, a dense layer of another form, or two of them share
             a weight.
     """
+    refuse_masks(graph.masked, rule)
     nodes = (*graph.vertices, OUTPUT)
     for i, node in enumerate(nodes):
         chained = graph.parents[node] == nodes[max(i - 1, 0) : i] and (node in graph.reads_input) == (i == 0)

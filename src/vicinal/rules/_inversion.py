@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from vicinal._masking import refuse_masks
 from vicinal.graph import OUTPUT, Graph, Values
 
 
@@ -56,6 +57,7 @@ def loops(graph: Graph, single: bool) -> tuple[Loop, ...]:
     Raises:
         ValueError: If the graph is no chain, or has no dense layer above a vertex.
     """
+    refuse_masks(graph.masked, "dynamic inversion")
     for name in graph.vertices:
         nodes = graph.children[name]
         alone = len(nodes) == 1 and len(graph.parents[nodes[0]]) == 1
