@@ -19,13 +19,15 @@ from vicinal.files import write_text_atomically
 from vicinal.graph import Graph, capture
 from vicinal.recipes import recipe
 from vicinal.recipes.lookup import canonical
-from vicinal.report import Comparison, Curve, RuleResult, write_page
+from vicinal.report import Comparison, Curve, RuleResult, outline, write_page
+from vicinal.report.records import COMMON, curve_rows, curves_csv, quantities
 from vicinal.rules import Backprop, InferenceLearning, Rule
-from vicinal.settings import PAGE, RESULTS, TaskSettings, kept_config
+from vicinal.settings import CURVES, PAGE, RESULTS, TaskSettings, kept_config
 from vicinal.task import Task
 from vicinal.train import Run, fit, keys_of
 
 _PROBE = 256  # examples on which angles and energies are measured
+_CLASSES = 100  # of more, what they are taken for is not stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +129,7 @@ class _Runs(Task):
 
     def __init__(self, settings: TaskSettings, rules: tuple[str, ...], evaluate_every: int | None, seed: int = 0):
         super().__init__(settings, seed)
+        self.seed = seed
         self.made = settings.make(*rules)
         self.graphs = {name: self.graph_for(name) for name in rules}
         self.evaluate_every = evaluate_every
@@ -174,7 +177,17 @@ class _Runs(Task):
             rules=[self._result(name, runs[name]) for name in runs],
             data_credit=self.data.credit,
             when=now(),
+            graph=outline(self.graph),
+            class_names=list(self.data.class_names or ()),
         )
+        seeds = range(self.settings.seeds) if isinstance(self.settings, CompareSettings) else [self.seed]
+        points = [
+            row
+            for name, found in runs.items()
+            for seed, run in zip(seeds, found, strict=True)
+            for row in curve_rows({"rule": name, "seed": seed}, run.records)
+        ]
+        write_text_atomically(folder / CURVES, curves_csv(points))
         write_text_atomically(folder / RESULTS, comparison.to_json())
         write_page(folder / PAGE, comparison)
         return comparison
@@ -204,10 +217,28 @@ class _Runs(Task):
             norm_ratios=_over_training(records, "norm_ratios", np.median),
             milliseconds_per_step=1e3 * self.settings.batch_size / float(np.median(rates)) if rates else None,
             steps_to_90=[_steps_to(0.9, rows) for rows in records],
-            curve=Curve(steps, curve("test_accuracy"), curve("test_loss"), curve("train_loss")),
+            curve=Curve(
+                steps,
+                *map(curve, ("test_accuracy", "test_loss", "train_loss")),
+                more={name: rows for name in quantities(records) if name not in COMMON and np.any(rows := curve(name))},
+            ),
             energies=_energies(self.made[name][0], self.graphs[name], self.data, runs[0]),
             stopped=next((run.stopped for run in runs if run.stopped), None),
+            confusion=self._confusion([run for run in runs if not run.stopped]),
         )
+
+    def _confusion(self, runs: list[Run]) -> list[list[float]]:
+        """How many test examples of a class (row) are taken for a class (column), the mean over the runs."""
+        labels, classes = self.data.y_test, self.data.classes
+        if self.settings.model.reconstructs or not runs or np.ndim(labels) != 1 or not 2 <= (classes or 0) <= _CLASSES:
+            return []
+        counts, known = np.zeros((classes, classes), int), (labels >= 0) & (labels < classes)
+        for run in runs:
+            output = run.predict(self.data.x_test)
+            if np.shape(output)[1:] != (classes,):
+                return []
+            np.add.at(counts, (labels[known], np.argmax(output[known], axis=1)), 1)
+        return (counts / len(runs)).tolist()
 
 
 @eqx.filter_jit

@@ -23,7 +23,7 @@ from vicinal.rules import Rule
 
 CONFIG = "config.json"
 """The file in a run's folder that holds its resolved settings."""
-PAGE, RESULTS = "report.html", "results.json"
+PAGE, RESULTS, CURVES = "report.html", "results.json", "curves.csv"
 """What a comparison, a sweep or an experiment writes into its folder beside them."""
 
 LossName = Literal["softmax_cross_entropy", "squared_error", "sigmoid_cross_entropy", "sigmoid_squared_error"]

@@ -14,7 +14,8 @@ from vicinal.environment import environment, now
 from vicinal.files import write_text_atomically
 from vicinal.recipes import recipe
 from vicinal.report import Panel, Section, Series, Study, Table, interval_words, mean_interval, write_study
-from vicinal.settings import PAGE, RESULTS, TaskSettings, assignment, kept_config
+from vicinal.report.records import curve_rows, curves_csv
+from vicinal.settings import CURVES, PAGE, RESULTS, TaskSettings, assignment, kept_config
 from vicinal.task import Task
 from vicinal.train import Member, Sweep, sweep
 
@@ -112,6 +113,9 @@ def sweep_task(
             progress=progress,
         )
     study = _study(settings, task, grid, done, command)
+    names = [{"rule": settings.rule, **member.numbers, "seed": member.seed} for member in done.members]
+    points = [curve_rows(who, member.records) for who, member in zip(names, done.members, strict=True)]
+    write_text_atomically(folder / CURVES, curves_csv([row for rows in points for row in rows]))
     keep_study(folder, study)
     return study
 

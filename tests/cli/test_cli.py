@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import csv
 import json
 import re
 import subprocess
@@ -35,7 +36,7 @@ def somewhere(tmp_path, monkeypatch):
 
 
 def test_compare_writes_everything(capsys, somewhere):
-    printed = run(capsys, "compare", *QUICK, "--seeds", "2").out
+    printed = run(capsys, "compare", *QUICK, "--seeds", "2", "--figures", "pdf", "svg").out
     folder = somewhere / "runs" / "compare-001"
     assert "backpropagation" in printed
     assert f"report: {folder.relative_to(somewhere)}/report.html" in printed
@@ -50,6 +51,20 @@ def test_compare_writes_everything(capsys, somewhere):
     records = [json.loads(line) for line in (folder / "il-seed1" / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 2 * (1437 // 32)
     assert (folder / "il-seed1" / "checkpoint.npz").exists()
+    assert [node.name for node in results.graph] == ["hidden1", "output"]
+    assert results.rules[1].curve.test_loss[1][-1] == pytest.approx(records[-1]["test_loss"])
+    for rule in results.rules:  # what was taken for what agrees with the accuracy that was measured
+        right = sum(rule.confusion[label][label] for label in range(10)) / 360
+        assert right == pytest.approx(sum(rule.test_accuracy) / 2)
+        assert sum(map(sum, rule.confusion)) == pytest.approx(360)
+    points = list(csv.DictReader((folder / "curves.csv").read_text().splitlines()))
+    last = [row for row in points if (row["rule"], row["seed"], row["step"]) == ("il", "1", str(records[-1]["step"]))]
+    values = {row["quantity"]: float(row["value"]) for row in last}
+    assert values["test_loss"] == records[-1]["test_loss"]
+    assert values["angles.layers[0]"] == records[-1]["angles"]["layers[0]"]
+    names = {path.name for path in folder.iterdir() if path.suffix in (".pdf", ".svg")}
+    figures = {f"{name}.{kind}" for name in ("learning-curves", "angles", "energies") for kind in ("pdf", "svg")}
+    assert names == figures | {"graph.svg"}
     assert "<html" in (folder / "report.html").read_text()
 
 

@@ -142,7 +142,7 @@ def test_colours_stand_out_on_their_cards():
 
 def test_energies_follow_the_network():
     group = energies(make_comparison(make_rule(0), make_rule(1, energies=make_energies(4)), make_rule(2)))
-    assert len(group.panels) == 2
+    assert len(group.panels) == 4  # a panel of the vertices and one of the sum for each rule that settles
     labels = [entry.label for entry in group.key]
     assert labels == ["hidden1", "hidden2", "hidden3", "output", "sum over vertices"]
 

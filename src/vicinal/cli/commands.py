@@ -5,7 +5,7 @@ import dataclasses
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -18,6 +18,7 @@ from vicinal.settings import CONFIG, PAGE, read_config
 from vicinal.sweeping import SweepSettings
 
 Unnamed = tyro.conf.arg(name="")  # `--model.sizes` rather than `--settings.model.sizes`
+FigureFormat = Literal["pdf", "svg", "png"]
 _COMPARE, _TRAIN, _SWEEP = CompareSettings(), TrainSettings(), SweepSettings()
 
 
@@ -25,6 +26,7 @@ def compare(
     settings: Annotated[CompareSettings, Unnamed] = _COMPARE,
     folder: Path | None = None,
     resume: Path | None = None,
+    figures: tuple[FigureFormat, ...] = (),
 ) -> None:
     """Train several rules side by side, print a table and write report.html.
 
@@ -32,15 +34,18 @@ def compare(
         settings: What to compare.
         folder: Where the report, logs and checkpoints go; by default a new folder under runs/.
         resume: A folder of an interrupted comparison to finish, with its own settings.
+        figures: Formats in which to write the figures into the folder too.
     """
     settings, folder = _settings_and_folder(settings, folder, resume, "compare")
-    _report(comparing.compare(settings, folder, resume=resume is not None, command=command(), say=say), folder)
+    done = comparing.compare(settings, folder, resume=resume is not None, command=command(), say=say)
+    _report(done, folder, figures)
 
 
 def train(
     settings: Annotated[TrainSettings, Unnamed] = _TRAIN,
     folder: Path | None = None,
     resume: Path | None = None,
+    figures: tuple[FigureFormat, ...] = (),
 ) -> None:
     """Train one network by one rule; checkpoints, a log and a report go into one folder.
 
@@ -49,10 +54,11 @@ def train(
         folder: Where everything goes; by default a new folder under runs/.
         resume: A folder of an earlier run to continue, bit for bit, with its own settings. Of the settings only
             --epochs may be given, to train for longer.
+        figures: Formats in which to write the figures into the folder too.
     """
     settings, folder = _settings_and_folder(settings, folder, resume, "train")
     done = comparing.train(settings, folder, resume=resume is not None, command=command())
-    _report(done, folder)
+    _report(done, folder, figures)
     if done.rules[0].stopped:
         raise SystemExit(1)
 
@@ -61,6 +67,7 @@ def sweep(
     settings: Annotated[SweepSettings, Unnamed] = _SWEEP,
     folder: Path | None = None,
     resume: Path | None = None,
+    figures: tuple[FigureFormat, ...] = (),
 ) -> None:
     """Train every combination of some numbers and rules with every seed, on all cores or devices.
 
@@ -69,11 +76,13 @@ def sweep(
         folder: Where everything goes; by default a new folder under runs/.
         resume: A folder of an interrupted sweep to continue, bit for bit, with its own settings. Of the settings only
             --epochs may be given, to train for longer.
+        figures: Formats in which to write the figures into the folder too.
     """
     settings, folder = _settings_and_folder(settings, folder, resume, "sweep")
     use_all_cores()
-    report.print_study(sweeping.sweep_task(settings, folder, resume=resume is not None, command=command()))
-    print(f"report: {folder / PAGE}")
+    done = sweeping.sweep_task(settings, folder, resume=resume is not None, command=command())
+    report.print_study(done)
+    _say_files(report.save_figures(done, folder, figures), folder)
 
 
 def use_all_cores() -> None:
@@ -92,7 +101,7 @@ def _settings_and_folder(settings: Any, folder: Path | None, resume: Path | None
     if folder is not None:
         raise ValueError("expected --folder or --resume, got both; a resumed run goes on in its own folder")
     given = {word.split("=")[0] for word in ARGUMENTS.get() if word.startswith("--")}
-    if given - {"--resume", "--epochs"}:
+    if given - {"--resume", "--epochs", "--figures"}:
         raise ValueError("expected no settings but --epochs beside --resume, got others; a resumed run keeps its own")
     own = read_config(resume, type(settings))
     return (dataclasses.replace(own, epochs=settings.epochs) if "--epochs" in given else own), resume
@@ -116,9 +125,15 @@ def say(sentence: str) -> None:
     Console(stderr=True).print(sentence, highlight=False)
 
 
-def _report(comparison: report.Comparison, folder: Path) -> None:
+def _report(comparison: report.Comparison, folder: Path, figures: tuple[FigureFormat, ...]) -> None:
     report.print_tables(comparison)
     for rule in comparison.rules:
         if rule.stopped:
             print(f"{rule.name} {rule.stopped}")
+    _say_files(report.save_figures(comparison, folder, figures), folder)
+
+
+def _say_files(figures: list[Path], folder: Path) -> None:
+    if figures:
+        print(f"figures: {', '.join(map(str, figures))}")
     print(f"report: {folder / PAGE}")

@@ -7,6 +7,8 @@ from markupsafe import Markup
 
 from vicinal.files import write_atomically
 from vicinal.report.cells import COLUMNS, WHOLE, angle_cells, row_cells, seeds_text
+from vicinal.report.classes import class_rows, confusions
+from vicinal.report.drawing import draw_graph
 from vicinal.report.figures import angles, energies, learning_curves
 from vicinal.report.frame import as_markup, fill_template
 from vicinal.report.interval import FEWEST
@@ -46,6 +48,9 @@ def render_page(comparison: Comparison) -> str:
         learning=as_markup(learning_curves(comparison)),
         angles=as_markup(angles(comparison)),
         energies=as_markup(energies(comparison)),
+        classes=class_rows(comparison),
+        confusions=confusions(comparison),
+        graph=Markup(draw_graph(comparison.graph)) if comparison.graph else "",
     )
 
 

@@ -8,10 +8,11 @@ number that is not finite becomes `math.nan`), so two results are equal exactly 
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from vicinal.report.storage import number, numbers, plain, read_json, set_field, write_json
+from vicinal.report.outline import Node
+from vicinal.report.storage import check_lengths, number, numbers, plain, read_json, set_field, texts, write_json
 
 __all__ = ["CONCATENATED", "Comparison", "Curve", "RuleResult"]
 
@@ -33,6 +34,7 @@ class Curve:
         test_accuracy: Fraction of the test set classified correctly; `[seeds][points]`.
         test_loss: Mean output loss per test example; `[seeds][points]`.
         train_loss: Mean output loss per training example; `[seeds][points]`.
+        more: What else was measured, by name (`"test_rmse"`); `[seeds][points]` each.
 
     Raises:
         ValueError: If a row does not have one number per recorded step.
@@ -42,19 +44,32 @@ class Curve:
     test_accuracy: list[list[float]]
     test_loss: list[list[float]]
     train_loss: list[list[float]] = dataclasses.field(default_factory=list)
+    more: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         set_field(self, "steps", [int(step) for step in self.steps])
         for name in ("test_accuracy", "test_loss", "train_loss"):
-            rows = [numbers(row) for row in getattr(self, name)]
-            for seed, row in enumerate(rows):
-                if len(row) != len(self.steps):
-                    raise ValueError(
-                        f"Curve.{name}: seed {seed} has {len(row)} points, but there are {len(self.steps)} "
-                        "steps. Fill up a seed that stopped early with nan."
-                    )
-            set_field(self, name, rows)
+            set_field(self, name, self._cleaned(name, getattr(self, name)))
+        set_field(self, "more", {str(name): self._cleaned(name, rows) for name, rows in self.more.items()})
         _check_fractions("Curve.test_accuracy", [value for row in self.test_accuracy for value in row])
+
+    def _cleaned(self, name: str, rows: Iterable[Any]) -> list[list[float]]:
+        cleaned = [numbers(row) for row in rows]
+        for seed, row in enumerate(cleaned):
+            if len(row) != len(self.steps):
+                raise ValueError(
+                    f"Curve.{name}: seed {seed} has {len(row)} points, but there are {len(self.steps)} "
+                    "steps. Fill up a seed that stopped early with nan."
+                )
+        return cleaned
+
+    def rows(self, name: str) -> list[list[float]]:
+        """A quantity by its name, one of the fields or in `more`; empty if it was not recorded."""
+        if name in self.more:
+            return self.more[name]
+        return {"test_accuracy": self.test_accuracy, "test_loss": self.test_loss, "train_loss": self.train_loss}.get(
+            name, []
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +94,8 @@ class RuleResult:
         paper_link: Address of the paper (`https://...`), or None.
         norm_ratios: As `angles`, the norm of this rule's update over that of backpropagation's; empty in results that
             were stored before it was measured.
+        confusion: How many test examples of a class (row) were taken for a class (column) at the end, the mean over the
+            seeds that got there; `[classes][classes]`, empty where there are no classes or it was not counted.
 
     Raises:
         ValueError: If the seeds do not agree, or a number is outside its range.
@@ -98,6 +115,7 @@ class RuleResult:
     color: str | None = None
     paper_link: str | None = None
     norm_ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    confusion: list[list[float]] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         milliseconds = number(self.milliseconds_per_step)
@@ -107,6 +125,7 @@ class RuleResult:
             set_field(self, name, {str(key): numbers(row) for key, row in getattr(self, name).items()})
         set_field(self, "milliseconds_per_step", None if math.isnan(milliseconds) else milliseconds)
         set_field(self, "steps_to_90", [_whole(value) for value in self.steps_to_90])
+        set_field(self, "confusion", [numbers(row) for row in self.confusion])
         set_field(self, "energies", {str(key): numbers(row) for key, row in self.energies.items()})
         self._check()
 
@@ -121,14 +140,15 @@ class RuleResult:
         per_seed = {"test_loss": self.test_loss, "steps_to_90": self.steps_to_90}
         per_seed |= {f"angles[{key!r}]": row for key, row in self.angles.items()}
         per_seed |= {f"norm_ratios[{key!r}]": row for key, row in self.norm_ratios.items()}
-        recorded = ("test_accuracy", "test_loss", "train_loss")
-        per_seed |= {f"curve.{name}": getattr(self.curve, name) or self.test_accuracy for name in recorded}
+        recorded = ("test_accuracy", "test_loss", "train_loss", *self.curve.more)
+        per_seed |= {f"curve.{name}": self.curve.rows(name) or self.test_accuracy for name in recorded}
         for name, row in per_seed.items():
             if len(row) != self.seeds:
                 raise ValueError(
                     f"Rule {self.name!r}: test_accuracy has {self.seeds} seeds, {name} has {len(row)}. "
                     "Give one entry per seed, nan where there is none."
                 )
+        check_lengths(f"Rule {self.name!r}: confusion", self.confusion, len(self.confusion), "count per class", "0")
         _check_fractions(f"Rule {self.name!r}: test_accuracy", self.test_accuracy)
         if self.color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", self.color):
             raise ValueError(f"Rule {self.name!r}: color must look like '#0072b2', got {self.color!r}.")
@@ -151,9 +171,11 @@ class Comparison:
         rules: One result per rule, in the order in which to show them.
         data_credit: Where the data come from and under which licence.
         when: Date and time of the run, as text.
+        graph: The nodes of the model that the rules trained (`outline`); empty if it was not stored.
+        class_names: What the classes are called; empty if they have no names.
 
     Raises:
-        ValueError: If there is no rule, or two rules share a name.
+        ValueError: If there is no rule, two rules share a name, or a class has a count but no name.
 
     Example:
         >>> curve = Curve(steps=[0, 10], test_accuracy=[[0.1, 0.9]], test_loss=[[2.3, float("inf")]])
@@ -170,8 +192,12 @@ class Comparison:
     rules: list[RuleResult]
     data_credit: str
     when: str
+    graph: list[Node] = dataclasses.field(default_factory=list)
+    class_names: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
+        set_field(self, "graph", list(self.graph))
+        set_field(self, "class_names", texts("Comparison.class_names", self.class_names))
         set_field(self, "settings", plain(self.settings))
         set_field(self, "environment", plain(self.environment))
         set_field(self, "rules", list(self.rules))
@@ -180,6 +206,12 @@ class Comparison:
             raise ValueError("A comparison needs at least one rule, got none.")
         if len(set(names)) < len(names):
             raise ValueError(f"Rule names must differ within a comparison, got {', '.join(names)}.")
+        for rule in self.rules:
+            if self.class_names and len(rule.confusion) not in (0, len(self.class_names)):
+                raise ValueError(
+                    f"Rule {rule.name!r}: expected counts of {len(self.class_names)} classes, as many as there are "
+                    f"names, got {len(rule.confusion)}."
+                )
 
     def to_json(self) -> str:
         """Write the comparison as strict JSON, in which a number that is not finite is `null`.
@@ -204,7 +236,8 @@ class Comparison:
         """
         content = read_json(_FORMAT, "comparison", text)
         try:
-            return cls(rules=[_rule(fields) for fields in content.pop("rules")], **content)
+            nodes = [Node(**fields) for fields in content.pop("graph", [])]
+            return cls(rules=[_rule(fields) for fields in content.pop("rules")], graph=nodes, **content)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"This stored comparison is incomplete or was changed by hand: {error}.") from error
 

@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vicinal.report.axes import place_points, scale_values
-from vicinal.report.groups import FigureGroup, KeyEntry
+from vicinal.report.groups import FigureGroup
 from vicinal.report.lines import Band, draw_line, mark_gone, mark_losses, over_repetitions
 from vicinal.report.palette import MUTED, LineStyle, line_styles
+from vicinal.report.plots import Plot, Plots, as_figure, as_group
 from vicinal.report.study import Panel, Series, Study
-from vicinal.report.svg import draw, shorten, swatch
+from vicinal.report.svg import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["draw_panel", "panel_group", "share_keys", "study_styles"]
+__all__ = ["draw_panel", "panel_group", "panel_plots", "plot_panels", "share_keys", "study_styles"]
 
 _LINE = 14.0  # height of a line of text, in units of the figure
 
@@ -59,9 +61,44 @@ def panel_group(panels: Sequence[Panel], styles: Mapping[str, LineStyle], *, pre
     Returns:
         A drawing per figure, and a key of all their lines.
     """
-    drawn = (draw_panel(panel, styles, identifier=f"{prefix}-{index}") for index, panel in enumerate(panels, 1))
+    return as_group(panel_plots(panels, styles), prefix)
+
+
+def plot_panels(panels: Sequence[Panel]) -> "Figure":
+    """Draw figures of a study as one matplotlib figure, three in a row, with a key of their lines below.
+
+    Args:
+        panels: The figures, such as those of a section.
+
+    Returns:
+        A figure; save it with `savefig`.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> from vicinal.report import Panel, Series
+        >>> panel = Panel("Rates", "learning rate", "test accuracy", [Series("bp", [0.1, 1.0], [[0.8, 0.9]])])
+        >>> plot_panels([panel]).axes[0].get_xlabel()
+        'learning rate'
+    """
+    labels = dict.fromkeys(series.label for panel in panels for series in panel.series)
+    return as_figure(panel_plots(panels, line_styles(list(labels))))
+
+
+def panel_plots(panels: Sequence[Panel], styles: Mapping[str, LineStyle]) -> Plots:
+    """Describe figures that share a key.
+
+    Args:
+        panels: The figures.
+        styles: Label -> look.
+
+    Returns:
+        The plots.
+    """
     labels = dict.fromkeys(series.label for panel in panels for series in panel.series if series.label)
-    return FigureGroup(tuple(drawn), tuple(KeyEntry(label, swatch(styles[label])) for label in labels))
+    plots = tuple(_plot(panel, styles, str(index)) for index, panel in enumerate(panels, 1))
+    return Plots(plots, tuple((label, styles[label]) for label in labels))
 
 
 def draw_panel(panel: Panel, styles: Mapping[str, LineStyle], *, identifier: str) -> str:
@@ -75,6 +112,11 @@ def draw_panel(panel: Panel, styles: Mapping[str, LineStyle], *, identifier: str
     Returns:
         An `<svg>` element.
     """
+    first, _, last = identifier.rpartition("-")
+    return as_group(Plots((_plot(panel, styles, last),), tuple(styles.items())), first or "figure").panels[0]
+
+
+def _plot(panel: Panel, styles: Mapping[str, LineStyle], name: str) -> Plot:
     bands = {series.label: over_repetitions(series.y) for series in panel.series}
     below, above = _wrapped(panel.x_label, 38), _wrapped(panel.y_label, 46)
 
@@ -93,15 +135,14 @@ def draw_panel(panel: Panel, styles: Mapping[str, LineStyle], *, identifier: str
         mark_gone(axes, gone)
 
     more = _LINE * below.count("\n"), _LINE * above.count("\n")
-    return draw(
+    return Plot(
+        name,
         paint,
-        identifier=identifier,
-        title=panel.title or f"{panel.y_label} against {panel.x_label}",
-        description=_describe(panel, bands),
+        panel.title or f"{panel.y_label} against {panel.x_label}",
+        _describe(panel, bands),
         height=222 + sum(more),
         bottom=42 + more[0],
         top=26 + more[1],
-        dark={style.color: style.dark for style in styles.values()},
     )
 
 

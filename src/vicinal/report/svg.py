@@ -10,49 +10,14 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
-from vicinal.report.palette import DARK, GRID, INK, MUTED, LineStyle
+from vicinal.report.look import LINE_WIDTH, RIGHT, house_style
+from vicinal.report.palette import DARK, LineStyle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["LINE_WIDTH", "draw", "shorten", "swatch"]
+__all__ = ["draw", "shorten", "swatch"]
 
-LINE_WIDTH = 1.8
-
-# One unit is one CSS pixel when the figure is 300 pixels wide: a little less than a phone has.
-_SETTINGS = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "vicinal",
-    "text.parse_math": False,
-    "font.size": 11.0,
-    "text.color": INK,
-    "axes.titlesize": 12.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 9.0,
-    "axes.titlecolor": INK,
-    "axes.labelsize": 11.0,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.use_mathtext": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0.0,
-    "ytick.major.size": 0.0,
-    "ytick.minor.size": 0.0,
-    "xtick.major.pad": 6.0,
-    "ytick.major.pad": 6.0,
-    "lines.linewidth": LINE_WIDTH,
-    "lines.markersize": 5.0,
-    "figure.dpi": 72.0,
-}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -86,17 +51,13 @@ def draw(
     Returns:
         An `<svg>` element.
     """
-    import matplotlib  # slow to import, and only needed when a report is drawn
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # slow to import, and only needed when a report is drawn
 
-    right = 14.0
     buffer = io.BytesIO()
-    with matplotlib.rc_context():  # restores the caller's settings at the end
-        matplotlib.rcdefaults()  # so that a matplotlibrc file does not change a report
-        matplotlib.rcParams.update(_SETTINGS)
+    with house_style():
         figure = Figure(figsize=(width / 72, height / 72))
         figure.patch.set_visible(False)
-        box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
+        box = (left / width, bottom / height, 1 - (left + RIGHT) / width, 1 - (top + bottom) / height)
         axes = figure.add_axes(box)
         axes.patch.set_visible(False)
         paint(axes)
