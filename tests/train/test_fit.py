@@ -533,8 +533,8 @@ def test_a_learning_rate_that_blows_up(tmp_path, cut, rule, longest):
     optimizer = REGARDLESS
     run = train(rule, optimizer, steps=200, folder=tmp_path)
     assert 0 < int(run.state.step) < 200
-    where = "loss at the output" if isinstance(rule, vc.rules.Backprop) else "value at vertex 'hidden1'"
-    assert_stopped_well(run, f"meets a non-finite {where}", rule, optimizer, (X, Y))
+    assert_stopped_well(run, "meets a non-finite loss at the output: outputs have grown to", rule, optimizer, (X, Y))
+    assert run.stopped.endswith("training diverges; lower the learning rate")
     # By hand, the step that was not taken breaks something, and the one before does not.
     states, losses = by_hand(rule, optimizer, int(run.state.step) + 1, shuffled())
     assert not (is_finite(states[-1][:2]) and np.isfinite(losses[-1]))
@@ -552,7 +552,8 @@ def test_a_step_size_of_the_activities_that_blows_up():
     run = train(rule, SGD, steps=20)
     assert int(run.state.step) == 0
     assert bits(run.model) == bits(MODEL)
-    assert_stopped_well(run, "meets a non-finite value at vertex 'hidden1'; lower the learning rate", rule, SGD, (X, Y))
+    sentence = "meets a non-finite value at vertex 'hidden1': inference diverges; lower the step size of the activities"
+    assert_stopped_well(run, sentence, rule, SGD, (X, Y))
 
 
 @pytest.mark.parametrize("part", ["input", "target"])
@@ -571,10 +572,9 @@ def test_a_batch_that_is_not_finite(part, wrong):
 def test_an_example_that_is_not_finite_among_arrays():
     x = X.copy()
     x[17, 0] = np.nan
-    step = next(step for step in range(100) if np.isnan(shuffled(x)(step)[0]).any())
-    run = train(BACKPROP, SGD, (x, Y), steps=100)
-    assert int(run.state.step) == step
-    assert_stopped_well(run, "infinite or undefined input", BACKPROP, SGD, (x, Y))
+    for name, data, test in (("training", (x, Y), None), ("test", (X, Y), (x, Y))):
+        with pytest.raises(ValueError, match=f"infinite or undefined one in example 17 of the {name} set"):
+            train(BACKPROP, SGD, data, steps=100, test=test)
 
 
 def test_a_loss_that_overflows_while_all_else_is_finite():
@@ -584,7 +584,8 @@ def test_a_loss_that_overflows_while_all_else_is_finite():
     settings = {"model": model, "graph": vc.capture(model, X[0])}
     run = train(rule, optimizer, batches, steps=9, **settings)
     assert int(run.state.step) == 3  # 1/2 (1e20)^2 is beyond float32, its slope 1e20 is not
-    assert_stopped_well(run, "meets a non-finite loss", rule, optimizer, batches, **settings)
+    sentence = "meets a non-finite loss at the output: targets are as large as 1e+20; scale them"
+    assert_stopped_well(run, sentence, rule, optimizer, batches, **settings)
 
 
 def test_an_optimiser_that_overflows_is_named():

@@ -14,11 +14,13 @@ class Kind:
         labels: Whether they may be labels: class indices, or vectors with a single 1. A model has an accuracy then.
         numbers: Whether they may be numbers to come near to, in the output's own unit. A model has an RMSE and R2
             then. With `labels` too, class indices and vectors with a single 1 are labels, everything else numbers.
+        shares: Whether targets that are no class indices are probabilities, from 0 to 1.
         ignores: Whether a negative label, or a number that is NaN, says that a place does not count.
     """
 
     labels: bool = False
     numbers: bool = False
+    shares: bool = False
     ignores: bool = False
 
 
@@ -58,7 +60,7 @@ def classification(loss: Loss, *, ignores: bool = False) -> Declared:
         >>> def twice(output, target):
         ...     return 2 * vc.losses.softmax_cross_entropy(output, target)
         >>> vc.losses.kind_of(twice), vc.losses.kind_of(classification(twice))
-        (None, Kind(labels=True, numbers=False, ignores=False))
+        (None, Kind(labels=True, numbers=False, shares=False, ignores=False))
     """
     check_loss(loss)
     return Declared(loss, Kind(labels=True, ignores=ignores))

@@ -232,7 +232,8 @@ def _sigmoid_divisive_error(shift: float, offset: float) -> Loss:
 
 
 _KINDS = (
-    (Kind(labels=True), (softmax_cross_entropy, sigmoid_cross_entropy, sigmoid_squared_error)),
+    (Kind(labels=True, shares=True), (softmax_cross_entropy, sigmoid_cross_entropy)),
+    (Kind(labels=True), (sigmoid_squared_error,)),
     (Kind(labels=True, ignores=True), (masked_softmax_cross_entropy,)),
     (Kind(labels=True, numbers=True), (squared_error,)),
     (Kind(numbers=True, ignores=True), (masked_squared_error,)),
@@ -244,7 +245,7 @@ def kind_of(loss: Loss) -> Kind | None:
 
     Example:
         >>> kind_of(masked_softmax_cross_entropy)
-        Kind(labels=True, numbers=False, ignores=True)
+        Kind(labels=True, numbers=False, shares=False, ignores=True)
     """
     if isinstance(loss, Declared):
         return loss.kind

@@ -1,6 +1,7 @@
 """The compiled loop of a run: the state it carries, many steps in one call, and the way back to a good state."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -11,8 +12,8 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from vicinal._numbers import is_finite
 from vicinal.graph import Graph
-from vicinal.keys import presented
 from vicinal.rules import Rule
+from vicinal.train.diagnosis import after_the_rule, diagnosis, look_compiled
 from vicinal.train.evaluate import added, measured
 from vicinal.train.metrics import Metrics
 
@@ -73,7 +74,7 @@ def first_state(
     optimizer_state, rule_state = memory
     state = TrainingState(model, optimizer_state, rule_state, jnp.zeros((), jnp.int32), step_key, sums)
     state = _placed(_strongly_typed(state), example)
-    bad = _first_not_finite(state, may_be_infinite(state))
+    bad = first_not_finite(state, may_be_infinite(state))
     if bad is not None:
         raise ValueError(f"expected finite numbers to start from, got an infinite or undefined one in {bad}")
     return state
@@ -166,23 +167,11 @@ def advance(
 def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingState, exempt: tuple[str, ...]) -> str:
     """The sentence that says where the step from `state` to `broken` meets the first number that is not finite."""
     rule, graph, _, _, batches = fixed
-    x, y = batches.get(jnp.int32(index))
-    for name, part in (("input", x), ("target", y)):
-        if not is_finite(part):
-            return f"the next batch holds an infinite or undefined {name}; check the data"
-    x, key = presented(graph, x, jax.random.fold_in(state.key, state.step))
-    credit, _ = rule.credit(graph, state.model, state.rule_state, x, y, key=key)
-    # In the order in which they are computed: values go up from the input, errors come down from the output.
-    places = [(f"value at vertex {name!r}", credit.values[name]) for name in graph.vertices]
-    places += [
-        ("output", credit.info.output),
-        ("loss at the output", jnp.mean(credit.loss)),
-        ("error at the output", credit.output_error),
-    ]
-    places += [(f"error at vertex {name!r}", credit.errors[name]) for name in reversed(graph.vertices)]
-    found = next((f"meets a non-finite {place}" for place, held in places if not is_finite(held)), None)
-    found = found or f"makes {_first_not_finite(broken, exempt)} non-finite, though every vertex is finite"
-    return f"the next update {found}; lower the learning rate or the step size of the activities"
+    batch, key = batches.get(jnp.int32(index)), jax.random.fold_in(state.key, state.step)
+    found = diagnosis(
+        functools.partial(look_compiled, rule), graph, state.model, state.rule_state, batch, key, int(state.step)
+    )
+    return found or after_the_rule(first_not_finite(broken, exempt))
 
 
 def _checked(state: TrainingState, exempt: tuple[str, ...]) -> list[tuple[str, Array]]:
@@ -193,7 +182,8 @@ def _checked(state: TrainingState, exempt: tuple[str, ...]) -> list[tuple[str, A
     return [(name, leaf) for name, leaf in named if name not in exempt]
 
 
-def _first_not_finite(state: TrainingState, exempt: tuple[str, ...]) -> str | None:
+def first_not_finite(state: TrainingState, exempt: tuple[str, ...] = ()) -> str | None:
+    """The first number that is not finite and must be, by the name of its leaf; None if all are."""
     return next((name for name, leaf in _checked(state, exempt) if not is_finite(leaf)), None)
 
 

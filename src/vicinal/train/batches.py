@@ -6,7 +6,7 @@ loop then serves the whole run, and the same machine code sees a batch however t
 
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +21,10 @@ from vicinal.data.streams import length_of, pair_of
 
 _ROWS_AHEAD = 2**16  # epochs of small data are put in order together, so that a chunk can span many of them
 _STACK_BATCHES, _STACK_BYTES = 64, 2**24  # a chunk from an iterable holds as many batches as both allow
+
+
+Check = Callable[[Any, str], None]
+"""Raises ValueError unless examples are as expected; takes them, and where they are, in words."""
 
 
 class ArrayBatches(eqx.Module):
@@ -112,6 +116,11 @@ class ArraySource:
         """All inputs and targets."""
         return self.x, self.y
 
+    def check(self, first: Check, later: Check) -> None:
+        """Checks all examples by `first(examples, where)`."""
+        del later
+        first(self.sample(), "the training set")
+
     def examples_in(self, batches: Any) -> int:
         """How many examples one of these batches holds."""
         return batches.batch_size
@@ -140,6 +149,7 @@ class IterableSource:
         self._pass, self._read_in_pass, self._position = 0, 0, 0
         self._iterator = self._begun(0)
         self._ahead: tuple[PyTree, PyTree] | None = None  # read, and not yet used
+        self._later: Check | None = None
 
     def chunk(self, step: int, count: int) -> tuple[StackedBatches, int, int] | None:
         """Up to `count` batches of equal shape from `step` on, stacked; None if the iterable cannot go on."""
@@ -167,6 +177,11 @@ class IterableSource:
         if first is None:
             raise ValueError("expected at least one batch, got an empty iterable")
         return first
+
+    def check(self, first: Check, later: Check) -> None:
+        """Checks the next batch by `first(batch, where)`, and the targets of later ones by `later`, when read."""
+        self._later = later
+        first(self.sample(), "the first batch")
 
     def examples_in(self, batches: Any) -> int:
         """How many examples one of these batches holds."""
@@ -216,7 +231,10 @@ class IterableSource:
         if batch is _END:
             return None
         self._read_in_pass += 1
-        return _pair(batch)
+        pair = _pair(batch)
+        if self._later is not None:
+            self._later(pair[1], f"batch {self._position} of the training data, counted from 0")
+        return pair
 
 
 _END = object()

@@ -18,6 +18,7 @@ from vicinal.graph import OUTPUT, Graph
 from vicinal.inference import Result
 from vicinal.losses import Loss
 from vicinal.train.batches import count_examples
+from vicinal.train.checks import check_examples, check_labels, check_targets
 from vicinal.train.metrics import Metrics, Sums, metrics_of, values_of
 from vicinal.train.totals import Total, add as add, plus, total, values
 
@@ -54,8 +55,8 @@ def evaluate(
         metrics of one's own.
 
     Raises:
-        ValueError: If there are not as many targets as inputs, no examples, the batch size is below 1, or a metric
-            gives no scalar.
+        ValueError: If there are not as many targets as inputs, no examples, the batch size is below 1, a label has no
+            output, or a metric gives no scalar.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -67,6 +68,7 @@ def evaluate(
         {'loss': 0.885, 'accuracy': 0.667, 'sure': 0.576}
     """
     count_examples(x, y)
+    check_targets(graph.shapes[OUTPUT], loss, y, "what is evaluated")
     wanted = metrics_of(loss, graph.shapes[OUTPUT], x, y, metrics)
     found = totals(graph, model, loss, x, y, wanted, batch_size)
     dtype = found["loss"]["sum"].high.dtype
@@ -142,9 +144,15 @@ def summary(metrics: Metrics, found: Mapping[str, Sums]) -> dict[str, float]:
 
 
 def evaluator(
-    graph: Graph, loss: Loss, test: tuple[PyTree, PyTree], metrics: Mapping[str, Callable] | None = None
+    graph: Graph,
+    loss: Loss,
+    test: tuple[PyTree, PyTree],
+    metrics: Mapping[str, Callable] | None,
+    model: PyTree,
+    where: str = "the test set",
 ) -> Callable[[PyTree], dict[str, float]]:
-    """`evaluate` of a model, on one set, as a function of the model; arguments are checked here."""
+    """`evaluate` of a model, on one set, as a function of the model; examples are checked here, with one model."""
+    check_examples(graph, loss, model, test, where)
     wanted = metrics_of(loss, graph.shapes[OUTPUT], *test, metrics)
 
     def evaluate_model(model: PyTree) -> dict[str, float]:
@@ -159,6 +167,7 @@ def evaluate_batches(
     loss: Loss,
     batches: Iterable[tuple[PyTree, PyTree]],
     metrics: Mapping[str, Callable] | None = None,
+    where: str = "what is evaluated",
 ) -> dict[str, float]:
     """As `evaluate`, of a set that comes in batches and is never held as a whole.
 
@@ -168,6 +177,7 @@ def evaluate_batches(
         loss: Loss of one example.
         batches: Pairs `(x, y)`, `[batch, ...]` each; every size of a batch is one compilation.
         metrics: As for `evaluate`.
+        where: The name of the set, for sentences.
 
     Raises:
         ValueError: As `evaluate`; or if there is no batch.
@@ -183,6 +193,7 @@ def evaluate_batches(
     wanted, found = None, None
     for x, y in batches:
         count_examples(x, y)
+        check_labels(graph.shapes[OUTPUT], loss, y, where)
         if wanted is None:
             wanted = metrics_of(loss, graph.shapes[OUTPUT], x, y, metrics)
         part = totals(graph, model, loss, x, y, wanted, jax.tree.leaves(x)[0].shape[0])

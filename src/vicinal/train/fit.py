@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from vicinal.train import showing
 from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state, may_be_infinite
 from vicinal.train.arguments import at_least_one, total_steps
 from vicinal.train.batches import ArraySource, IterableSource, source_of
+from vicinal.train.checks import check_examples, check_labels
 from vicinal.train.evaluate import first_sums, means
 from vicinal.train.files import CHECKPOINT as CHECKPOINT, METRICS as METRICS, RunFiles
 from vicinal.train.given import evaluators, given
@@ -165,7 +167,11 @@ def fit(
     every = every if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
     graph = capture(model, source.example()) if graph is None else graph
     seen = metrics_of(rule.loss, graph.shapes[OUTPUT], *source.sample(), metrics)
-    measuring = evaluators(graph, rule.loss, found.sets, metrics)
+    source.check(
+        functools.partial(check_examples, graph, rule.loss, model),
+        functools.partial(check_labels, graph.shapes[OUTPUT], rule.loss),
+    )
+    measuring = evaluators(graph, rule.loss, found.sets, metrics, model)
     files = RunFiles(folder, source.settings)
     parts, hooks = (rule, graph, optimizer, seen), hooks_of(hooks)
     sums = first_sums(graph, seen, source.sample()[1])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from vicinal.data.streams import pair_of
 from vicinal.graph import Graph
 from vicinal.losses import Loss
 from vicinal.train.batches import count_examples, is_pair
+from vicinal.train.checks import check_examples
 from vicinal.train.evaluate import evaluate_batches, evaluator
 
 Held = tuple[PyTree, PyTree] | Iterable
@@ -100,21 +102,29 @@ def held(value: Any, name: str, batch_size: int = 64) -> Held:
 
 
 def evaluators(
-    graph: Graph, loss: Loss, sets: dict[str, Held], metrics: Mapping[str, Callable] | None
+    graph: Graph, loss: Loss, sets: dict[str, Held], metrics: Mapping[str, Callable] | None, model: PyTree
 ) -> dict[str, Callable[[PyTree], dict[str, float]]]:
-    """For each set what `evaluate` gives of a model; what comes in batches is never held as a whole."""
-    return {
-        name: evaluator(graph, loss, examples, metrics)
-        if isinstance(examples, tuple) and is_pair(examples)
-        else functools.partial(_evaluated, graph, loss, examples, metrics)
-        for name, examples in sets.items()
-    }
+    """For each set what `evaluate` gives of a model; what comes in batches is never held as a whole.
+
+    Examples are checked here, with the model given; of what comes in batches the first, and the others when read.
+    """
+    found: dict[str, Callable[[PyTree], dict[str, float]]] = {}
+    for name, examples in sets.items():
+        where = f"the {name} set"
+        if isinstance(examples, tuple) and is_pair(examples):
+            found[name] = evaluator(graph, loss, examples, metrics, model, where)
+            continue
+        for first in itertools.islice(map(pair_of, examples), 1):
+            count_examples(*first)
+            check_examples(graph, loss, model, jax.tree.map(np.asarray, first), f"the first batch of {where}")
+        found[name] = functools.partial(_evaluated, graph, loss, examples, metrics, where)
+    return found
 
 
 def _evaluated(
-    graph: Graph, loss: Loss, examples: Iterable, metrics: Mapping[str, Callable] | None, model: PyTree
+    graph: Graph, loss: Loss, examples: Iterable, metrics: Mapping[str, Callable] | None, where: str, model: PyTree
 ) -> dict[str, float]:
-    return evaluate_batches(graph, model, loss, map(pair_of, examples), metrics)
+    return evaluate_batches(graph, model, loss, map(pair_of, examples), metrics, where)
 
 
 def _parts(data: Any, batch_size: int, key: PRNGKeyArray | None) -> dict[str, Any]:

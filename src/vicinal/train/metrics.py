@@ -164,7 +164,7 @@ def metrics_of(loss: Loss, output: PyTree, x: PyTree, y: PyTree, own: Mapping[st
 
 
 def _of_kind(kind: Kind, output: Any, x: PyTree, y: Any) -> Metrics:
-    if _are_indices(output.shape, y.shape[1:], y.dtype):
+    if are_indices(output.shape, y.shape[1:], y.dtype):
         return {"accuracy": Accuracy()} if kind.labels else {}
     if y.shape[1:] != output.shape:
         return {}
@@ -196,7 +196,7 @@ def values_of(metrics: Metrics, sums: Mapping[str, dict[str, np.ndarray]]) -> di
 
 def _right(output: Array, y: Array) -> tuple[Array, Array, Array]:
     """Which places are right, which count, and which should."""
-    if _are_indices(output.shape[1:], y.shape[1:], y.dtype):
+    if are_indices(output.shape[1:], y.shape[1:], y.dtype):
         chosen, counted = jnp.argmax(output, axis=-1), y >= 0
         return (chosen == y.astype(chosen.dtype)) & counted, counted, counted
     y = y.astype(jnp.int32) if y.dtype == bool else y
@@ -216,7 +216,7 @@ def _numbers(output: Array, y: Array, shift: Any, ignores: bool) -> tuple[Array,
     return jnp.where(counted, y - output, 0), jnp.where(counted, deviation, 0), counted
 
 
-def _are_indices(output: tuple[int, ...], target: tuple[int, ...], dtype: Any) -> bool:
+def are_indices(output: tuple[int, ...], target: tuple[int, ...], dtype: Any) -> bool:
     """Whether targets are class indices, from the shapes of one example: one for each row of more than one output."""
     return jnp.issubdtype(dtype, jnp.integer) and len(output) > 0 and target == output[:-1] and output[-1] > 1
 

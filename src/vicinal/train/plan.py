@@ -13,12 +13,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
+from vicinal._numbers import weakened
 from vicinal.graph import OUTPUT, Graph, capture
-from vicinal.train.advance import TrainingState, first_state, may_be_infinite
+from vicinal.rules import Rule
+from vicinal.train.advance import TrainingState, first_not_finite, first_state, may_be_infinite, take_steps
 from vicinal.train.arguments import at_least_one
-from vicinal.train.batches import ArraySource
+from vicinal.train.batches import ArraySource, StackedBatches
+from vicinal.train.checks import check_examples
+from vicinal.train.diagnosis import Facts, after_the_rule, diagnosis, look
 from vicinal.train.evaluate import first_sums
 from vicinal.train.fleet import Fleet, Layout, Make
 from vicinal.train.metrics import metrics_of
@@ -74,6 +79,8 @@ class Plan:
         self._example = self._sources[0].example()
         self.graph = capture(self._model(self._seeds[0]), self._example) if graph is None else graph
         loss, output = make(**runs[0][0])[0].loss, self.graph.shapes[OUTPUT]
+        for name, part in {"training": self._data, **self._sets}.items():
+            check_examples(self.graph, loss, self._model(self._seeds[0]), part, f"the {name} set")
         self.metrics = metrics_of(loss, output, *self._data, metrics)
         self._sums = first_sums(self.graph, self.metrics, self._data[1])
         self._measured = {n: metrics_of(loss, output, *arrays, metrics) for n, arrays in self._sets.items()}
@@ -173,6 +180,35 @@ class Plan:
             best, fastest = fleet, seconds
         assert best is not None
         return best
+
+    def why_it_stopped(self, i: int, state: TrainingState) -> str:
+        """What the next update of a member meets that is not finite, as for a single run; compiled for all at once."""
+        numbers, seed = self.runs[i]
+        step = int(state.step)
+        batches, index, _ = self._sources[self._seeds.index(seed)].chunk(step, 1)
+        batch, key = batches.get(jnp.int32(index)), jax.random.fold_in(state.key, state.step)
+        traced = {name: jnp.asarray(value, float) for name, value in numbers.items()}
+        see = functools.partial(self._look, traced)
+        found = diagnosis(see, self.graph, state.model, state.rule_state, batch, key, step)
+        if found is not None:
+            return found
+        return after_the_rule(first_not_finite(self._next(traced, state, batch), may_be_infinite(self.first(i))))
+
+    @functools.cached_property
+    def _look(self) -> Callable[..., Facts]:
+        return eqx.filter_jit(lambda numbers, *given: look(self._made(numbers)[0], *given))
+
+    @functools.cached_property
+    def _next(self) -> Callable[..., TrainingState]:
+        def after(numbers: dict[str, Any], state: TrainingState, batch: PyTree) -> TrainingState:
+            one = StackedBatches(*jax.tree.map(lambda leaf: leaf[None], batch))
+            rule, optimizer = self._made(numbers)
+            return take_steps((rule, self.graph, optimizer, self.metrics), one, state, jnp.int32(0), jnp.int32(1))
+
+        return eqx.filter_jit(after)
+
+    def _made(self, numbers: dict[str, Any]) -> tuple[Rule, optax.GradientTransformation]:
+        return self.make(**{name: weakened(value) for name, value in numbers.items()})
 
     def orders(self, fleet: Fleet, step: int, count: int) -> tuple[jax.Array, int, int]:
         """Orders of the examples around a step, `[seeds, positions]`; the index of its batch; how many of `count`."""

@@ -287,10 +287,12 @@ class _Loop:
                 {
                     "member": self._ids[row],
                     "step": step,
-                    "stopped": f"stopped at step {step}, the last good state: the next update makes a number that is "
-                    "not finite; lower the learning rate or the step size of the activities, and check the data",
+                    "stopped": f"stopped at step {step}, the last good state: {self._why(int(row))}",
                 }
             )
+
+    def _why(self, row: int) -> str:
+        return self._plan.why_it_stopped(self._ids[row], self._wave.state(row))
 
     def _seen(self) -> dict[int, dict[str, float]]:
         """What each live member has seen since the last record."""
