@@ -204,6 +204,7 @@ class _Runs(Task):
         def last(quantity: str) -> list[float]:
             return [_number(rows[-1].get(quantity)) if rows else np.nan for rows in records]
 
+        others = [name for name in quantities(records) if name not in COMMON and np.any(curve(name))]
         rates = [record["examples_per_second"] for rows in records for record in rows]
         return RuleResult(
             name=name,
@@ -220,8 +221,9 @@ class _Runs(Task):
             curve=Curve(
                 steps,
                 *map(curve, ("test_accuracy", "test_loss", "train_loss")),
-                more={name: rows for name in quantities(records) if name not in COMMON and np.any(rows := curve(name))},
+                more={name: curve(name) for name in others},
             ),
+            more={name: last(name) for name in others},
             energies=_energies(self.made[name][0], self.graphs[name], self.data, runs[0]),
             stopped=next((run.stopped for run in runs if run.stopped), None),
             confusion=self._confusion([run for run in runs if not run.stopped]),
@@ -230,7 +232,9 @@ class _Runs(Task):
     def _confusion(self, runs: list[Run]) -> list[list[float]]:
         """How many test examples of a class (row) are taken for a class (column), the mean over the runs."""
         labels, classes = self.data.y_test, self.data.classes
-        if self.settings.model.reconstructs or not runs or np.ndim(labels) != 1 or not 2 <= (classes or 0) <= _CLASSES:
+        if classes is None or self.settings.model.reconstructs or not runs or np.ndim(labels) != 1:
+            return []
+        if classes > _CLASSES:
             return []
         counts, known = np.zeros((classes, classes), int), (labels >= 0) & (labels < classes)
         for run in runs:

@@ -7,7 +7,7 @@ import pytest
 from report_builders import LABELS, make_comparison, make_rule
 from rich.console import Console
 
-from vicinal.report import angle_table, comparison_table, mean_interval, print_tables, summary
+from vicinal.report import Curve, angle_table, comparison_table, mean_interval, print_tables, summary
 
 
 def printed(comparison, width=80):
@@ -130,3 +130,35 @@ def test_nothing_measured():
 
 def test_labels_of_the_builder_differ():
     assert len(set(LABELS)) == len(LABELS)
+
+
+def regression(index, losses, **changes):
+    seeds = len(losses)
+    none, steps = [math.nan] * seeds, [0, 10]
+    curve = Curve(steps, [[math.nan] * 2] * seeds, [[1.0, loss] for loss in losses])
+    fields = {"test_accuracy": none, "test_loss": losses, "steps_to_90": [None] * seeds, "curve": curve}
+    return make_rule(index, seeds=seeds, **(fields | changes))
+
+
+def test_without_labels_the_loss_decides_and_there_is_no_accuracy():
+    more = {"test_r2": [0.9, 0.8, 0.7], "validation_accuracy": [0.5, 0.25, 0.75]}
+    comparison = make_comparison(
+        regression(0, [0.1, 0.11, 0.12], angles={}), regression(1, [0.5, 0.51, 0.52], angles={}, more=more)
+    )
+    text = summary(comparison)
+    # Of losses .10, .11, .12 the deviation is .01, and half an interval 4.303 * .01 / sqrt(3) = .0248.
+    assert "The lowest mean test loss, 0.110 ± 0.025, is that of backpropagation." in text
+    assert "Above it, with no overlap of the 95 % intervals: inference learning (0.510 ± 0.025)." in text
+    assert "accuracy" not in text
+    table = printed(comparison)
+    assert "accuracy" not in table.split("Also measured")[0]
+    assert "not reached" not in table
+    assert "angle" not in table
+    assert "0.800 ± 0.248" in table  # deviation .1
+    assert "50.0 ± 62.1" in table  # deviation 25 %
+    assert "0.110 ± 0.025" in table
+
+
+def test_one_rule_without_labels():
+    text = summary(make_comparison(regression(1, [0.25, 0.75])))
+    assert "Its test loss is 0.250 and 0.750. Two seeds give no interval; more seeds would tell." in text

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from vicinal.report.interval import interval_words, mean_interval
+from vicinal.report.records import heading, is_share
 from vicinal.report.results import CONCATENATED, Comparison, RuleResult
 from vicinal.report.words import MISSING, decimals, significant
 
@@ -20,7 +21,11 @@ __all__ = [
     "angle_cells",
     "layer_names",
     "layer_range",
+    "loss_cell",
+    "main_columns",
     "mean_by_layer",
+    "measures_accuracy",
+    "more_cells",
     "row_cells",
     "seeds_text",
     "size_text",
@@ -106,19 +111,71 @@ COLUMNS = (
 )
 
 
-def row_cells(rule: RuleResult) -> tuple[Cell, ...]:
-    """Write one rule's row, in the order of `COLUMNS`.
+def main_columns(comparison: Comparison) -> list[Column]:
+    """The columns that have something to show: without labels there is no accuracy, and without a rule beside
+    backpropagation no angle.
+
+    Args:
+        comparison: The results.
+
+    Returns:
+        Some of `COLUMNS`.
+    """
+    losses = [value for rule in comparison.rules for value in rule.test_loss]
+    without = set()
+    if not measures_accuracy(comparison) and not all(map(math.isnan, losses)):
+        without |= {"test accuracy", "steps to 90 %"}
+    if not any(rule.angles for rule in comparison.rules):
+        without.add("angle to BP")
+    return [column for column in COLUMNS if column.heading not in without]
+
+
+def measures_accuracy(comparison: Comparison) -> bool:
+    """Whether any rule had a test accuracy at any time."""
+    rows = [row for rule in comparison.rules for row in (rule.test_accuracy, *rule.curve.test_accuracy)]
+    return any(not math.isnan(value) for row in rows for value in row)
+
+
+def row_cells(rule: RuleResult, columns: Sequence[Column] = COLUMNS) -> tuple[Cell, ...]:
+    """Write one rule's row.
 
     Args:
         rule: The results of one rule.
+        columns: Which of `COLUMNS`.
 
     Returns:
         One cell per column.
     """
+    cells = dict(zip((column.heading for column in COLUMNS), _all_cells(rule), strict=True))
+    return tuple(cells[column.heading] for column in columns)
+
+
+def more_cells(comparison: Comparison) -> tuple[list[str], list[tuple[Cell, ...]]]:
+    """Write what else was measured at the end of training, which has no column of its own.
+
+    Args:
+        comparison: The results.
+
+    Returns:
+        Headings, and a row of cells for each rule; no headings if there is nothing.
+    """
+    names = list(dict.fromkeys(name for rule in comparison.rules for name in rule.more))
+    units = [100.0 if is_share(name) else 1.0 for name in names]
+    rows = [
+        tuple(
+            loss_cell([unit * value for value in rule.more.get(name, [])])
+            for name, unit in zip(names, units, strict=True)
+        )
+        for rule in comparison.rules
+    ]
+    return [heading(name).lower() for name in names], rows
+
+
+def _all_cells(rule: RuleResult) -> tuple[Cell, ...]:
     milliseconds = rule.milliseconds_per_step
     return (
         accuracy_cell(rule),
-        _loss_cell(rule.test_loss),
+        loss_cell(rule.test_loss),
         _layers_cell(rule),
         Cell(MISSING if milliseconds is None else significant(milliseconds)),
         _steps_cell(rule.steps_to_90),
@@ -250,7 +307,15 @@ def _interval_cell(values: Sequence[float], unit: str) -> Cell:
     return Cell(text, unit, _left_out(values)) if text else Cell(MISSING)
 
 
-def _loss_cell(values: Sequence[float]) -> Cell:
+def loss_cell(values: Sequence[float]) -> Cell:
+    """Write numbers with three significant digits, such as `"0.412 ± 0.009"`.
+
+    Args:
+        values: One per seed.
+
+    Returns:
+        The cell, with a note if some seeds have no number.
+    """
     mean, _ = mean_interval(values)
     if math.isnan(mean):
         return Cell(MISSING)

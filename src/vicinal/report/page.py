@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from vicinal.files import write_atomically
-from vicinal.report.cells import COLUMNS, WHOLE, angle_cells, row_cells, seeds_text
+from vicinal.report.cells import WHOLE, Column, angle_cells, main_columns, more_cells, row_cells, seeds_text
 from vicinal.report.classes import class_rows, confusions
 from vicinal.report.drawing import draw_graph
 from vicinal.report.figures import angles, energies, learning_curves
@@ -32,18 +32,20 @@ def render_page(comparison: Comparison) -> str:
     Returns:
         A whole HTML document.
     """
+    columns = main_columns(comparison)
     return fill_template(
         "comparison.html.jinja",
         document=comparison,
         kind=seeds_text(comparison),
         summary=summary(comparison),
         seeds=seeds_text(comparison),
-        columns=COLUMNS,
+        columns=columns,
         intervals=any(rule.seeds >= FEWEST for rule in comparison.rules),
         pairs=any(rule.seeds == 2 for rule in comparison.rules),
         sized=any(rule.norm_ratios for rule in comparison.rules),
         whole=WHOLE if any(CONCATENATED in rule.angles and len(rule.angles) > 1 for rule in comparison.rules) else "",
-        rows=_rows(comparison),
+        rows=_rows(comparison, columns),
+        more=more_cells(comparison),
         angle_rows=angle_cells(comparison),
         learning=as_markup(learning_curves(comparison)),
         angles=as_markup(angles(comparison)),
@@ -67,7 +69,7 @@ def write_page(path: str | os.PathLike[str], comparison: Comparison) -> None:
     write_atomically(path, render_page(comparison).encode())
 
 
-def _rows(comparison: Comparison) -> list[dict[str, Any]]:
+def _rows(comparison: Comparison, columns: list[Column]) -> list[dict[str, Any]]:
     """Collect what the table shows of each rule."""
     styles, strips = rule_styles(comparison), accuracy_strips(comparison)
     return [
@@ -75,7 +77,7 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
             "rule": rule,
             "swatch": Markup(swatch(styles[rule.name])),
             "strip": Markup(strip),
-            "cells": row_cells(rule),
+            "cells": row_cells(rule, columns),
         }
         for rule, strip in zip(comparison.rules, strips, strict=True)
     ]

@@ -111,8 +111,9 @@ def as_figure(plots: Plots) -> "Figure":
     rows = [plots.plots[i : i + columns] for i in range(0, len(plots.plots), columns)]
     heights = [max(plot.height for plot in row) for row in rows]
     width = columns * Plot.width
-    entries = max(1, min(len(plots.key), int(width / (_LETTER * max((len(t) for t, _ in plots.key), default=1) + 60))))
-    key_height = _KEY_LINE * math.ceil(len(plots.key) / entries) + 8.0 if len(plots.key) > 1 else 0.0
+    entries = _abreast([label for label, _ in plots.key], width)
+    keyed = len(plots.key) > 1 or (plots.marks and plots.key)  # marks may be of one rule among several
+    key_height = _KEY_LINE * math.ceil(len(plots.key) / entries) + 8.0 if keyed else 0.0
     height = sum(heights) + key_height
     with house_style():
         figure = Figure(figsize=(width / 72, height / 72))
@@ -133,6 +134,16 @@ def as_figure(plots: Plots) -> "Figure":
             figure.legend(handles=handles, loc="lower center", ncols=entries, frameon=False, handlelength=3.0)
         figure.draw_without_rendering()  # ticks are made when they are drawn, in the style of that time
     return figure
+
+
+def _abreast(labels: list[str], width: float) -> int:
+    """How many entries of a key fit beside each other, in columns as wide as the longest of each."""
+    for entries in range(len(labels), 1, -1):
+        rows = math.ceil(len(labels) / entries)  # the key is filled column by column
+        columns = [labels[i : i + rows] for i in range(0, len(labels), rows)]
+        if sum(_LETTER * max(map(len, column)) + 60.0 for column in columns) <= width:
+            return entries
+    return 1
 
 
 def _handle(label: str, style: LineStyle, mark: bool) -> "Line2D":

@@ -12,7 +12,7 @@ from typing import Any
 
 from vicinal.report.study import Series
 
-__all__ = ["COMMON", "curve_rows", "curves_csv", "flat_record", "heading", "quantities", "series_of"]
+__all__ = ["COMMON", "curve_rows", "curves_csv", "flat_record", "heading", "is_share", "quantities", "series_of"]
 
 Records = Sequence[Mapping[str, Any]]
 

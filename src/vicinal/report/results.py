@@ -96,6 +96,7 @@ class RuleResult:
             were stored before it was measured.
         confusion: How many test examples of a class (row) were taken for a class (column) at the end, the mean over the
             seeds that got there; `[classes][classes]`, empty where there are no classes or it was not counted.
+        more: What else was measured, by name (`"test_rmse"`), at the end of training; `[seeds]` each.
 
     Raises:
         ValueError: If the seeds do not agree, or a number is outside its range.
@@ -116,12 +117,13 @@ class RuleResult:
     paper_link: str | None = None
     norm_ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     confusion: list[list[float]] = dataclasses.field(default_factory=list)
+    more: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         milliseconds = number(self.milliseconds_per_step)
         set_field(self, "test_accuracy", numbers(self.test_accuracy))
         set_field(self, "test_loss", numbers(self.test_loss))
-        for name in ("angles", "norm_ratios"):
+        for name in ("angles", "norm_ratios", "more"):
             set_field(self, name, {str(key): numbers(row) for key, row in getattr(self, name).items()})
         set_field(self, "milliseconds_per_step", None if math.isnan(milliseconds) else milliseconds)
         set_field(self, "steps_to_90", [_whole(value) for value in self.steps_to_90])
@@ -140,6 +142,7 @@ class RuleResult:
         per_seed = {"test_loss": self.test_loss, "steps_to_90": self.steps_to_90}
         per_seed |= {f"angles[{key!r}]": row for key, row in self.angles.items()}
         per_seed |= {f"norm_ratios[{key!r}]": row for key, row in self.norm_ratios.items()}
+        per_seed |= {f"more[{key!r}]": row for key, row in self.more.items()}
         recorded = ("test_accuracy", "test_loss", "train_loss", *self.curve.more)
         per_seed |= {f"curve.{name}": self.curve.rows(name) or self.test_accuracy for name in recorded}
         for name, row in per_seed.items():

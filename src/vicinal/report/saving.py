@@ -98,5 +98,5 @@ def _encoded(figure: "Figure", kind: str) -> bytes:
     dates = {"pdf": "CreationDate", "svg": "Date"}  # the same results give the same bytes
     metadata = {dates[kind]: None} if kind in dates else None
     with matplotlib.rc_context(_SETTINGS):
-        figure.savefig(buffer, format=kind, metadata=metadata, **({"dpi": _DOTS} if kind == "png" else {}))
+        figure.savefig(buffer, format=kind, metadata=metadata, dpi=_DOTS if kind == "png" else "figure")
     return buffer.getvalue()

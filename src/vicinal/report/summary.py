@@ -1,9 +1,19 @@
 """The result of a comparison in a paragraph of plain words, computed from the numbers."""
 
+import dataclasses
 import math
 import statistics
+from collections.abc import Callable
 
-from vicinal.report.cells import accuracy_cell, layer_range, mean_by_layer, seeds_text, size_text
+from vicinal.report.cells import (
+    accuracy_cell,
+    layer_range,
+    loss_cell,
+    mean_by_layer,
+    measures_accuracy,
+    seeds_text,
+    size_text,
+)
 from vicinal.report.interval import FEWEST, mean_interval
 from vicinal.report.results import Comparison, RuleResult
 from vicinal.report.words import name_list
@@ -31,14 +41,33 @@ def summary(comparison: Comparison) -> str:
         opening = f"One learning rule, {rules[0].label}, trained {over}."
     else:
         opening = f"{_count(len(rules))} learning rules, trained {over} each."
-    sentences = [opening, *_accuracy(comparison), *_angle(rules), *_time(rules)]
+    sentences = [opening, *_best(comparison), *_angle(rules), *_time(rules)]
     sentences += [f"{_start(rule.label)} was stopped: {_sentence(rule.stopped)}" for rule in rules if rule.stopped]
     return " ".join(sentences)
 
 
-def _accuracy(comparison: Comparison) -> list[str]:
-    """Say which rule classifies best, and whether the intervals support it."""
-    means = {rule.name: mean_interval(rule.test_accuracy)[0] for rule in comparison.rules}
+@dataclasses.dataclass(frozen=True)
+class _Score:
+    """What says which rule is best: values of which more is better, and how they are called and written."""
+
+    values: Callable[[RuleResult], list[float]]
+    name: str
+    text: Callable[[RuleResult], str]
+
+    def ends(self, rule: RuleResult) -> tuple[float, float] | None:
+        """The ends of the interval; None without one."""
+        mean, half_width = mean_interval(self.values(rule))
+        return None if half_width is None else (mean - half_width, mean + half_width)
+
+
+def _best(comparison: Comparison) -> list[str]:
+    """Say which rule is best, and whether the intervals support it."""
+    score = _ACCURACY
+    if not measures_accuracy(comparison) and not all(
+        math.isnan(value) for rule in comparison.rules for value in rule.test_loss
+    ):
+        score = _LOSS  # there is nothing to classify
+    means = {rule.name: mean_interval(score.values(rule))[0] for rule in comparison.rules}
     ranked = sorted(
         (rule for rule in comparison.rules if not math.isnan(means[rule.name])),
         key=lambda rule: -means[rule.name],
@@ -46,38 +75,40 @@ def _accuracy(comparison: Comparison) -> list[str]:
     if not ranked:
         return ["No test accuracy was reached on any seed."]
     best, others = ranked[0], ranked[1:]
-    text = _accuracy_text(best)
+    text = score.text(best)
     if len(comparison.rules) == 1:
-        return [f"It classifies {text} of the test set correctly.", *_caution(comparison, ranked)]
+        say = f"It classifies {text} of the test set correctly." if score is _ACCURACY else f"Its test loss is {text}."
+        return [say, *_caution(comparison, ranked, score)]
     tied = [rule for rule in others if math.isclose(means[rule.name], means[best.name], rel_tol=1e-9)]
     if tied:
         labels = name_list([rule.label for rule in (best, *tied)])
-        sentences = [f"The highest mean test accuracy, {text}, is shared by {labels}."]
+        sentences = [f"The {score.name}, {text}, is shared by {labels}."]
     else:
-        sentences = [f"The highest mean test accuracy, {text}, is that of {best.label}."]
-    return sentences + _overlaps(best, others) + _caution(comparison, ranked)
+        sentences = [f"The {score.name}, {text}, is that of {best.label}."]
+    return sentences + _overlaps(best, others, score) + _caution(comparison, ranked, score)
 
 
-def _overlaps(best: RuleResult, others: list[RuleResult]) -> list[str]:
+def _overlaps(best: RuleResult, others: list[RuleResult], score: _Score) -> list[str]:
     """Say which rules the best one can be told apart from."""
-    low = _low(best)
-    if low is None:
+    own = score.ends(best)
+    if own is None:
         return []
-    close = [rule for rule in others if (high := _high(rule)) is not None and high >= low]
-    apart = [rule for rule in others if (high := _high(rule)) is not None and high < low]
+    close = [rule for rule in others if (ends := score.ends(rule)) is not None and ends[1] >= own[0]]
+    apart = [rule for rule in others if (ends := score.ends(rule)) is not None and ends[1] < own[0]]
     sentences = []
     if close:
-        texts = name_list([f"{rule.label} ({_accuracy_text(rule)})" for rule in close])
+        texts = name_list([f"{rule.label} ({score.text(rule)})" for rule in close])
         noun = "intervals of" if len(close) > 1 else "interval of"
         verb = "overlap" if len(close) > 1 else "overlaps"
         sentences.append(f"The 95 % {noun} {texts} {verb} with it, so these seeds do not settle which is better.")
     if apart:
-        texts = name_list([f"{rule.label} ({_accuracy_text(rule)})" for rule in apart])
-        sentences.append(f"Below it, with no overlap of the 95 % intervals: {texts}.")
+        texts = name_list([f"{rule.label} ({score.text(rule)})" for rule in apart])
+        side = "Below" if score is _ACCURACY else "Above"
+        sentences.append(f"{side} it, with no overlap of the 95 % intervals: {texts}.")
     return sentences
 
 
-def _caution(comparison: Comparison, ranked: list[RuleResult]) -> list[str]:
+def _caution(comparison: Comparison, ranked: list[RuleResult], score: _Score) -> list[str]:
     """Say where the seeds are too few, or not all there."""
     sentences = []
     most = max(rule.seeds for rule in ranked)
@@ -85,13 +116,15 @@ def _caution(comparison: Comparison, ranked: list[RuleResult]) -> list[str]:
         chance = ", so a difference may be chance" if len(ranked) > 1 else ""
         give = "One seed gives" if most == 1 else "Two seeds give"
         sentences.append(f"{give} no interval{chance}; more seeds would tell.")
-    partial = [rule.label for rule in ranked if any(math.isnan(value) for value in rule.test_accuracy)]
+    partial = [rule.label for rule in ranked if any(math.isnan(value) for value in score.values(rule))]
     if partial:
         sentences.append(f"Some seeds of {name_list(partial)} have no result and are left out of the means.")
     failed = [rule.label for rule in comparison.rules if rule not in ranked]
     if failed:
         verb = "has" if len(failed) == 1 else "have"
-        sentences.append(f"{_start(name_list(failed))} {verb} no final test accuracy.")
+        sentences.append(
+            f"{_start(name_list(failed))} {verb} no final test {'accuracy' if score is _ACCURACY else 'loss'}."
+        )
     return sentences
 
 
@@ -137,14 +170,12 @@ def _accuracy_text(rule: RuleResult) -> str:
     return f"{100 * mean_interval(rule.test_accuracy)[0]:.1f} % ({cell.text})"
 
 
-def _low(rule: RuleResult) -> float | None:
-    mean, half_width = mean_interval(rule.test_accuracy)
-    return None if half_width is None else mean - half_width
-
-
-def _high(rule: RuleResult) -> float | None:
-    mean, half_width = mean_interval(rule.test_accuracy)
-    return None if half_width is None else mean + half_width
+_ACCURACY = _Score(lambda rule: rule.test_accuracy, "highest mean test accuracy", _accuracy_text)
+_LOSS = _Score(
+    lambda rule: [-value for value in rule.test_loss],
+    "lowest mean test loss",
+    lambda rule: loss_cell(rule.test_loss).text,
+)
 
 
 def _count(number: int) -> str:

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vicinal.report.cells import COLUMNS, WHOLE, Cell, angle_cells, row_cells, seeds_text
+from vicinal.report.cells import WHOLE, Cell, angle_cells, main_columns, more_cells, row_cells, seeds_text
 from vicinal.report.interval import FEWEST
 from vicinal.report.results import CONCATENATED, Comparison
 
-__all__ = ["angle_table", "comparison_table", "plain_table", "print_tables"]
+__all__ = ["angle_table", "comparison_table", "more_table", "plain_table", "print_tables"]
 
 _LEAST_WIDTH = 8
 
@@ -38,8 +38,9 @@ def comparison_table(comparison: Comparison) -> Table:
     for label, rule in zip(labels, comparison.rules, strict=True):
         if rule.stopped:
             label.append(" (stopped)", style="yellow")
-    rows = [row_cells(rule) for rule in comparison.rules]
-    heads = [f"{column.heading} ({column.unit.strip()})" if column.unit else column.heading for column in COLUMNS]
+    columns = main_columns(comparison)
+    rows = [row_cells(rule, columns) for rule in comparison.rules]
+    heads = [f"{column.heading} ({column.unit.strip()})" if column.unit else column.heading for column in columns]
     return _fill(table, "rule", labels, heads, rows)
 
 
@@ -67,15 +68,30 @@ def angle_table(comparison: Comparison) -> Table | None:
     return _fill(table, "rule", names, layers, list(zip(*by_layer, strict=True)))
 
 
+def more_table(comparison: Comparison) -> Table | None:
+    """Build the table of what else was measured at the end of training, such as R2 or a user's own metrics.
+
+    Args:
+        comparison: The results.
+
+    Returns:
+        A table, or None if there is nothing more.
+    """
+    heads, rows = more_cells(comparison)
+    if not heads:
+        return None
+    return _fill(plain_table("Also measured at the end"), "rule", [rule.name for rule in comparison.rules], heads, rows)
+
+
 def print_tables(comparison: Comparison, console: Console | None = None) -> None:
-    """Print both tables, and why a rule was stopped if one was.
+    """Print the tables, and why a rule was stopped if one was.
 
     Args:
         comparison: The results.
         console: Where to print; by default standard output.
     """
     console = console or Console()
-    for table in (comparison_table(comparison), angle_table(comparison)):
+    for table in (comparison_table(comparison), more_table(comparison), angle_table(comparison)):
         if table is not None:
             console.print(table)
             console.print()
