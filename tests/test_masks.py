@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from precision import double
 
@@ -280,3 +281,47 @@ def test_conditioning_refuses_masks_and_the_audit_looks_past_them():
     with pytest.raises(ValueError, match="expected a graph without masks for conditioning"):
         vc.analysis.conditioning(rule.problem(graph, POSITIVE, x, y), graph.feedforward(POSITIVE, x)[1])
     assert vc.analysis.audit(rule, graph, POSITIVE, x, y, key=KEY).local
+
+
+def test_norms_of_what_enters_a_weight_are_refused_where_padding_would_count():
+    x, _ = positive_batch()
+    rule, y, graph = InferenceLearning(loss=vc.losses.squared_error), jnp.zeros((3, 4, 1)), vc.capture(POSITIVE, x[0])
+    for optimizer in (vc.optim.nlms(1.0), optax.chain(vc.optim.nlms(1.0), optax.sgd(1.0))):
+        with pytest.raises(ValueError, match="expected a model without masks for presynaptic norms"):
+            rule.step(graph, optimizer, POSITIVE, optimizer.init(POSITIVE.args), (), x, y)
+    optimizer = optax.MultiSteps(optax.sgd(0.1), 2)
+    rule.step(graph, optimizer, POSITIVE, optimizer.init(POSITIVE), (), x, y)
+    proximal = dataclasses.replace(rule, proximal=vc.inference.Proximal(1.0))
+    with pytest.raises(ValueError, match="expected a model without masks for presynaptic norms"):
+        proximal.value_and_grad(graph, POSITIVE, (), x, y)
+
+
+def test_padded_sequences_are_trained_swept_and_evaluated_as_without_padding():
+    model = vc.nn.RNN(2, 4, 3, every_step=True, key=KEY)
+    x = jax.random.normal(jax.random.key(1), (8, 3, 2))
+    y = (x[..., 0] > 0).astype(int)
+    padded = jnp.concatenate([x, jnp.full((8, 2, 2), jnp.nan)], axis=1), jnp.full(8, 3)
+    targets = jnp.concatenate([y, jnp.full((8, 2), -1)], axis=1)
+    rule = InferenceLearning(
+        loss=vc.losses.masked_softmax_cross_entropy, inference=Simultaneous(steps=4, step_size=0.2)
+    )
+    settings = {"steps": 3, "batch_size": 4, "evaluate_every": 3, "progress": False}
+    runs = [
+        vc.train.fit(rule, model, optax.sgd(0.05), data, test=data, key=vc.train.keys_of(0)[1], **settings)
+        for data in ((x, y), (padded, targets))
+    ]
+    for ours, theirs in zip(runs[1].records, runs[0].records, strict=True):
+        for name in ("train_loss", "test_loss", "test_accuracy"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
+    swept = vc.train.sweep(
+        lambda learning_rate: (rule, optax.sgd(learning_rate)),
+        lambda _: model,
+        (padded, targets),
+        {"learning_rate": [0.05]},
+        test=(padded, targets),
+        group_size=1,
+        **settings,
+    )
+    (member,) = swept.members
+    assert member.stopped is None
+    np.testing.assert_allclose(member.records[0]["test_loss"], runs[0].records[0]["test_loss"], rtol=1e-5)

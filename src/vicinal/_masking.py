@@ -108,6 +108,21 @@ def refuse_masks(masked: Sequence[str], what: str) -> None:
         )
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    """Stands for a number that is not known, with the reason; an optimiser that needs the number says it."""
+
+    reason: str
+
+
+NORMS_UNKNOWN = (
+    "expected a model without masks for presynaptic norms, which are means over all that enters a weight, got one with "
+    "masks, whose padding would count; take a step without nlms, an output that is not proximal, or examples without "
+    "padding"
+)
+
+
 def counted(values: dict[str, Array], masks: Mapping[str, Bool[Array, "batch ..."]]) -> dict[str, Array]:
     """The values, with 0 in place of what is masked."""
     return {

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from vicinal._masking import NORMS_UNKNOWN, Unknown
 from vicinal.graph import Graph, Values
 
 
@@ -92,8 +93,11 @@ def presynaptic_norms(graph: Graph, model: PyTree, values: Values, x: PyTree) ->
 
     Returns:
         A tree like the gradient, with a scalar for each weight and its bias (see `Graph.presynaptic`), and None for
-        a parameter that multiplies no activity.
+        a parameter that multiplies no activity. Where vertices have masks the norms are not known: in their place is
+        what says why, to the optimiser that needs them.
     """
+    if graph.masked:
+        return jax.tree.map(lambda _: Unknown(NORMS_UNKNOWN), graph.trainable(model))
     norms = {path: jnp.mean(square) for path, square in graph.presynaptic(model, values, x).items()}
     flat, structure = jax.tree_util.tree_flatten_with_path(graph.trainable(model))
     return jax.tree.unflatten(structure, [norms.get(jax.tree_util.keystr(path)) for path, _ in flat])

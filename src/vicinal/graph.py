@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from vicinal._masking import counted
+from vicinal._masking import NORMS_UNKNOWN, counted
 from vicinal._primitive import OUTPUT, vertex
 from vicinal._program import Program
 from vicinal._show import graph_text, names_text
@@ -269,7 +269,12 @@ class Graph:
 
         Returns:
             The squared norm for each example, `[batch]`, by the path of the weight and again by that of its bias.
+
+        Raises:
+            ValueError: If a vertex has a mask: what enters a weight at padding would count.
         """
+        if self.masked:
+            raise ValueError(NORMS_UNKNOWN)
         leaves, inputs = self._spec.check(model, x)
         synapses, part = self._synapses(node)
         activities = jax.vmap(part, in_axes=(None, 0, 0))(leaves, inputs, self.ordered(values))
@@ -287,7 +292,7 @@ class Graph:
         """The squared norm of all that enters the prediction of one node: the sum of `presynaptic` over its weights.
 
         Raises:
-            ValueError: If no parameter multiplies an activity there.
+            ValueError: If no parameter multiplies an activity there, or a vertex has a mask.
         """
         norms = self.presynaptic(model, values, x, node)
         # What feedback is taught by is no part of the prediction (`vicinal.feedback`).

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import ArrayLike, PyTree
 
+from vicinal._masking import Unknown
+
 
 class NLMSState(NamedTuple):
     """Nothing is remembered."""
@@ -48,6 +50,8 @@ def scale_by_presynaptic_norm(eps: ArrayLike = 0.0) -> optax.GradientTransformat
             raise ValueError("expected the presynaptic norms, got none; call the optimiser through Rule.step or fit")
 
         def divide(path: Any, gradient: Any, norm: Any) -> Any:
+            if isinstance(norm, Unknown):
+                raise ValueError(norm.reason)
             if norm is None:
                 name = jax.tree_util.keystr(path)
                 raise ValueError(
