@@ -17,7 +17,7 @@ from vicinal.graph import OUTPUT, Graph, capture
 from vicinal.rules import Rule
 from vicinal.train import showing
 from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state, may_be_infinite
-from vicinal.train.arguments import at_least_one, total_steps
+from vicinal.train.arguments import at_least_one, check_key, check_model, check_optimizer, check_rule, total_steps
 from vicinal.train.batches import ArraySource, IterableSource, source_of
 from vicinal.train.checks import check_examples, check_labels
 from vicinal.train.evaluate import first_sums, means
@@ -159,6 +159,10 @@ def fit(
         >>> run.records[-1]["step"], run.records[-1]["test_accuracy"] > 0.8
         (100, True)
     """
+    check_rule(rule)
+    check_model(model)
+    check_optimizer(optimizer)
+    check_key(key)
     order_key, rule_key, step_key = jax.random.split(key, 3)
     found = given(data, test, validation, batch_size=batch_size, key=order_key)
     source = source_of(found.data, batch_size, order_key, epochs is not None)

@@ -20,7 +20,7 @@ from vicinal._numbers import weakened
 from vicinal.graph import OUTPUT, Graph, capture
 from vicinal.rules import Rule
 from vicinal.train.advance import TrainingState, first_not_finite, first_state, may_be_infinite, take_steps
-from vicinal.train.arguments import at_least_one
+from vicinal.train.arguments import at_least_one, check_make, check_model
 from vicinal.train.batches import ArraySource, StackedBatches
 from vicinal.train.checks import check_examples
 from vicinal.train.diagnosis import Facts, after_the_rule, diagnosis, look
@@ -75,6 +75,7 @@ class Plan:
         self._keys = {seed: tuple(jax.random.split(keys_of(seed)[1], 3)) for seed in self._seeds}
         self._sources = [ArraySource(*self._data, batch_size, self._keys[seed][0]) for seed in self._seeds]
         self._model = functools.lru_cache(maxsize=64)(lambda seed: build(keys_of(seed)[0]))
+        check_model(self._model(self._seeds[0]))
         self._batch_size = self._sources[0].batch_size
         self._example = self._sources[0].example()
         self.graph = capture(self._model(self._seeds[0]), self._example) if graph is None else graph
@@ -237,7 +238,7 @@ def combinations_of(make: Make, numbers: Any) -> list[dict[str, float]]:
     if any(set(row) != set(rows[0]) for row in rows):
         raise ValueError("expected the same names in all combinations of numbers, got different ones")
     for row in rows:
-        make(**row)
+        check_make(make, row)
     return rows
 
 
