@@ -289,6 +289,15 @@ def test_a_mistake_does_not_spoil_the_folder(capsys, somewhere):
     run(capsys, "train", *QUICK, "--folder", "mine")
 
 
+def test_draw_shows_the_network(capsys, somewhere):
+    printed = run(capsys, "draw", "--model.kind", "recurrent", "--model.sizes", "5", "--file", "pictures/net.svg").out
+    assert "hidden[1][5] <- input, hidden[0]" in printed
+    drawing = (somewhere / "pictures" / "net.svg").read_text()
+    assert drawing.startswith("<svg")
+    assert "hidden[7]" in drawing
+    assert "expected a file that ends in .svg, got 'net.pdf'" in fails(capsys, "draw", "--file", "net.pdf")
+
+
 def test_version(capsys):
     assert run(capsys, "--version").out.startswith("vicinal ")
 

@@ -102,6 +102,12 @@ def test_records_as_points():
         (10, "angles.layers[0]", 6.5),
     ]
     assert curves_csv(rows).splitlines()[:2] == ["rule,seed,step,quantity,value", "il,3,5,train_loss,0.5"]
+    other = curve_rows({"rule": "bp", "rate": 0.5}, [{"step": 1, "test_loss": 2.0}])
+    assert curves_csv([rows[0], *other]).splitlines() == [
+        "rule,seed,rate,step,quantity,value",
+        "il,3,,5,train_loss,0.5",
+        "bp,,0.5,1,test_loss,2.0",
+    ]
     assert curves_csv([]) == "step,quantity,value\n"
     found = quantities([[{"step": 5, "test_rmse": 1.0}, FIRST]])
     assert found == ["test_accuracy", "test_loss", "train_loss", "test_rmse"]

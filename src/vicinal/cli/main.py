@@ -51,6 +51,11 @@ COMMANDS = {
         "reproduce",
         "Run an experiment of a paper again, and put its claims beside what was measured; without a name, list them.",
     ),
+    "draw": Command(
+        "vicinal.cli.drawing",
+        "draw",
+        "Draw a network: its vertices, their shapes and parameters, and who reads whom.",
+    ),
     "rules": Command("vicinal.cli.recipes", "rules", "List the recipes: paper, settings, locality, transport, cost."),
     "cite": Command("vicinal.cli.recipes", "cite", "Print the BibTeX of a recipe's papers."),
     "data list": Command("vicinal.cli.data", "list_data", "List the data sets, and where they are or would be."),

@@ -117,7 +117,7 @@ def curves_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as comma-separated text with a heading.
 
     Args:
-        rows: All with the same names.
+        rows: From `curve_rows`; a name that a row lacks is left empty.
 
     Returns:
         The text; only the heading of steps, quantities and values if there is no row.
@@ -127,8 +127,9 @@ def curves_csv(rows: Sequence[Mapping[str, Any]]) -> str:
         rule,seed,step,quantity,value
         bp,0,5,test_loss,0.25
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["step", "quantity", "value"], lineterminator="\n")
+    text, last = io.StringIO(), ("step", "quantity", "value")
+    names = dict.fromkeys(name for row in rows for name in row if name not in last)
+    writer = csv.DictWriter(text, [*names, *last], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
