@@ -120,3 +120,11 @@ def test_an_exported_model_runs_without_this_library(tmp_path):
         first, last = ((np.asarray(layer.weight), np.asarray(layer.bias)) for layer in MODEL.layers)
         expected = np.tanh(x @ first[0].T + first[1]) @ last[0].T + last[1]
         np.testing.assert_allclose(program.call({"a": jnp.asarray(x)})["logits"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_exported_model_has_no_dropout(tmp_path):
+    pytest.importorskip("flatbuffers")
+    path = tmp_path / "model.stablehlo"
+    export(eqx.nn.Dropout(0.5), jnp.ones(3), path)
+    program = jax.export.deserialize(bytearray(path.read_bytes()))
+    np.testing.assert_array_equal(program.call(jnp.ones((4, 3))), np.ones((4, 3)))

@@ -1,5 +1,6 @@
 """A trained model is used without what trained it: loaded from any run's folder, and asked for many outputs."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,6 +150,20 @@ def test_outputs_of_trees():
     found = predict(graph, model, x, batch_size=5)
     np.testing.assert_allclose(found["sum"], x["a"] + x["b"])
     np.testing.assert_array_equal(found["b"][0], x["b"])
+
+
+def test_outputs_are_without_dropout():
+    class Dropping(eqx.Module):
+        linear: eqx.nn.Linear
+        dropout: eqx.nn.Dropout
+
+        def __call__(self, x, *, key):
+            return self.dropout(self.linear(x), key=key)
+
+    model = Dropping(eqx.nn.Linear(4, 3, key=KEY), eqx.nn.Dropout(0.5))
+    run = fit(vc.rules.Backprop(), model, optax.sgd(0.0), (X, Y), key=KEY, batch_size=8, steps=1, progress=False)
+    expected = X @ np.asarray(model.linear.weight).T + np.asarray(model.linear.bias)
+    np.testing.assert_allclose(run.predict(X, batch_size=20), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_has_no_outputs_is_a_sentence(folder):

@@ -1,6 +1,7 @@
 """In a sweep each member has hooks of its own: one that is stopped is frozen, and the others go on."""
 
 import csv
+import dataclasses
 import sys
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 import vicinal as vc
-from vicinal.train import Stop, fit, keys_of, load_model, sweep
+from vicinal.train import Stop, fit, keys_of, load_model, showing, sweep
 from vicinal.train.hooks import CSVLog, EarlyStopping
 
 module = sys.modules["vicinal.train.sweep"]  # the name `sweep` in the package is the function
@@ -120,6 +121,20 @@ def test_functions_and_tables_of_each_member(tmp_path):
         assert [int(row["step"]) for row in rows] == [record["step"] for record in member.records]
         assert [float(row["train_loss"]) for row in rows] == [record["train_loss"] for record in member.records]
         assert member.best is None
+
+
+def test_a_member_that_a_hook_stopped_may_be_the_best():
+    members = [
+        vc.train.Member({"rate": rate}, 0, [{"step": 2, "test_loss": loss}], 2, stopped, None, by)
+        for rate, loss, stopped, by in (
+            (0.1, 0.5, "enough", "enough"),
+            (0.2, 0.7, None, None),
+            (0.3, 0.1, "broke", None),
+        )
+    ]
+    assert showing.best(members) == ("test_loss", members[0])
+    text = showing.sweep_text(dataclasses.replace(run(hooks=[]), members=members))
+    assert "best test_loss=0.5 at rate=0.1, seed=0; 1 stopped; 1 stopped by a hook)" in text
 
 
 def test_what_is_no_hook_is_refused():

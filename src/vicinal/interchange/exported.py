@@ -2,11 +2,13 @@
 
 import os
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from vicinal.files import write_atomically
+from vicinal.graph import capture
 
 
 def export(model: PyTree, example: PyTree, path: str | os.PathLike[str]) -> None:
@@ -16,7 +18,8 @@ def export(model: PyTree, example: PyTree, path: str | os.PathLike[str]) -> None
     `jax.export.deserialize(bytearray(Path(path).read_bytes())).call(x)`.
 
     Args:
-        model: Any callable pytree; it acts on one example.
+        model: Any callable pytree; it acts on one example. It is written as it is evaluated: without dropout, and
+            with running averages.
         example: One input, without the batch axis: arrays, or a tree of them.
         path: The file; its folder must exist. An older one is replaced in a single step.
 
@@ -49,5 +52,7 @@ def export(model: PyTree, example: PyTree, path: str | os.PathLike[str]) -> None
         leaf = jnp.asarray(leaf)
         return jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype)
 
-    program = jax_export.export(jax.jit(jax.vmap(lambda x: model(x))))(jax.tree.map(form, example))
+    inference = eqx.nn.inference_mode(model)  # before capture: statistics of a batch would fix the batch's size
+    graph, model = capture(inference, example).evaluation(inference)
+    program = jax_export.export(jax.jit(lambda x: graph.feedforward(model, x)[0]))(jax.tree.map(form, example))
     write_atomically(path, bytes(program.serialize()))

@@ -14,7 +14,7 @@ from vicinal.train.batches import count_examples
 
 
 def predict(graph: Graph, model: PyTree, x: PyTree, batch_size: int = 1000) -> PyTree:
-    """The output of a model for each example.
+    """The output of a model for each example, as it is evaluated: without dropout, and with running averages.
 
     Args:
         graph: The captured graph.
@@ -49,6 +49,7 @@ def predict(graph: Graph, model: PyTree, x: PyTree, batch_size: int = 1000) -> P
 
 @eqx.filter_jit
 def _outputs(graph: Graph, model: PyTree, x: PyTree) -> PyTree:
+    graph, model = graph.evaluation(model)
     return graph.feedforward(model, x)[0]
 
 
