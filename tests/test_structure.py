@@ -39,7 +39,7 @@ LEVELS = [
     {"nn", "inference", "attention", "data", "references", "_minimise"},
     {"rules", "optim", "feedback"},
     {"analysis", "train", "testing", "interchange"},
-    {"recipes", "settings", "environment", "task", "compare", "sweeping"},
+    {"recipes", "settings", "config", "environment", "task", "compare", "sweeping"},
     {"reproduce"},
     {"cli", "__main__"},
 ]

@@ -130,7 +130,7 @@ class _Runs(Task):
     def __init__(self, settings: TaskSettings, rules: tuple[str, ...], evaluate_every: int | None, seed: int = 0):
         super().__init__(settings, seed)
         self.seed = seed
-        self.made = settings.make(*rules)
+        self.made = self.settings.make(*rules)
         self.graphs = {name: self.graph_for(name) for name in rules}
         self.evaluate_every = evaluate_every
         self.plain = self.graph
@@ -160,6 +160,7 @@ class _Runs(Task):
             key=train_key,
             epochs=self.settings.epochs,
             batch_size=self.settings.batch_size,
+            validation=self.settings.validation,
             evaluate_every=self.evaluate_every,
             graph=self.graphs[name],
             folder=folder,

@@ -1,28 +1,24 @@
 """What a run is made of, as plain data: what the command line reads and `config.json` keeps."""
 
-import contextlib
 import dataclasses
-import json
 import math
-from collections.abc import Collection, Iterator
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Collection
+from typing import Any, Literal, Self
 
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal import feedback, losses, nn
 from vicinal._nearest import did_you_mean
+from vicinal.config import CONFIG as CONFIG, kept_config as kept_config, read_config as read_config
 from vicinal.data import Dataset, load
+from vicinal.data.targets import TaskKind
 from vicinal.feedback import Route
 from vicinal.feedback.named import ROUTES, FeedbackName
-from vicinal.files import write_atomically, write_text_atomically
 from vicinal.inference import Adaptive, ErrorBased, Inference, Sequential, Simultaneous
 from vicinal.recipes import Made, recipe, with_route
 from vicinal.rules import Rule
 
-CONFIG = "config.json"
-"""The file in a run's folder that holds its resolved settings."""
 PAGE, RESULTS, CURVES = "report.html", "results.json", "curves.csv"
 """What a comparison, a sweep or an experiment writes into its folder beside them."""
 
@@ -118,21 +114,20 @@ class ModelSettings:
         common: dict[str, Any] = {"activation": activation, "vertex_at": self.vertex_at, "key": key}
         if self.reconstructs:
             return nn.Autoencoder(self.sizes or (data.features, 64, 16, 64, data.features), **common)
-        if data.classes is None:
-            raise ValueError(f"expected labels for a {self.kind} network, got none in {data.name}; use an autoencoder")
+        outputs = data.outputs
         if self.kind == "convolutional":
             layers = [(channels, self.kernel_size, self.stride) for channels in self.channels]
             channels, height, width = data.shape
-            return nn.ConvNet((channels, height, width), layers, self.sizes or (data.classes,), **common)
+            return nn.ConvNet((channels, height, width), layers, self.sizes or (outputs,), **common)
         if self.kind == "recurrent":
-            return nn.RNN(data.shape[-1], self._one_size("the hidden units", 64), data.classes, **common)
+            return nn.RNN(data.shape[-1], self._one_size("the hidden units", 64), outputs, **common)
         if self.kind == "residual":
-            sizes = (data.features, self._one_size("the width", 64), data.classes)
+            sizes = (data.features, self._one_size("the width", 64), outputs)
             return nn.ResidualMLP(sizes, 8 if self.depth is None else self.depth, **common)
         if self.kind == "transformer":
-            sizes = (data.shape[-1], self._one_size("the features", 32), data.classes)
+            sizes = (data.shape[-1], self._one_size("the features", 32), outputs)
             return nn.Transformer(*sizes, depth=1 if self.depth is None else self.depth, length=data.shape[0], key=key)
-        return nn.MLP(self.sizes or (data.features, 64, 64, data.classes), **common)
+        return nn.MLP(self.sizes or (data.features, 64, 64, outputs), **common)
 
     def _one_size(self, which: str, default: int) -> int:
         if len(self.sizes) > 1:
@@ -231,10 +226,24 @@ class TaskSettings:
     """What is learned, whatever the rule."""
 
     data: str = "digits"
-    """A data set: digits (embedded), mnist, fashion_mnist, cifar10, or the path of an .npz file."""
+    """A data set: digits (embedded), mnist, fashion_mnist, cifar10; or a path: an .npz file, a table (.csv, .parquet),
+    a folder with a folder of images for each class."""
+    target: str | None = None
+    """Column of a table to predict; by default one called target, label, y or class, else the last."""
+    task: TaskKind | None = None
+    """Whether targets are labels or numbers to predict, where they do not tell: whole numbers are labels from 0."""
+    test_share: float | None = None
+    """Share of the examples for testing, where the data do not say which (0.2, as large a part of each class)."""
+    validation: float | None = None
+    """Share of the training examples to keep from training and measure on beside the test examples."""
+    standardize: Literal["inputs", "all"] | None = None
+    """Bring each input (or targets that are numbers, too) to mean 0 and deviation 1 over the training examples."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that the images of a folder are resized to, in pixels."""
     model: ModelSettings = ModelSettings()
     loss: LossName | None = None
-    """By default softmax_cross_entropy for labels, sigmoid_cross_entropy for reconstruction."""
+    """By default softmax_cross_entropy for labels, squared_error for numbers, sigmoid_cross_entropy for
+    reconstruction."""
     inference: InferenceSettings = InferenceSettings()
     learning_rate: float | None = None
     """Of the weights; by default the recipe's."""
@@ -254,7 +263,11 @@ class TaskSettings:
         Raises:
             ValueError: If epochs, batch size or evaluation interval do not fit it.
         """
-        data = self.model.shaped(load(self.data))
+        options = {name: getattr(self, name) for name in ("target", "test_share", "task", "image_size")}
+        data = load(self.data, **options)
+        if self.standardize is not None:
+            data = data.standardized(targets=self.standardize == "all")
+        data = self.model.shaped(data)
         for name in ("epochs", "batch_size", "evaluate_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -262,6 +275,22 @@ class TaskSettings:
         if self.batch_size > len(data.x_train):
             raise ValueError(f"expected a batch size from 1 to {len(data.x_train)}, got {self.batch_size}")
         return data
+
+    def resolved(self, data: Dataset) -> Self:
+        """The settings with the loss that belongs to the targets of a data set that `load` returned.
+
+        Raises:
+            ValueError: If the targets are numbers and the loss reads labels.
+        """
+        numbers = data.classes is None and not self.model.reconstructs
+        if self.loss is None:
+            return dataclasses.replace(self, loss="squared_error") if numbers else self
+        if numbers and self.loss == "softmax_cross_entropy":
+            raise ValueError(
+                f"expected labels for {self.loss}, got numbers in {data.name}; give --loss squared_error, or --task "
+                "classification if each of them names a class"
+            )
+        return self
 
     def make(self, *names: str, **varied: float) -> dict[str, Made]:
         """The rule and the optimiser of each recipe, with what is set here in place of its own.
@@ -330,61 +359,3 @@ def assignment(word: str) -> tuple[str, list[float]]:
         return name.replace("-", "_"), [float(value) for value in values.split(",")]
     except ValueError:
         raise ValueError(f"expected NAME=VALUE or NAME=VALUE,VALUE,... with numbers, got {word!r}") from None
-
-
-@contextlib.contextmanager
-def kept_config(folder: Path, settings: Any) -> Iterator[None]:
-    """Keeps resolved settings in a run's folder; if the run is refused, the folder is as it was.
-
-    Args:
-        folder: Of the run; made if missing.
-        settings: A dataclass, or plain data.
-
-    Raises:
-        OSError: If they cannot be written.
-    """
-    path, content = folder / CONFIG, dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else settings
-    before, made = path.read_bytes() if path.exists() else None, not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, json.dumps(content, indent=2) + "\n")
-    try:
-        yield
-    except Exception:
-        if before is not None:
-            write_atomically(path, before)
-        elif all(entry == path or _is_empty(entry) for entry in folder.iterdir()):  # nothing was begun
-            for entry in folder.iterdir():
-                entry.rmdir() if entry.is_dir() else entry.unlink()
-            if made:
-                folder.rmdir()
-        raise
-
-
-def _is_empty(entry: Path) -> bool:
-    return not any(entry.iterdir()) if entry.is_dir() else entry.stat().st_size == 0
-
-
-def read_config(folder: Path, kind: type) -> Any:
-    """Reads settings of a kind from a run's folder.
-
-    Raises:
-        ValueError: If the folder holds none, or others.
-    """
-    path = folder / CONFIG
-    try:
-        return _from_plain(kind, json.loads(path.read_text()))
-    except FileNotFoundError as error:
-        raise ValueError(f"expected a run in {folder}, got no {CONFIG} there; name the folder of a run") from error
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"expected the settings of a run in {path}, got something else: {error}") from error
-
-
-def _from_plain(kind: Any, plain: Any) -> Any:
-    if not dataclasses.is_dataclass(kind):
-        return tuple(plain) if isinstance(plain, list) else plain
-    kinds = {field.name: field.type for field in dataclasses.fields(kind)}
-    for field in dataclasses.fields(kind):
-        value, default = plain.get(field.name), field.default
-        if isinstance(default, int | float | str) and isinstance(value, str) != isinstance(default, str):
-            raise ValueError(f"{field.name} is {value!r}")
-    return kind(**{name: _from_plain(kinds[name], value) for name, value in plain.items()})

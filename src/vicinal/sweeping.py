@@ -88,7 +88,7 @@ def sweep_task(
         raise ValueError(f"expected memory above 0, got {settings.memory_gb} GB")
 
     def make(**numbers: float) -> Any:
-        return settings.make(settings.rule, **numbers)[settings.rule]
+        return task.settings.make(settings.rule, **numbers)[settings.rule]
 
     task = Task(settings)
     if settings.group_size is not None and settings.group_size < 1:
@@ -104,6 +104,7 @@ def sweep_task(
             seeds=settings.seeds,
             epochs=settings.epochs,
             batch_size=settings.batch_size,
+            validation=settings.validation,
             evaluate_every=settings.evaluate_every,
             graph=task.graph_for(settings.rule),
             group_size=settings.group_size,

@@ -1,5 +1,7 @@
 """A task as the settings describe it: data loaded, graph captured."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
@@ -18,7 +20,7 @@ class Task:
         seed: Whose model is captured; all have the same structure.
 
     Attributes:
-        settings: As given.
+        settings: As given, with the loss that belongs to the data.
         data: The data set in the shape that the network reads.
         graph: The captured graph.
 
@@ -27,8 +29,8 @@ class Task:
     """
 
     def __init__(self, settings: TaskSettings, seed: int = 0):
-        self.settings = settings
         self.data = settings.load()
+        self.settings = settings.resolved(self.data)
         model = self.build(keys_of(seed)[0])
         try:
             self.graph = capture(model, jnp.asarray(self.data.x_train[0]))
@@ -40,6 +42,11 @@ class Task:
         classes, output = self.data.classes, jax.eval_shape(model, jax.ShapeDtypeStruct(self.data.shape, jnp.float32))
         if classes is not None and output.shape[-1] < classes:
             raise ValueError(f"expected at least {classes} outputs, one for each class, got {output.shape[-1]}")
+        if classes is None and output.shape != self.data.y_train.shape[1:]:
+            wanted, got = self.data.outputs, math.prod(output.shape)
+            raise ValueError(
+                f"expected {wanted} output{'s' * (wanted != 1)}, one for each number of a target, got {got}"
+            )
 
     def build(self, key: PRNGKeyArray, rule: str | None = None) -> PyTree:
         """The model with the weights of a key; with the feedback of a recipe, if the settings do not say another."""

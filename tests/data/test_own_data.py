@@ -62,11 +62,11 @@ def test_numbers_to_predict(y, shape):
 
 def test_a_word_says_what_whole_numbers_are():
     y = [0, 1_000_000] * 4
-    data = from_arrays(rows(8), y, targets="labels")
+    data = from_arrays(rows(8), y, task="classification")
     assert (data.classes, data.class_names) == (2, ("0", "1000000"))
     assert set(data.y_train) == {0, 1}
-    assert from_arrays(rows(8), [-1.0, 1.0] * 4, targets="labels").class_names == ("-1", "1")
-    numbers = from_arrays(rows(8), y, targets="numbers")
+    assert from_arrays(rows(8), [-1.0, 1.0] * 4, task="classification").class_names == ("-1", "1")
+    numbers = from_arrays(rows(8), y, task="regression")
     assert (numbers.classes, numbers.y_train.shape[1:], numbers.y_train.max()) == (None, (1,), 1e6)
 
 
@@ -82,19 +82,23 @@ def test_class_names_allow_for_classes_without_examples(tmp_path):
 @pytest.mark.parametrize(
     ("y", "options", "message"),
     [
-        ([0, 2] * 4, {}, "labels from 0 to 1 for 2 classes, got 0, 2; give targets='labels'"),
+        ([0, 2] * 4, {}, "labels from 0 to 1 for 2 classes, got 0, 2; give task='classification'"),
         ([0, 10**6] * 4, {}, "got 0, 1000000; give"),
-        ([1, 2] * 4, {}, "got 1, 2; give targets='labels'"),
-        ([-1, 1] * 4, {}, "from 0 to 2147483646, got -1 to 1; number the classes from 0, or give targets='labels'"),
+        ([1, 2] * 4, {}, "got 1, 2; give task='classification'"),
+        (
+            [-1, 1] * 4,
+            {},
+            "from 0 to 2147483646, got -1 to 1; number the classes from 0, or give task='classification'",
+        ),
         (["a"] * 8, {}, "at least two classes, got a alone"),
         (["a", ""] * 4, {}, "a label for every example, got an empty word"),
         (["a", None] * 4, {}, "a target for every example, got missing ones"),
         (np.array(["a", 1] * 4, object), {}, "words or numbers, got both"),
         (np.arange(24).reshape(8, 3), {}, r"one-hot rows \[n, classes\] or floats, got int64 of shape \(8, 3\)"),
         ([0.5, np.inf] * 4, {}, "expected finite numbers"),
-        ([0.5, np.nan] * 4, {"targets": "labels"}, "a label for every example, got NaN"),
-        (["a", "b"] * 4, {"targets": "numbers"}, "expected numbers, got words"),
-        (["a", "b"] * 4, {"targets": "words"}, "expected targets as 'labels' or 'numbers', got 'words'"),
+        ([0.5, np.nan] * 4, {"task": "classification"}, "a label for every example, got NaN"),
+        (["a", "b"] * 4, {"task": "regression"}, "expected numbers, got words"),
+        (["a", "b"] * 4, {"task": "words"}, "expected the task as 'classification' or 'regression', got 'words'"),
         ([1j] * 8, {}, "words, integer labels or floats, got complex128"),
         ([0, 1] * 3, {}, "one target for each example, got 8 and 6"),
         ([0, 0, 0, 0, 0, 0, 0, 1], {"test_rows": [7]}, "training example of every class, got none of 1"),

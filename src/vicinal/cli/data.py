@@ -1,25 +1,28 @@
 """`vicinal data`: which data sets there are, and how to get them."""
 
+import sys
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from vicinal import data
+from vicinal.data.targets import TaskKind
 
 Name = Annotated[str, tyro.conf.Positional]
 
 
 def list_data() -> None:
-    """List the data sets, and where they are or would be."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("data set", "status", "file", "credit"):
-        table.add_column(column, overflow="fold")
-    for entry in data.available():
-        table.add_row(entry.name, entry.status, str(entry.path), entry.credit)
-    Console().print(table)
+    """List the data sets, and where they are or would be.
+
+    One line for each, never folded, so that a path can be copied; in columns on a terminal, with tabs elsewhere.
+    """
+    rows = [("data set", "status", "file", "credit")]
+    rows += [(entry.name, entry.status, str(entry.path.absolute()), entry.credit) for entry in data.available()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if sys.stdout.isatty() else None
+    for row in rows:
+        print("\t".join(row) if widths is None else "  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def fetch(name: Name) -> None:
@@ -41,13 +44,26 @@ def fetch(name: Name) -> None:
     print(f"{name} is in {path}")
 
 
-def verify(name: Name) -> None:
+def verify(
+    name: Name,
+    target: str | None = None,
+    task: TaskKind | None = None,
+    test_share: float | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> None:
     """Read a data set whole, and say what is in it.
 
     Args:
-        name: A data set, or the path of an .npz file.
+        name: A data set, or the path of an .npz file, a table (.csv, .parquet) or a folder of images.
+        target: Column of a table to predict.
+        task: Whether targets are labels or numbers to predict, where they do not tell.
+        test_share: Share of the examples for testing, where the data do not say which.
+        image_size: Height and width that images are resized to, in pixels.
     """
-    found = data.verify(name)
-    print(f"{found.name}: {found.train} training and {found.test} test examples of shape {list(found.shape)}, ", end="")
-    print(f"{found.classes} classes" if found.classes else "no classes")
-    print(f"{found.path}\nsha256 {found.sha256}")
+    found = data.verify(name, target=target, task=task, test_share=test_share, image_size=image_size)
+    shape = f"of shape {list(found.shape)}"
+    targets = f"{found.classes} classes" if found.classes else f"{found.outputs} number{'s' * (found.outputs != 1)}"
+    print(f"{found.name}: {found.train} training and {found.test} test examples {shape}, {targets}", end="")
+    print("" if found.class_names is None else f": {', '.join(found.class_names)}")
+    print(found.path)
+    print(found.credit if found.sha256 is None else f"{found.credit}\nsha256 {found.sha256}")

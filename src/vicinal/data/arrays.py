@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from vicinal.data.dataset import Dataset
 from vicinal.data.foreign import is_a, is_array
 from vicinal.data.splitting import TEST_SHARE, rows_of, split_rows
-from vicinal.data.targets import TargetKind, check_every_class, decode
+from vicinal.data.targets import TaskKind, check_every_class, decode
 
 
 def from_arrays(
@@ -20,7 +20,7 @@ def from_arrays(
     *,
     test_rows: Any = None,
     test_share: float | None = None,
-    targets: TargetKind | None = None,
+    task: TaskKind | None = None,
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
     credit: str = "",
@@ -41,8 +41,8 @@ def from_arrays(
         y_test: Targets for testing.
         test_rows: Which rows are for testing instead: truth values `[n]`, the words `train` and `test`, or indices.
         test_share: Which share is for testing instead; by default 0.2.
-        targets: `"labels"` to number whatever values there are and keep them as class names, `"numbers"` for
-            regression on whole numbers; by default what the targets look like.
+        task: `"classification"` to number whatever values there are and keep them as class names, `"regression"` to
+            predict whole numbers; by default what the targets look like.
         class_names: Of the classes, for labels that are whole numbers; some classes may have no example then.
         name: A short name, for tables and file names.
         credit: Whom to name.
@@ -67,9 +67,9 @@ def from_arrays(
         if test_rows is not None or test_share is not None:
             raise ValueError(f"{origin}: expected one way to say what is for testing, got test arrays and another")
         stored = {f"{key}_train" if key in ("x", "y") else key: value for key, value in arrays.items()}
-        return to_dataset(stored, name, credit, origin=origin, targets=targets, class_names=class_names)
+        return to_dataset(stored, name, credit, origin=origin, task=task, class_names=class_names)
     inputs = finite_inputs(arrays["x"], f"{origin}: x")
-    found = decode({f"{origin}: y": arrays["y"]}, kind=targets, class_names=class_names)
+    found = decode({f"{origin}: y": arrays["y"]}, task=task, class_names=class_names)
     (values,) = found.parts.values()
     if len(values) != len(inputs):
         raise ValueError(f"{origin}: expected one target for each example, got {len(inputs)} and {len(values)}.")
@@ -96,7 +96,7 @@ def to_dataset(
     *,
     origin: str,
     classes: int | None = None,
-    targets: TargetKind | None = None,
+    task: TaskKind | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Dataset:
     """Check stored arrays and turn them into a data set.
@@ -107,7 +107,7 @@ def to_dataset(
         credit: Whom to name.
         origin: Where the arrays come from, for error messages.
         classes: How many classes there are; None to count them: one more than the largest label.
-        targets: What targets mean, as for `from_arrays`.
+        task: What targets mean, as for `from_arrays`.
         class_names: As for `from_arrays`.
 
     Returns:
@@ -118,7 +118,7 @@ def to_dataset(
     """
     x_train, x_test = (finite_inputs(arrays[key], f"{origin}: {key}") for key in ("x_train", "x_test"))
     parts = {f"{origin}: {key}": arrays[key] for key in ("y_train", "y_test")}
-    found = decode(parts, kind=targets, classes=classes, class_names=class_names)
+    found = decode(parts, task=task, classes=classes, class_names=class_names)
     y_train, y_test = found.parts.values()
     try:
         data = Dataset(name, x_train, y_train, x_test, y_test, found.classes, credit, found.class_names)

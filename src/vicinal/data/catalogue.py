@@ -68,6 +68,7 @@ class Summary:
         sha256: Hash of the file, hexadecimal; None for a folder.
         class_names: What the classes are called; None if they have no names.
         credit: Whom to name, and how examples for testing were drawn.
+        outputs: Output units that a network needs: classes, or numbers of a target.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Summary:
     sha256: str | None
     class_names: tuple[str, ...] | None = None
     credit: str = ""
+    outputs: int = 1
 
 
 def verify(
@@ -93,7 +95,7 @@ def verify(
     Args:
         name_or_path: A name, or the path of an npz file, a table or a folder of images.
         folder: Where to look for a name, as for `data_folder`.
-        options: As `load` takes them by name: `target`, `test_share`, `targets`, `image_size`.
+        options: As `load` takes them by name: `target`, `test_share`, `task`, `image_size`.
         sources: Published data sets; a file that goes by the name of one must have the published size.
 
     Returns:
@@ -118,7 +120,7 @@ def verify(
     except OSError as error:
         raise DataError(f"could not read {path}: {error.strerror or error}; check its permissions.") from error
     train, test = len(dataset.x_train), len(dataset.x_test)
-    found = (dataset.shape, dataset.classes, sha256, dataset.class_names, dataset.credit)
+    found = (dataset.shape, dataset.classes, sha256, dataset.class_names, dataset.credit, dataset.outputs)
     return Summary(name, path, train, test, *found)
 
 

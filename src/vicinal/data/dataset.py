@@ -85,6 +85,11 @@ class Dataset:
         """How many numbers one input holds."""
         return math.prod(self.shape)
 
+    @property
+    def outputs(self) -> int:
+        """How many output units a network needs: one for each class, or for each number of a target."""
+        return self.classes if self.classes is not None else math.prod(self.y_train.shape[1:])
+
     def flattened(self) -> Dataset:
         """Return the data set with inputs of shape `[n, features]`.
 

@@ -14,7 +14,7 @@ from vicinal.data.dataset import Dataset
 from vicinal.data.folders import from_folder
 from vicinal.data.sources import SOURCES, Source
 from vicinal.data.tables import from_frame, is_table, read_table
-from vicinal.data.targets import TargetKind
+from vicinal.data.targets import TaskKind
 
 FOLDER_VARIABLE = "VICINAL_DATA"
 
@@ -49,7 +49,7 @@ def load(
     *,
     target: str | None = None,
     test_share: float | None = None,
-    targets: TargetKind | None = None,
+    task: TaskKind | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Dataset:
     """Load a data set into memory.
@@ -70,7 +70,7 @@ def load(
         folder: Where to look for a name, as for `data_folder`.
         target: The column of a table to predict.
         test_share: Which share of the examples is for testing, where the data do not say it; by default 0.2.
-        targets: `"labels"` or `"numbers"`, where the targets do not tell; see `from_arrays`.
+        task: `"classification"` or `"regression"`, where the targets do not tell; see `from_arrays`.
         image_size: Height and width, in pixels, that images are resized to.
 
     Returns:
@@ -89,7 +89,7 @@ def load(
         ((1437, 8, 8), dtype('float32'), (360,))
     """
     name, path, source = locate(name_or_path, folder, SOURCES)
-    return read(name, path, source, target=target, test_share=test_share, targets=targets, image_size=image_size)
+    return read(name, path, source, target=target, test_share=test_share, task=task, image_size=image_size)
 
 
 def locate(
@@ -166,12 +166,12 @@ def read(name: str, path: Path, source: Source | None, **options: Any) -> Datase
         return to_dataset(read_arrays(path), name, source.credit, origin=str(path), classes=source.classes)
     common: dict[str, Any] = {"name": name, "credit": f"{path.name}: a file of the user's own", "origin": str(path)}
     if is_table(path):
-        _only(("target", "test_share", "targets"), given, str(path))
+        _only(("target", "test_share", "task"), given, str(path))
         return from_frame(read_table(path), **common, **given)
     if os.path.isdir(path):
         _only(("test_share", "image_size"), given, str(path))
         return from_folder(path, **given)
-    _only(("test_share", "targets"), given, str(path))
+    _only(("test_share", "task"), given, str(path))
     found = arrays_in(read_arrays(path))
     names = found.pop("class_names", None)
     given |= {} if names is None else {"class_names": [str(name) for name in names.ravel()]}

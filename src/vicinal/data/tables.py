@@ -13,7 +13,7 @@ from vicinal.data.dataset import Dataset
 from vicinal.data.errors import DataError
 from vicinal.data.foreign import is_a
 from vicinal.data.splitting import rows_of
-from vicinal.data.targets import TargetKind
+from vicinal.data.targets import TaskKind
 
 TARGET_NAMES = ("target", "label", "labels", "y", "class")
 """Columns that are taken for the target if no other is named."""
@@ -29,7 +29,7 @@ def from_frame(
     *,
     test: Any = None,
     test_share: float | None = None,
-    targets: TargetKind | None = None,
+    task: TaskKind | None = None,
     name: str = "table",
     credit: str = "",
     origin: str | None = None,
@@ -45,7 +45,7 @@ def from_frame(
         target: The column to predict; by default the one called target, label, labels, y or class, else the last one.
         test: A second table with the same columns, for testing.
         test_share: Which share of the rows is for testing, if nothing else says it; by default 0.2.
-        targets: `"labels"` or `"numbers"`, if the column does not tell; see `from_arrays`.
+        task: `"classification"` or `"regression"`, if the column does not tell; see `from_arrays`.
         name: A short name, for tables and file names.
         credit: Whom to name.
         origin: What error messages call the table; by default the name.
@@ -88,7 +88,7 @@ def from_frame(
         _present(table[column], f"{origin}: column {str(column)!r}").to_numpy(),
         test_rows=rows,
         test_share=test_share,
-        targets=targets,
+        task=task,
         name=name,
         credit=credit,
         origin=f"{origin}: target {str(column)!r}",

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Shaped
 
-TargetKind = Literal["labels", "numbers"]
-"""Whether targets name classes (`"labels"`), or are numbers to predict (`"numbers"`: regression)."""
+TaskKind = Literal["classification", "regression"]
+"""Whether targets are labels of classes, or numbers to predict."""
 
 _SHOWN = 6  # values that an error message lists
 
@@ -31,13 +31,13 @@ class Decoded:
 def decode(
     parts: Mapping[str, Shaped[np.ndarray, "..."]],
     *,
-    kind: TargetKind | None = None,
+    task: TaskKind | None = None,
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Decoded:
     """Decides what targets mean, for all parts of a data set together.
 
-    Unless `kind` says it:
+    Unless `task` says it:
 
     - words and truth values are labels, numbered in the order of the alphabet; their names are kept;
     - whole numbers `[n]` are labels already, from 0;
@@ -46,8 +46,8 @@ def decode(
 
     Args:
         parts: Arrays `[n, ...]` by the name that error messages give them.
-        kind: `"labels"` numbers whatever values there are (0 and 1000000, or -1 and 1) and keeps them as names;
-            `"numbers"` takes whole numbers as what they are, for regression.
+        task: `"classification"` numbers whatever values there are (0 and 1000000, or -1 and 1) and keeps them as
+            names; `"regression"` takes whole numbers as what they are.
         classes: How many classes there are; by default one more than the largest label.
         class_names: Their names, for labels that are whole numbers.
 
@@ -64,24 +64,24 @@ def decode(
         >>> decode({"y": np.array([0.5, 2.0])}).parts["y"].shape
         (2, 1)
     """
-    if kind is not None and kind not in get_args(TargetKind):
-        raise ValueError(f"expected targets as 'labels' or 'numbers', got {kind!r}")
+    if task is not None and task not in get_args(TaskKind):
+        raise ValueError(f"expected the task as 'classification' or 'regression', got {task!r}")
     arrays = {name: _plain(name, part) for name, part in parts.items()}
     sorts = {_sort(name, array) for name, array in arrays.items()}
     if len(sorts) > 1:
         raise ValueError(f"expected {' and '.join(arrays)} of one kind, got {' and '.join(sorted(sorts))}")
     (sort,) = sorts
-    if kind == "labels":
+    if task == "classification":
         return _named(arrays)
     if sort == "words":
-        if kind == "numbers":
-            raise ValueError(f"{next(iter(arrays))}: expected numbers, got words; leave out targets='numbers'")
+        if task == "regression":
+            raise ValueError(f"{next(iter(arrays))}: expected numbers, got words; leave out task='regression'")
         return _named(arrays)
-    if kind is None and all(_is_one_hot(array) for array in arrays.values()):
+    if task is None and all(_is_one_hot(array) for array in arrays.values()):
         indices = {name: array.argmax(axis=1).astype(np.int32) for name, array in arrays.items()}
         return _numbered(indices, next(iter(arrays.values())).shape[1], class_names)
     binary = all(array.ndim > 1 and np.isin(array, (0, 1)).all() for array in arrays.values())
-    if kind == "numbers" or sort == "numbers" or binary:
+    if task == "regression" or sort == "numbers" or binary:
         if classes is not None or class_names is not None:
             raise ValueError(f"{next(iter(arrays))}: expected integer labels, got {sort}; store class indices.")
         return Decoded({name: _numbers(name, array) for name, array in arrays.items()}, None, None)
@@ -109,8 +109,8 @@ def check_every_class(
         if not np.array_equal(whole, np.arange(len(whole))):
             raise ValueError(
                 f"{origin}: expected labels from 0 to {len(whole) - 1} for {len(whole)} classes, got {_values(whole)}; "
-                "give targets='labels' (--targets labels) to number these and keep them as class names, "
-                "targets='numbers' (--targets numbers) for regression, or class_names, one for each class, if some "
+                "give task='classification' (--task classification) to number these and keep them as class names, "
+                "task='regression' (--task regression) for regression, or class_names, one for each class, if some "
                 "have no example."
             )
     if len(missing):
@@ -184,7 +184,7 @@ def _numbered(arrays: Mapping[str, np.ndarray], classes: int | None, names: Sequ
         if low < 0 or high >= limit:
             raise ValueError(
                 f"{name}: expected labels from 0 to {limit - 1}, got {low} to {high}; number the classes from 0, or "
-                "give targets='labels' (--targets labels) to have these values numbered."
+                "give task='classification' (--task classification) to have these values numbered."
             )
     largest = max(int(array.max()) for array in arrays.values())
     labels = {name: array.astype(np.int32) for name, array in arrays.items()}

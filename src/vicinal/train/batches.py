@@ -313,7 +313,8 @@ def source_of(data: Any, batch_size: int, key: PRNGKeyArray, epochs: bool = Fals
         TypeError: If `data` is something else.
     """
     if is_pair(data):
-        return ArraySource(*data, batch_size, key)
+        x, y = data
+        return ArraySource(x, y, batch_size, key)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping) and not is_array(data):
         return IterableSource(data, epochs)
     raise TypeError(

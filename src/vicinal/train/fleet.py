@@ -108,7 +108,8 @@ class Fleet:
             model, loss = eqx.combine(arrays, static).model, make(**numbers)[0].loss
 
             def found() -> PyTree:
-                return {n: totals(graph, model, loss, *sets[n], wanted) for n, wanted in self._measured.items()}
+                each = ((name, *sets[name], wanted) for name, wanted in self._measured.items())
+                return {name: totals(graph, model, loss, x, y, wanted) for name, x, y, wanted in each}
 
             nothing = jax.tree.map(lambda like: jnp.full(like.shape, jnp.nan, like.dtype), jax.eval_shape(found))
             return jax.lax.cond(asked > 0, found, lambda: nothing)

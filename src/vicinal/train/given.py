@@ -13,14 +13,14 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.data import Dataset, from_frame, from_hugging_face, split_rows
 from vicinal.data.foreign import as_arrays, is_a, is_array, library_of
-from vicinal.data.streams import pair_of
+from vicinal.data.streams import Pair, pair_of
 from vicinal.graph import Graph
 from vicinal.losses import Loss
 from vicinal.train.batches import count_examples, is_pair
 from vicinal.train.checks import check_examples
 from vicinal.train.evaluate import evaluate_batches, evaluator
 
-Held = tuple[PyTree, PyTree] | Iterable
+Held = Pair | Iterable
 """Arrays `(x, y)`, or something to iterate over that gives such batches."""
 
 
@@ -37,7 +37,7 @@ class Given:
     sets: dict[str, Held]
 
 
-def given(data: Any, test: Any, validation: Any, *, batch_size: int, key: PRNGKeyArray) -> Given:
+def given(data: Any, test: Any, validation: Any, *, batch_size: int, key: PRNGKeyArray | None) -> Given:
     """Sorts out what a user gives.
 
     Args:
@@ -66,15 +66,15 @@ def given(data: Any, test: Any, validation: Any, *, batch_size: int, key: PRNGKe
     return Given(train, sets)
 
 
-def in_memory(found: Given) -> Given:
-    """The same; TypeError unless all of it is arrays, which the members of a sweep share on the devices."""
+def in_memory(found: Given) -> tuple[Pair, dict[str, Pair]]:
+    """Data and sets; TypeError unless all of it is arrays, which the members of a sweep share on the devices."""
     for name, value in [("data", found.data), *found.sets.items()]:
         if not isinstance(value, tuple) or not is_pair(value):
             raise TypeError(
                 f"expected {name} as a Dataset or a pair of arrays (x, y), got {_kind(value)}; a sweep keeps it on the "
                 "devices: vicinal.data.batches(...).collected() puts batches into arrays"
             )
-    return found
+    return found.data, found.sets  # pyrefly: ignore[bad-return]
 
 
 def held(value: Any, name: str, batch_size: int = 64) -> Held:

@@ -182,12 +182,12 @@ def sweep(
         True
     """
     begun = time.monotonic()
-    found = in_memory(given(data, test, validation, batch_size=batch_size, key=None))
+    arrays = in_memory(given(data, test, validation, batch_size=batch_size, key=None))
     runs = list(itertools.product(combinations_of(make, numbers), seeds_of(seeds)))
     devices = jax.devices() if devices is None else devices
     if not isinstance(devices, list | tuple) or not devices:
         raise ValueError(f"expected at least one device, in a list, got {devices!r}")
-    plan = Plan(make, build, (found.data, found.sets), batch_size, runs, graph, list(devices), metrics)
+    plan = Plan(make, build, arrays, batch_size, runs, graph, list(devices), metrics)
     total = total_steps(epochs, steps, plan.steps_per_epoch)
     every = plan.steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
     if memory is not None and not 0 < memory < math.inf:
