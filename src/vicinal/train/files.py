@@ -1,14 +1,20 @@
 """The folder of a run: its log and its checkpoint, opened, matched against the arguments, and written."""
 
+import dataclasses
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from vicinal.train import checkpoint
 from vicinal.train.advance import TrainingState
 from vicinal.train.best import Best
+from vicinal.train.fingerprint import Fingerprint, difference
 from vicinal.train.log import JSONLog, keep
 
 CHECKPOINT, METRICS, BEST = "checkpoint.npz", "metrics.jsonl", "best.npz"
@@ -19,19 +25,43 @@ def _has_content(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0  # a run that failed in its first step leaves an empty log
 
 
+def check_fingerprint(stored: Fingerprint | None, own: Fingerprint, what: str) -> None:
+    """Raises ValueError if what is to be resumed was begun with something else; warns if that cannot be told."""
+    name, untold = difference(stored, own)
+    if name is not None:
+        raise ValueError(f"expected the {name} of {what}, got another; resume with it, or choose another folder")
+    if untold is not None:
+        warnings.warn(f"{what} {untold}", stacklevel=2)
+
+
+def load_state(path: Path, like: PyTree) -> PyTree:
+    """The state in a checkpoint; one of before metrics were sums begins its sums anew."""
+    try:
+        return checkpoint.load(path, like)[0]
+    except checkpoint.CheckpointError:
+        if "fingerprint" in checkpoint.read_metadata(path):
+            raise
+    names = ("steps", "loss", "accuracy", "inference_failures")
+    old = dataclasses.replace(like, sums={name: jnp.zeros_like(like.sums["loss"]) for name in names})
+    return dataclasses.replace(checkpoint.load(path, old)[0], sums=like.sums)
+
+
 class RunFiles:
     """The folder of a run; without one, nothing is read or written.
 
     Args:
         folder: Where to, or None.
         settings: What a resumed run must have in common with the one before, kept beside the checkpoint.
+        prints: Gives the fingerprint of the rest that it must have in common.
 
     Attributes:
         best: The best model, from `open` on.
     """
 
-    def __init__(self, folder: str | Path | None, settings: dict[str, Any]):
+    def __init__(self, folder: str | Path | None, settings: dict[str, Any], prints: Callable[[], Fingerprint]):
         self._folder, self._settings = None if folder is None else Path(folder), settings
+        if folder is not None:
+            self._settings = settings | {"fingerprint": prints()}
         self._saved: TrainingState | None = None
         self._saved_at = time.monotonic()
 
@@ -54,15 +84,17 @@ class RunFiles:
         return self._saved
 
     def _load(self, folder: Path, first: TrainingState, total: int) -> TrainingState:
-        loaded, found = checkpoint.load(folder / CHECKPOINT, first)
+        found = checkpoint.read_metadata(folder / CHECKPOINT)
+        loaded = load_state(folder / CHECKPOINT, first)
         key, first_key = (jax.random.key_data(state.key).tolist() for state in (loaded, first))
         expected, got = {**found, "key": key}, {**self._settings, "key": first_key}
         for name in got:
-            if got[name] != expected.get(name):
+            if name != "fingerprint" and name in expected and got[name] != expected[name]:
                 raise ValueError(
                     f"expected the {name.replace('_', ' ')} of the run in {str(folder)!r}, "
                     f"{expected.get(name)}, got {got[name]}; resume with it, or choose another folder"
                 )
+        check_fingerprint(found.get("fingerprint"), self._settings["fingerprint"], f"the run in {str(folder)!r}")
         if int(loaded.step) > total:
             raise ValueError(
                 f"expected at least the {int(loaded.step)} steps that the run in {str(folder)!r} has taken, "

@@ -22,6 +22,7 @@ from vicinal.train.batches import ArraySource, IterableSource, source_of
 from vicinal.train.checks import check_examples, check_labels
 from vicinal.train.evaluate import first_sums, means
 from vicinal.train.files import CHECKPOINT as CHECKPOINT, METRICS as METRICS, RunFiles
+from vicinal.train.fingerprint import arrays_in, fingerprint
 from vicinal.train.given import evaluators, given
 from vicinal.train.hooks.base import AnyHook, Start, Watch, hooks_of
 from vicinal.train.log import JSONLog
@@ -176,10 +177,14 @@ def fit(
         functools.partial(check_labels, graph.shapes[OUTPUT], rule.loss),
     )
     measuring = evaluators(graph, rule.loss, found.sets, metrics, model)
-    files = RunFiles(folder, source.settings)
     parts, hooks = (rule, graph, optimizer, seen), hooks_of(hooks)
     sums = first_sums(graph, seen, source.sample()[1])
     first = first_state(parts, model, source.example(), sums, rule_key=rule_key, step_key=step_key)
+    held = {"training data": source.sample(), **{f"{name} set": part for name, part in found.sets.items()}}
+    settings = source.settings | {"evaluate_every": every if evaluate_every or source.steps_per_epoch else None}
+    files = RunFiles(
+        folder, settings, lambda: fingerprint(rule, graph, optimizer, model, first.optimizer_state, arrays_in(held))
+    )
     state = files.open(first, total, resume)
 
     with contextlib.ExitStack() as stack:

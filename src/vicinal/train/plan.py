@@ -25,6 +25,7 @@ from vicinal.train.batches import ArraySource, StackedBatches
 from vicinal.train.checks import check_examples
 from vicinal.train.diagnosis import Facts, after_the_rule, diagnosis, look
 from vicinal.train.evaluate import first_sums
+from vicinal.train.fingerprint import Fingerprint, fingerprint
 from vicinal.train.fleet import Fleet, Layout, Make
 from vicinal.train.metrics import metrics_of
 from vicinal.train.wave import Wave
@@ -92,6 +93,12 @@ class Plan:
             "steps_per_epoch": self._sources[0].steps_per_epoch,
             "members": [{"seed": seed, "numbers": row} for row, seed in runs],
         }
+
+    def fingerprint(self) -> Fingerprint:
+        """The digests of what a resumed sweep must have in common beside `description`: those of its first member."""
+        first, (rule, optimizer) = self.first(0), self.make(**self.runs[0][0])
+        data = {"training data": self._data} | {f"{name} set": part for name, part in self._sets.items()}
+        return fingerprint(rule, self.graph, optimizer, first.model, first.optimizer_state, data)
 
     @property
     def batch_size(self) -> int:

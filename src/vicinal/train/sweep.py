@@ -194,7 +194,8 @@ def sweep(
         raise ValueError(f"expected memory as a number of bytes above 0, got {memory}")
     size = None if group_size is None else at_least_one("group_size", group_size)
     hooks_of(hooks)  # before anything runs
-    files = SweepFiles(folder, resume, plan.description, total)
+    description = plan.description | {"evaluate_every": every}
+    files = SweepFiles(folder, resume, description, total, plan.fingerprint)
     if files.waves is None:
         waves, chosen = plan.choose(free_bytes(plan.devices) if memory is None else int(memory), size)
         files.waves = waves

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,8 @@ from jaxtyping import PyTree
 
 from vicinal.train import checkpoint
 from vicinal.train.best import Best
+from vicinal.train.files import check_fingerprint, load_state
+from vicinal.train.fingerprint import Fingerprint
 from vicinal.train.log import JSONLog, keep
 from vicinal.train.wave import Wave
 
@@ -26,6 +29,7 @@ class SweepFiles:
         resume: Whether to go on from what is there.
         description: What a resumed sweep must have in common with the one before, as JSON data.
         total: Steps to take.
+        prints: Gives the fingerprint of the rest that it must have in common.
 
     Attributes:
         waves: The members of each wave: those of the sweep to resume, or None until they are chosen.
@@ -37,7 +41,14 @@ class SweepFiles:
             these, or has lost its log.
     """
 
-    def __init__(self, folder: str | Path | None, resume: bool, description: dict[str, Any], total: int):
+    def __init__(
+        self,
+        folder: str | Path | None,
+        resume: bool,
+        description: dict[str, Any],
+        total: int,
+        prints: Callable[[], Fingerprint],
+    ):
         if folder is None and resume:
             raise ValueError("expected the folder of the sweep to resume, got folder=None")
         self.folder = None if folder is None else Path(folder)
@@ -49,6 +60,7 @@ class SweepFiles:
         self.group_size: int | None = None
         if self.folder is None:
             return
+        self._description["fingerprint"] = prints()
         there = sorted(self.folder.glob("wave-*.npz"))
         log = self.folder / METRICS
         if not resume and (there or (log.exists() and log.stat().st_size)):
@@ -58,11 +70,13 @@ class SweepFiles:
         known = {int(path.stem.split("-")[1]): checkpoint.read_metadata(path) for path in there}
         for found in known.values():
             for name, value in self._description.items():
-                if found.get(name) != value:
+                if name != "fingerprint" and name in found and found[name] != value:
                     raise ValueError(
                         f"expected the {name.replace('_', ' ')} of the sweep in {str(folder)!r}, got others; "
                         "resume with its own settings, or choose another folder"
                     )
+            what = f"the sweep in {str(folder)!r}"
+            check_fingerprint(found.get("fingerprint"), self._description["fingerprint"], what)
             self.group_size, sizes = found["group_size"], found["waves"]
             starts = [0, *itertools.accumulate(sizes)]
             self.waves = [range(start, start + size) for start, size in zip(starts, sizes, strict=False)]
@@ -107,7 +121,7 @@ class SweepFiles:
         """Brings a wave to where its checkpoint is, if there is one."""
         if self.folder is None or not self._path(i).exists():
             return
-        stacked, found = checkpoint.load(self._path(i), wave.stacked())
+        stacked, found = load_state(self._path(i), wave.stacked()), checkpoint.read_metadata(self._path(i))
         wave.load(stacked, np.array(found["live"]))
         self._saved[i] = wave.steps().tolist()
 

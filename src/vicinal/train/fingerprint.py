@@ -1,0 +1,249 @@
+"""What a run was begun with, as digests beside its checkpoint: a resumed run must have the same.
+
+Data are known by their bytes. Rule and model are known by what they consist of: classes, numbers, arrays, and the
+names of functions. That does not depend on the version of anything. An optimiser is a pair of functions, known by
+the program that they make (which holds the rates), and a function of one's own by its code; both change with the
+versions of JAX and Python, so they are compared only where the versions are those of the run.
+"""
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import platform
+import re
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.extend import core
+from jaxtyping import PyTree
+
+from vicinal.graph import Graph
+from vicinal.rules import Rule
+from vicinal.rules.base import apply_gradient
+from vicinal.train.batches import is_pair
+
+Fingerprint = dict[str, Any]
+"""Digests by name, and under `"exact"` those that only compare between equal versions."""
+
+_LIBRARIES = ("vicinal", "jax", "optax", "equinox", "builtins", "numpy")  # known by their versions
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def fingerprint(
+    rule: Rule,
+    graph: Graph,
+    optimizer: optax.GradientTransformation,
+    model: PyTree,
+    optimizer_state: PyTree,
+    data: Mapping[str, PyTree],
+) -> Fingerprint:
+    """The digests of all that decides a run beside its key and its settings.
+
+    Args:
+        rule: The rule, with all its fields and its loss.
+        graph: The captured graph.
+        optimizer: The optimiser.
+        model: The model: its structure and what of it is no array; the arrays themselves are in the checkpoint.
+        optimizer_state: The first, whose single numbers may be rates.
+        data: Arrays by name: what is trained on (of an iterable the first batch), and what is evaluated on.
+
+    Returns:
+        JSON data; the same in every process.
+    """
+    rules, models = Digest(), Digest(arrays=False)
+    rules.add(rule)
+    models.add(model)
+    rates = [leaf for leaf in jax.tree.leaves(optimizer_state) if eqx.is_array(leaf) and leaf.ndim == 0]
+    exact = {"rule": rules.code, "model": models.code, "optimiser": _of_optimizer(optimizer, graph, model, rates)}
+    plain = {"rule": rules.plain, "model": models.plain}
+    return {**{name: _of_arrays(tree) for name, tree in data.items()}, **plain, "exact": exact, "versions": versions()}
+
+
+def arrays_in(data: Mapping[str, Any]) -> dict[str, PyTree]:
+    """Those of some sets that are arrays; what comes in batches is left out, for it may be read once at a time."""
+    return {name: part for name, part in data.items() if isinstance(part, tuple) and is_pair(part)}
+
+
+def versions() -> dict[str, str]:
+    """The versions that digests of programs and code depend on."""
+    from vicinal import __version__
+
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {
+        "vicinal": __version__,
+        "jax": jax.__version__,
+        "optax": optax.__version__,
+        "equinox": eqx.__version__,
+        "python": python,
+    }
+
+
+def difference(stored: Fingerprint | None, own: Fingerprint) -> tuple[str | None, str | None]:
+    """What differs from the run that is to go on.
+
+    Args:
+        stored: Its fingerprint; None in a checkpoint from before there were any.
+        own: Of what it is to be resumed with.
+
+    Returns:
+        The name of what differs, or None; and None, or what was not compared, in words.
+    """
+    if stored is None:
+        return None, None
+    exact = {"versions", "exact"}
+    names = [name for name in own if name not in exact and name in stored]
+    found = next((name for name in names if stored[name] != own[name]), None)
+    theirs, ours = stored["versions"], own["versions"]
+    if theirs != ours:
+        moved = ", ".join(
+            f"{name} {theirs.get(name)} (now {ours[name]})" for name in ours if theirs.get(name) != ours[name]
+        )
+        return found, f"was begun with {moved}: its optimiser cannot be compared, and bits may differ from here on"
+    return found or next((name for name in own["exact"] if stored["exact"].get(name) != own["exact"][name]), None), None
+
+
+class Digest:
+    """Two digests of anything: of what it consists of, and of the code of functions in it.
+
+    Args:
+        arrays: Whether the numbers in arrays count, or only their shapes and dtypes.
+    """
+
+    def __init__(self, arrays: bool = True):
+        self._arrays, self._seen = arrays, set[int]()
+        self._plain, self._code = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+
+    @property
+    def plain(self) -> str:
+        """The digest of classes, numbers, arrays and names."""
+        return self._plain.hexdigest()
+
+    @property
+    def code(self) -> str:
+        """The digest of code."""
+        return self._code.hexdigest()
+
+    def add(self, value: Any) -> None:
+        """Reads a value and all that is in it."""
+        if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+            self._say(type(value).__name__, repr(value))
+        elif isinstance(value, enum.Enum):
+            self._say(type(value).__qualname__, value.name)
+        elif isinstance(value, type):
+            self._say("class", value.__qualname__)
+        elif isinstance(value, jax.Array | np.ndarray | np.generic):
+            self._say("array", _of_arrays(value) if self._arrays else f"{value.dtype}{value.shape}")
+        elif isinstance(value, Mapping):
+            self._each("mapping", [item for key in value for item in (key, value[key])])
+        elif isinstance(value, set | frozenset):
+            self._each("set", sorted(value, key=repr))
+        elif isinstance(value, tuple | list):
+            self._each(type(value).__name__, value)
+        elif isinstance(value, functools.partial):
+            self._each("partial", [value.func, value.args, value.keywords])
+        elif isinstance(value, types.MethodType):
+            self._each("method", [value.__self__, value.__func__])
+        elif dataclasses.is_dataclass(value):
+            fields = dataclasses.fields(value)
+            self._each(type(value).__qualname__, [x for f in fields for x in (f.name, getattr(value, f.name, None))])
+        else:
+            self._add_function(value)
+
+    def _say(self, *words: str) -> None:
+        self._plain.update("\0".join((*words, "\1")).encode())
+
+    def _each(self, kind: str, values: Any) -> None:
+        self._say(kind, str(len(values)))
+        for value in values:
+            self.add(value)
+
+    def _add_function(self, value: Any) -> None:
+        """A function by its name, and one of nobody's library by its code too; other objects by their class."""
+        value = getattr(value, "__wrapped__", value)  # within jax.jit and the like
+        if not isinstance(value, types.FunctionType):
+            self._say("object", getattr(value, "__qualname__", type(value).__qualname__))
+            return
+        self._say("function", value.__qualname__)
+        if id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        inside = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+        # What may change while the program runs, such as a list that counts calls, says nothing of the function.
+        self._each("closure", [held for held in inside if not isinstance(held, list | dict | set)])
+        self._each("defaults", [*(value.__defaults__ or ()), value.__kwdefaults__])
+        if (value.__module__ or "").split(".")[0] not in _LIBRARIES:
+            self._add_code(value.__code__)
+
+    def _add_code(self, code: types.CodeType) -> None:
+        self._code.update(code.co_code + repr(code.co_names).encode())
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                self._add_code(constant)
+            else:
+                self._code.update(
+                    repr(sorted(constant, key=repr) if isinstance(constant, frozenset) else constant).encode()
+                )
+
+
+def _of_arrays(tree: PyTree) -> str:
+    """The digest of shapes, dtypes and bytes."""
+    found = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _of_optimizer(optimizer: optax.GradientTransformation, graph: Graph, model: PyTree, rates: list[Any]) -> str:
+    """The digest of the program of an update, with its constants, and of the single numbers in the first state."""
+    parameters = graph.trainable(model)
+    form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), parameters)
+    leaves, structure = jax.tree.flatten(form)
+    return hashlib.blake2b(
+        (
+            _program(optimizer, tuple((leaf.shape, leaf.dtype) for leaf in leaves), structure) + _of_arrays(rates)
+        ).encode(),
+        digest_size=16,
+    ).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _program(optimizer: optax.GradientTransformation, leaves: tuple[Any, ...], structure: Any) -> str:
+    form = structure.unflatten([jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves])
+
+    def update(gradient: PyTree, state: PyTree, parameters: PyTree) -> PyTree:
+        extra = {"presynaptic": jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), gradient), "value": jnp.ones(())}
+        search = jax.tree_util.Partial(_value)
+        return apply_gradient(optimizer, gradient, state, parameters, **extra, grad=gradient, value_fn=search)
+
+    with jax.numpy_dtype_promotion("standard"):
+        state = jax.eval_shape(optimizer.init, form)
+    closed = jax.make_jaxpr(update)(form, state, form)
+    constants = _of_arrays([np.asarray(constant) for constant in _constants(closed)])
+    return _ADDRESS.sub("", str(closed)) + constants
+
+
+def _value(parameters: PyTree, presynaptic: PyTree = None) -> jax.Array:
+    """What a line search calls; the same for every model, so that it is no part of what is compared."""
+    del presynaptic
+    return sum((jnp.sum(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(parameters)), jnp.zeros(()))
+
+
+def _constants(closed: Any) -> list[Any]:
+    """The constants of a program and of those within it."""
+    found = list(closed.consts)
+    for eqn in closed.jaxpr.eqns:
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: isinstance(v, core.ClosedJaxpr)):
+            if isinstance(value, core.ClosedJaxpr):
+                found += _constants(value)
+    return found
