@@ -15,6 +15,7 @@ from vicinal.files import write_text_atomically
 from vicinal.recipes import recipe
 from vicinal.report import Panel, Section, Series, Study, Table, interval_words, mean_interval, write_study
 from vicinal.report.records import curve_rows, curves_csv
+from vicinal.report.words import significant
 from vicinal.settings import CURVES, PAGE, RESULTS, TaskSettings, assignment, kept_config
 from vicinal.task import Task
 from vicinal.train import Member, Sweep, sweep
@@ -219,7 +220,7 @@ def interval_text(values: list[float], unit: float = 1.0) -> str | None:
     if size == 0 or not 1e-4 <= max(abs(mean), size) < 1e5:
         return interval_words(scaled, "{:.3g}".format, "{:.2g}".format) + part
     if finite == 2:
-        return interval_words(scaled, "{:.4g}".format, str) + part
+        return interval_words(scaled, significant, str) + part
     decimals = min(max(0, (1 if half else 2) - math.floor(math.log10(size))), 6)
     return interval_words(scaled, f"{{:.{decimals}f}}".format, f"{{:.{decimals}f}}".format) + part
 
