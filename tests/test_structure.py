@@ -112,6 +112,7 @@ def public_things():
         vc.interchange,
         vc.losses,
         vc.nn,
+        vc.report,
         vc.rules,
         vc.rules.projectors,
         vc.testing,

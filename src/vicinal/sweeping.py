@@ -245,7 +245,7 @@ def _against(grid: dict[str, list[float]], groups: list[list[Member]], quantity:
     others = [name for name in grid if name != along]
     lines: dict[str, dict[float, list[float]]] = {}
     for group in groups:
-        line = lines.setdefault(_name(group[0].numbers, others) or "all", {})
+        line = lines.setdefault(_name(group[0].numbers, others), {})
         line[group[0].numbers[along]] = [unit * last(member, quantity) for member in group]
     series = [
         Series(label, sorted(line), np.array([line[x] for x in sorted(line)]).T.tolist())
