@@ -146,6 +146,41 @@ def test_what_is_no_hook_is_refused(hooks, sentence):
         train(hooks=hooks)
 
 
+class Failing(Hook):
+    """Cannot begin."""
+
+    def begin(self, start):
+        raise OSError("no place to write")
+
+
+def test_a_hook_that_cannot_begin_ends_those_before_it():
+    notes = []
+    with pytest.raises(OSError, match="no place to write"):
+        train(hooks=[Lasting(notes), Failing(), Lasting(notes)])
+    assert notes == [("begin", 0, [], False), "end"]
+
+
+@pytest.mark.parametrize("step", [2, 6, 10])
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_a_hook_that_fails_costs_nothing(tmp_path, step, first):
+    def failing(record, state):
+        if record["step"] == step:
+            raise OSError("the disk is full")
+
+    stopping = EarlyStopping("made_loss", patience=3)
+    whole = train(hooks=[stopping], folder=tmp_path / "whole")
+    with pytest.raises(OSError, match="the disk is full"):
+        train(hooks=[failing, stopping] if first else [stopping, failing], folder=tmp_path / "cut")
+    resumed = train(hooks=[stopping], folder=tmp_path / "cut", resume=True)
+    assert resumed.stopped == whole.stopped
+    assert bits(resumed.model) == bits(whole.model)
+    assert bits(resumed.best) == bits(whole.best)
+    records = [
+        [{**row, "examples_per_second": 0} for row in run.records if "stopped" not in row] for run in (resumed, whole)
+    ]
+    assert repr(records[0]) == repr(records[1])
+
+
 # --------------------------------------------------------------------------------------------------- early stopping
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import sys
+import types
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ import pytest
 
 import vicinal as vc
 from vicinal.train import Stop, fit, keys_of, load_model, showing, sweep
-from vicinal.train.hooks import CSVLog, EarlyStopping
+from vicinal.train.hooks import CSVLog, EarlyStopping, TensorBoard, WeightsAndBiases
 
 module = sys.modules["vicinal.train.sweep"]  # the name `sweep` in the package is the function
 
@@ -121,6 +122,33 @@ def test_functions_and_tables_of_each_member(tmp_path):
         assert [int(row["step"]) for row in rows] == [record["step"] for record in member.records]
         assert [float(row["train_loss"]) for row in rows] == [record["train_loss"] for record in member.records]
         assert member.best is None
+
+
+def test_each_member_has_curves_of_its_own(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    begun = []
+
+    class Run:
+        def __init__(self, **settings):
+            self.settings, self.steps, self.finished = settings, [], False
+            begun.append(self)
+
+        def log(self, row, step):
+            self.steps.append(step)
+
+        def finish(self):
+            self.finished = True
+
+    fake = types.ModuleType("wandb")
+    fake.init = Run
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    done = run(hooks=[TensorBoard(tmp_path), WeightsAndBiases("mine", config={"rule": "bp"})])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["member-0", "member-1", "member-2"]
+    for member, (i, logged) in zip(done.members, enumerate(begun), strict=True):
+        assert logged.settings["config"] == {"rule": "bp", **member.numbers, "seed": 0}
+        assert (logged.settings["name"], logged.settings["reinit"]) == (f"member-{i}", "create_new")
+        assert logged.steps == [record["step"] for record in member.records]
+        assert logged.finished
 
 
 def test_a_member_that_a_hook_stopped_may_be_the_best():

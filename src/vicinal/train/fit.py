@@ -110,7 +110,8 @@ def fit(
     Args:
         rule: Any rule.
         model: Any callable pytree; it is not changed.
-        optimizer: Any optax optimiser.
+        optimizer: Any optax optimiser. `optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))` clips the
+            gradient; `optax.MultiSteps(optax.adam(1e-3), 4)` takes the mean of four before it moves the weights.
         data: What to train on; arrays of PyTorch and pandas are read too:
 
             - a `Dataset`, whose test part is evaluated, or a pandas DataFrame (see `vicinal.data.from_frame`);
@@ -155,7 +156,8 @@ def fit(
         >>> import jax, optax, vicinal as vc
         >>> digits = vc.data.load("digits").flattened()
         >>> model = vc.nn.MLP((64, 32, 10), key=jax.random.key(0))
-        >>> run = vc.train.fit(vc.rules.InferenceLearning(), model, optax.adam(1e-2), digits,
+        >>> optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2))
+        >>> run = vc.train.fit(vc.rules.InferenceLearning(), model, optimizer, digits,
         ...                    key=jax.random.key(1), steps=100, progress=False)
         >>> run.records[-1]["step"], run.records[-1]["test_accuracy"] > 0.8
         (100, True)

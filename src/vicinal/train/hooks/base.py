@@ -1,5 +1,6 @@
 """What a hook is: something that is called with each record of a run, and may stop it."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -105,25 +106,22 @@ class Watch:
         on_record: Callable[[Record, TrainingState], None] | None = None,
     ):
         self._hooks, self._start, self._on_record = hooks, start, on_record
-        self._begun: list[Hook] = []
+        self._ends = contextlib.ExitStack()
         self.best = start.best
         self.stopped_by: str | None = None
         self._reason = ""
 
     def __enter__(self) -> Self:
-        try:
+        with contextlib.ExitStack() as stack:  # if one cannot begin, those before it end
             for hook in self._hooks:
                 if isinstance(hook, Hook):
                     self._note(hook, hook.begin(self._start))
-                    self._begun.append(hook)
-        except BaseException:
-            self.__exit__()
-            raise
+                    stack.callback(hook.end)
+            self._ends = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for hook in reversed(self._begun):
-            hook.end()
+        self._ends.close()
 
     @property
     def needs_state(self) -> bool:

@@ -19,10 +19,11 @@ class EarlyStopping(Hook):
     never does. All follows from the records, so that a resumed run stops where the whole one would; a run that was
     stopped says so again when it is resumed, and goes on with more patience or without the hook.
 
-    Stopping by the test set chooses the model by it, and the number is then too good: hold out examples for it.
+    Stopping by the test set chooses the model by it, and the number is then too good: give `validation=` to `fit`,
+    and stop by `validation_loss`.
 
     Args:
-        quantity: A name in the records, such as `test_loss`, or what `on_record` adds.
+        quantity: A name in the records, such as `validation_loss`, or what `on_record` adds.
         patience: Records without an improvement after which the run stops.
         minimum_change: What an improvement must exceed, in units of the quantity.
         keep_best: Whether `Run.best` is the model of the best record (`best.npz` in the folder); `Run.model` stays
@@ -35,15 +36,13 @@ class EarlyStopping(Hook):
     Example:
         >>> import jax, optax, vicinal as vc
         >>> digits = vc.data.load("digits").flattened()
-        >>> stopping = vc.train.hooks.EarlyStopping("test_accuracy", patience=2, minimum_change=0.02)
+        >>> stopping = vc.train.hooks.EarlyStopping("validation_accuracy", patience=2, minimum_change=0.02)
         >>> run = vc.train.fit(
         ...     vc.rules.Backprop(), vc.nn.MLP((64, 32, 10), key=jax.random.key(0)), optax.adam(1e-2), digits,
-        ...     key=jax.random.key(1), steps=2000, evaluate_every=20, hooks=[stopping], progress=False)
+        ...     key=jax.random.key(1), steps=2000, evaluate_every=20, validation=0.2, hooks=[stopping],
+        ...     progress=False)
         >>> run.stopped_by, int(run.state.step) < 2000, run.best is not None
         ('EarlyStopping', True, True)
-
-    References:
-        L. Prechelt, *Early stopping – but when?* (1998), criterion UP_s.
     """
 
     quantity: str = "test_loss"
