@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vicinal.credit import Credit, Info, local_gradient
     from vicinal.graph import Graph, capture, vertex
     from vicinal.marking import mark
+    from vicinal.state import update, with_state
 
 __all__ = [
     "Credit",
@@ -50,7 +51,9 @@ __all__ = [
     "rules",
     "testing",
     "train",
+    "update",
     "vertex",
+    "with_state",
 ]
 
 __version__ = "0.1.0"
@@ -62,6 +65,8 @@ _HOME = {  # of what is no part of its own
     "capture": "graph",
     "local_gradient": "credit",
     "mark": "marking",
+    "update": "state",
+    "with_state": "state",
     "vertex": "graph",
 }
 

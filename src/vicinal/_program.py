@@ -15,6 +15,7 @@ from vicinal._activations import entered, shape_and_type, without_derivatives
 from vicinal._convolutions import canonical
 from vicinal._masking import Masked, check_masks, split_masked
 from vicinal._primitive import OUTPUT, vertex_p
+from vicinal._statistics import is_collective, statistics_of, updates_of
 from vicinal._synapses import Synapse, find_synapses
 from vicinal._trace import Traced
 
@@ -33,7 +34,13 @@ class Program:
         self._producer = {v: i for i, eqn in enumerate(closed.jaxpr.eqns) for v in eqn.outvars}
         split = len(spec.leaf_types)
         self._x = list(closed.jaxpr.invars[split:])
-        self._given = list(closed.jaxpr.invars)
+        self._model = list(closed.jaxpr.invars[:split])
+        self._statistics = statistics_of(closed.jaxpr)
+        self._given = self._model + self._statistics + self._x
+        self._updates = updates_of(
+            closed.jaxpr, dict(zip(self._model, spec.paths, strict=True)), self._x, self._statistics
+        )
+        spec.declare_state(i for i, v in enumerate(self._model) if v in self._updates)
         self._outputs = list(closed.jaxpr.outvars)
         self._laid_out = {i: eqns for i, eqn in enumerate(closed.jaxpr.eqns) if (eqns := canonical(eqn)) is not None}
         self._rests: dict[tuple[str, bool], Callable] = {}
@@ -69,8 +76,23 @@ class Program:
                 )
 
     def feedforward(self) -> Callable:
-        """`(model, x) -> outputs + values`."""
-        return self._part(self._given, self._outputs + self._shown)
+        """`(model, x) -> outputs + values`; with statistics, of examples that are mapped over the batch."""
+        return self._part(self._model + self._x, self._outputs + self._shown, whole=True)
+
+    @functools.cached_property
+    def statistics(self) -> Callable | None:
+        """`(model, x) -> statistics` of examples that are mapped over the batch; None if there are none.
+
+        All parts but those of the feedforward pass are given them as the last arrays of the model.
+        """
+        return self._part(self._model + self._x, self._statistics, whole=True) if self._statistics else None
+
+    @functools.cached_property
+    def updated(self) -> tuple[tuple[int, ...], Callable]:
+        """Which arrays of the model change as it runs, and `(model, x) -> what they become`."""
+        places = tuple(i for i, v in enumerate(self._model) if v in self._updates)
+        new = [self._updates[self._model[i]] for i in places]
+        return places, self._part(self._model + self._x, new, whole=True)
 
     @functools.cached_property
     def masks(self) -> tuple[tuple[str, ...], Callable]:
@@ -147,6 +169,18 @@ class Program:
     @functools.cached_property
     def propagated(self) -> Callable:
         """`(model, x, constants, deviations) -> outputs + values`: each vertex is its prediction plus a deviation."""
+        deviations, changed = self._deviated
+        return self._part(self._given + self._constant + deviations, self._outputs + self._shown, changed)
+
+    @functools.cached_property
+    def deviated(self) -> Callable:
+        """`(model, x, deviations) -> outputs`, the statistics being those of the deviations too."""
+        deviations, changed = self._deviated
+        return self._part(self._model + self._x + deviations, self._outputs, changed, whole=True)
+
+    @functools.cached_property
+    def _deviated(self) -> tuple[list[core.Var], dict[int, list[core.JaxprEqn]]]:
+        """A variable for the deviation of each vertex, and the equations that add it."""
         marks = [(i, eqn) for i, eqn in enumerate(self.jaxpr.eqns) if eqn.primitive is vertex_p]
         avals = [eqn.outvars[0].aval for _, eqn in marks]
         # One trace for all, so that each deviation is a variable of its own.
@@ -156,7 +190,7 @@ class Program:
             i: [addition.replace(invars=[eqn.invars[0], deviation], outvars=list(eqn.outvars))]
             for (i, eqn), addition, deviation in zip(marks, sums.eqns, deviations, strict=True)
         }
-        return self._part(self._given + self._constant + deviations, self._outputs + self._shown, changed)
+        return deviations, changed
 
     def local_rest(self, node: str, derivatives: bool) -> Callable:
         """`(model, x, constants, values of the parents) -> prediction`, with or without activations' derivatives."""
@@ -180,7 +214,7 @@ class Program:
         of_input, of_vertices = set(self._x), set(self._held)
         for eqn in self.jaxpr.eqns:
             read = self._read([eqn])
-            if eqn.primitive is vertex_p:
+            if eqn.primitive is vertex_p or is_collective(eqn):
                 continue
             if read & of_vertices:
                 of_vertices.update(eqn.outvars)
@@ -207,9 +241,13 @@ class Program:
         inputs: Sequence[core.Var],
         outputs: Sequence[Any],
         changed: Mapping[int, list[core.JaxprEqn]] = MappingProxyType({}),
+        whole: bool = False,
     ) -> Callable:
-        """A function from `inputs` to `outputs`, with the equations at some indices replaced by others."""
-        indices = self._needed(outputs, inputs)
+        """A function from `inputs` to `outputs`, with the equations at some indices replaced by others.
+
+        `whole` says that statistics are computed, not given.
+        """
+        indices = self._needed(outputs, inputs, whole)
         eqns = [eqn for i in indices for eqn in changed.get(i) or self._laid_out.get(i) or [self.jaxpr.eqns[i]]]
         read = self._read(eqns, outputs)
         constants = [v for v in self._constants if v in read]
@@ -223,9 +261,9 @@ class Program:
         run = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, [self._constants[v] for v in constants]))
         return lambda *groups: run(*(leaf for group in groups for leaf in group))
 
-    def _needed(self, outputs: Sequence[Any], available: Iterable[core.Var]) -> list[int]:
+    def _needed(self, outputs: Sequence[Any], available: Iterable[core.Var], whole: bool = False) -> list[int]:
         """The indices of the equations that lead from `available`, and the program's inputs, to `outputs`."""
-        known, indices = set(available), set()
+        known, indices = {*available, *(() if whole else self._statistics)}, set()
         pending = [v for v in outputs if not isinstance(v, core.Literal)]
         while pending:
             v = pending.pop()

@@ -1,7 +1,7 @@
 """Under `graph`: what is captured, and its trace, with no vertex left inside another primitive."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,6 +12,7 @@ from jax.extend import core
 from jaxtyping import Array, PyTree
 
 from vicinal._primitive import vertex_p
+from vicinal._statistics import BATCH, nested, update_p
 from vicinal.keys import Keyed, example_of, needs_keyword, reads_last_input, takes_key
 from vicinal.roles import TRAINED, Role, Where, roles_of
 
@@ -22,9 +23,12 @@ UNROLL_LIMIT = 1024
 class Spec:
     """What is captured: the structure of the model and of one example."""
 
-    def __init__(self, model: PyTree, x: PyTree, roles: tuple[Role | None, ...], keyed: bool):
+    def __init__(
+        self, model: PyTree, x: PyTree, roles: tuple[Role | None, ...], keyed: bool, batch_size: int | None = None
+    ):
         self.structure, self.static, leaves = _partition(model)
         self.roles, self.keyed, self._needs_keyword = roles, keyed, needs_keyword(model)
+        self.batch_size = batch_size
         x = example_of(x) if keyed else x
         self.leaf_types = [jax.typeof(leaf) for leaf in leaves]
         self.example = jax.tree.map(lambda a: a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a), x)
@@ -48,6 +52,20 @@ class Spec:
         )
         return first, second
 
+    def declare_state(self, arrays: Iterable[int]) -> None:
+        """Makes some of the model's arrays state: those that it updates itself."""
+        places = [i for i, role in enumerate(self.roles) if role is not None]
+        state = {places[i] for i in arrays}
+        self.roles = tuple("state" if i in state else role for i, role in enumerate(self.roles))
+
+    def replaced(self, model: PyTree, arrays: Mapping[int, Array]) -> PyTree:
+        """The model with others in place of some of its arrays."""
+        flat, structure = jax.tree.flatten(model)
+        places = [i for i, leaf in enumerate(flat) if eqx.is_array(leaf)]
+        for i, array in arrays.items():
+            flat[places[i]] = array
+        return jax.tree.unflatten(structure, flat)
+
     def trace(self) -> tuple[core.ClosedJaxpr, PyTree]:
         def run(leaves: list[Array], x: Any) -> PyTree:
             model = self.rebuild(leaves)
@@ -55,7 +73,8 @@ class Spec:
                 return model(x.x, key=x.key)
             return model(x, key=None) if self._needs_keyword else model(x)
 
-        return jax.make_jaxpr(run, return_shape=True)(self.leaf_types, self.example)
+        axes = None if self.batch_size is None else [(BATCH, self.batch_size)]
+        return jax.make_jaxpr(run, axis_env=axes, return_shape=True)(self.leaf_types, self.example)
 
     def trace_unrolled(self) -> tuple[core.ClosedJaxpr, PyTree]:
         try:
@@ -105,6 +124,11 @@ class Spec:
                 )
             if item.shape[0] == 0:
                 raise ValueError("expected at least one example in a batch, got none")
+            if self.batch_size not in (None, item.shape[0]):
+                raise ValueError(
+                    f"expected a batch of {self.batch_size} examples, for which the statistics of the batch were "
+                    f"captured, got {item.shape[0]}; capture the model with batch_size={item.shape[0]}"
+                )
         return leaves, inputs
 
 
@@ -158,23 +182,55 @@ class Traced(NamedTuple):
     looped: set[str]
 
 
-def trace(model: PyTree, x: PyTree, fixed: Where | None, state: Where | None) -> Traced:
+def trace(model: PyTree, x: PyTree, fixed: Where | None, state: Where | None, batch_size: int | None) -> Traced:
     """Traces a model on one example; with a key, if the model takes one and what it makes depends on it."""
     roles = roles_of(model, fixed, state)
     if takes_key(model):
-        found = _trace_flat(Spec(model, x, roles, keyed=True))
-        if reads_last_input(found.closed.jaxpr):
+        found = _trace_in_batch(model, x, roles, True, batch_size)
+        if reads_last_input(found.closed.jaxpr, (update_p,)):
             return found
-    return _trace_flat(Spec(model, x, roles, keyed=False))
+    return _trace_in_batch(model, x, roles, False, batch_size)
+
+
+def _trace_in_batch(model: PyTree, x: PyTree, roles: Any, keyed: bool, batch_size: int | None) -> Traced:
+    """Traces a model with the axis of the batch, if it reads that."""
+    try:
+        return _trace_flat(Spec(model, x, roles, keyed))
+    except NameError as error:
+        if "axis name" not in str(error):
+            raise
+        if batch_size is None:
+            raise ValueError(
+                "expected the batch size of a model that takes statistics of the batch (as batch norm does), got none; "
+                "write vicinal.capture(model, x, batch_size=...)"
+            ) from error
+    try:
+        return _trace_flat(Spec(model, x, roles, keyed, batch_size))
+    except NameError as error:
+        if "axis name" not in str(error):
+            raise
+        raise ValueError(f"expected collectives over the axis '{BATCH}' alone, got: {error}") from error
 
 
 def evaluated(spec: Spec, model: PyTree) -> tuple[PyTree, Callable[[], Traced] | None]:
     """The model with all flags `inference` set, and its trace without a key; None where that changes nothing."""
     still = inference_mode(model)
-    if not spec.keyed and _partition(still)[1] == spec.static:
+    if not spec.keyed and spec.batch_size is None and _partition(still)[1] == spec.static:
         return model, None
     example = jax.tree.map(shape_and_type, spec.example.x if spec.keyed else spec.example)
-    return still, lambda: _trace_flat(Spec(still, example, spec.roles, keyed=False))
+
+    def traced() -> Traced:
+        try:
+            return _trace_flat(Spec(still, example, spec.roles, keyed=False))
+        except NameError as error:
+            if "axis name" not in str(error):
+                raise
+            raise ValueError(
+                "expected a model that needs no statistics of the batch when it is evaluated, got one that does; let "
+                "it read its flag `inference`, or take an argument of that name (vicinal.with_state)"
+            ) from error
+
+    return still, traced
 
 
 def shape_and_type(aval: Any) -> jax.ShapeDtypeStruct:
@@ -197,7 +253,7 @@ def _trace_flat(spec: Spec) -> Traced:
         if count > 1:
             raise ValueError(f"expected one vertex per name, got {name!r} {count} times; give each its own name")
     looped = {name for name, path in found if any(primitive in ("scan", "while") for primitive, _ in path)}
-    if any(path for _, path in found):
+    if any(path for _, path in found) or next(nested(closed.jaxpr), None):
         for name, path in found:
             iterations = int(np.prod([length for _, length in path]))
             if iterations > UNROLL_LIMIT:
@@ -209,6 +265,11 @@ def _trace_flat(spec: Spec) -> Traced:
         for name, path in find(closed.jaxpr):
             if path:
                 raise _cannot_follow(name, path)
+        for eqn, outer in nested(closed.jaxpr):
+            raise ValueError(
+                f"expected {eqn.primitive.name!r} over the batch where it can be followed, got it inside "
+                f"{outer[-1]!r}; place it outside"
+            )
     return Traced(spec, closed, jax.tree.structure(output_shape), looped)
 
 

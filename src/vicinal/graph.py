@@ -13,23 +13,23 @@ from types import MappingProxyType
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
+from vicinal._captured import Captured
 from vicinal._masking import NORMS_UNKNOWN, counted
 from vicinal._primitive import OUTPUT, vertex
 from vicinal._program import Program
 from vicinal._show import graph_text, names_text
 from vicinal._synapses import Synapse
-from vicinal._trace import UNROLL_LIMIT, Spec, evaluated, trace
+from vicinal._trace import UNROLL_LIMIT, evaluated, trace
 from vicinal.clamped import Clamped, Linearized, Values
-from vicinal.keys import keyed
-from vicinal.roles import Role, Where
+from vicinal.roles import Where
 
 __all__ = ["OUTPUT", "UNROLL_LIMIT", "Clamped", "Graph", "Linearized", "Values", "capture", "vertex"]
 
 
 @jax.tree_util.register_static
-class Graph:
+class Graph(Captured):
     """A function cut at its vertices; made by `capture`.
 
     A graph holds no parameters: it is given the model at every call, so that the model may change. It is a static
@@ -46,6 +46,7 @@ class Graph:
             or `"state"` (`vicinal.roles`).
         masked: The vertices with a mask.
         needs_key: Whether the model takes a key (for dropout, say). Inputs then are what `keyed` makes of them.
+        batch_size: The examples of a batch, if the model takes statistics of it; None if it takes any number.
     """
 
     vertices: tuple[str, ...]
@@ -54,14 +55,11 @@ class Graph:
     parameters: Mapping[str, tuple[str, ...]]
     reads_input: frozenset[str]
     shapes: Mapping[str, PyTree]
-    roles: Mapping[str, Role]
     masked: tuple[str, ...]
-    needs_key: bool
 
     def __init__(self, program: Program):
-        self.program = program
+        super().__init__(program)
         self._found_synapses: dict[str | None, tuple[list[Synapse], Callable]] = {}
-        self._spec: Spec = program.spec
         self.output_structure = program.output_structure
         self.vertices = program.names
         self._local = {node: program.local(node) for node in (*self.vertices, OUTPUT)}
@@ -75,9 +73,7 @@ class Graph:
         self.parameters = MappingProxyType({node: paths for node, (paths, _) in reads.items()})
         self.reads_input = frozenset(node for node, (_, from_input) in reads.items() if from_input)
         self.shapes = MappingProxyType(program.shapes())
-        self.roles = MappingProxyType(dict(zip(self._spec.paths, filter(None, self._spec.roles), strict=True)))
         self.masked = program.masks[0]
-        self.needs_key = self._spec.keyed
         self._evaluation: Graph | None = None
         self._feedforward = program.feedforward()
         self._predict = program.predict()
@@ -104,8 +100,7 @@ class Graph:
             ValueError: If the model or the input differs in structure, shape or dtype from what was captured.
         """
         leaves, inputs = self._spec.check(model, x)
-        results = jax.vmap(self._feedforward, in_axes=(None, 0))(leaves, inputs)
-        return self.unpack(results)
+        return self.unpack(self._over_batch(self._feedforward)(leaves, inputs))
 
     def predict(self, model: PyTree, values: Values, x: PyTree) -> tuple[PyTree, Values]:
         """Predicts every vertex, and the output, from the values that its parents hold.
@@ -121,37 +116,10 @@ class Graph:
         Raises:
             ValueError: If the model, the values or the input differ from what was captured.
         """
-        leaves, inputs = self._spec.check(model, x)
+        leaves, inputs = self._entered(model, x)
         held = self.ordered(values)
         results = jax.vmap(self._predict, in_axes=(None, 0, 0))(leaves, inputs, held)
         return self.unpack(results)
-
-    def trainable(self, model: PyTree) -> PyTree:
-        """What an optimiser trains: the model with None in place of all but its parameters and learned feedback.
-
-        This is what `optimizer.init` is given. For a model all of whose arrays are parameters it equals
-        `equinox.filter(model, equinox.is_inexact_array)`; integers are no parameters.
-
-        Raises:
-            ValueError: If the model has another structure than what was captured.
-
-        Example:
-            >>> import jax.numpy as jnp, vicinal as vc
-            >>> arrays = {"gain": jnp.ones(2), "mean": jnp.zeros(2)}
-            >>> model = jax.tree_util.Partial(lambda p, x: p["gain"] * (x - p["mean"]), arrays)
-            >>> graph = vc.capture(model, jnp.ones(2), state=lambda model: model.args[0]["mean"])
-            >>> graph.trainable(model).args[0]["mean"] is None
-            True
-        """
-        return self._spec.split(model)[0]
-
-    def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:
-        """The model in two parts, `(trainable, rest)`; `equinox.combine` puts them together again."""
-        return self._spec.split(model)
-
-    def keyed(self, x: PyTree, key: PRNGKeyArray) -> PyTree:
-        """The inputs with a key for each example, `[batch]`, split from `key`; `x` itself if the model takes none."""
-        return keyed(x, key) if self.needs_key else x
 
     def evaluation(self, model: PyTree) -> tuple["Graph", PyTree]:
         """The graph and the model as they are evaluated: with all flags `inference` set, and without a key.
@@ -171,7 +139,7 @@ class Graph:
             A function `values -> (output, predictions)`, equal to `predict` with this model and input. What no
             vertex can change (the prediction of the first layer, say) is already in it.
         """
-        leaves, inputs = self._spec.check(model, x)
+        leaves, inputs = self._entered(model, x)
         constants = jax.vmap(self.program.constant, in_axes=(None, 0))(leaves, inputs)
         return Clamped(self, leaves, inputs, constants, self._masks(leaves, inputs))
 
@@ -181,7 +149,7 @@ class Graph:
 
     def masks(self, model: PyTree, x: PyTree) -> dict[str, Bool[Array, "batch ..."]]:
         """Which units of a batch count, in the shape of the values; only of the vertices in `masked`."""
-        return self._masks(*self._spec.check(model, x))
+        return self._masks(*self._entered(model, x))
 
     def _masks(self, leaves: list[Array], inputs: list[Array]) -> dict[str, Bool[Array, "batch ..."]]:
         names, part = self.program.masks
@@ -203,13 +171,19 @@ class Graph:
             raise ValueError(
                 f"expected a vertex of the graph ({names_text(self.vertices)}) or '{OUTPUT}', got {node!r}"
             )
-        leaves, inputs = self._spec.check(model, x)
+        leaves, inputs = self._entered(model, x)
         if self.masked:  # what is masked lets through what vertices below the parents hold
             output, predictions = self.predict(model, values, x)
             return output if node == OUTPUT else predictions[node]
         names, local = self._local[node]
         results = jax.vmap(local, in_axes=(None, 0, 0))(leaves, inputs, [values[name] for name in names])
         return jax.tree.unflatten(self.output_structure, results) if node == OUTPUT else results[0]
+
+    def deviated(self, model: PyTree, x: PyTree, deviations: Values) -> PyTree:
+        """The output of a forward pass with each vertex a deviation away from its prediction, statistics included."""
+        leaves, inputs = self._spec.check(model, x)
+        results = self._over_batch(self.program.deviated, 3)(leaves, inputs, self.ordered(deviations))
+        return jax.tree.unflatten(self.output_structure, results)
 
     def adjoints(self, model: PyTree, values: Values, x: PyTree, output_error: PyTree) -> Values:
         """Carries the output's error back to every vertex, through the predictions' Jacobians at `values`.
@@ -244,7 +218,7 @@ class Graph:
         Returns:
             The derivatives, `[batch, ...]`, for those vertices that go into an activation.
         """
-        leaves, inputs = self._spec.check(model, x)
+        leaves, inputs = self._entered(model, x)
         names, part = self.program.activations
         run = jax.vmap(part, in_axes=(None, 0, 0))
         rates, back = jax.vjp(lambda held: run(leaves, inputs, held), [values[name] for name in names])
@@ -275,7 +249,7 @@ class Graph:
         """
         if self.masked:
             raise ValueError(NORMS_UNKNOWN)
-        leaves, inputs = self._spec.check(model, x)
+        leaves, inputs = self._entered(model, x)
         synapses, part = self._synapses(node)
         activities = jax.vmap(part, in_axes=(None, 0, 0))(leaves, inputs, self.ordered(values))
         norms: dict[str, Array] = {}
@@ -334,7 +308,14 @@ class Graph:
         return output, dict(zip(self.vertices, results[split:], strict=True))
 
 
-def capture(model: Callable, x: PyTree, *, fixed: Where | None = None, state: Where | None = None) -> Graph:
+def capture(
+    model: Callable,
+    x: PyTree,
+    *,
+    fixed: Where | None = None,
+    state: Where | None = None,
+    batch_size: int | None = None,
+) -> Graph:
     """Traces `model` on one example and cuts it at its vertices.
 
     `model` is any callable pytree: an Equinox module, or a function with its parameters bound by
@@ -352,6 +333,9 @@ def capture(model: Callable, x: PyTree, *, fixed: Where | None = None, state: Wh
         fixed: From the model to the submodules or arrays that never change, as for `equinox.tree_at`.
         state: The same for what changes as the model runs, and not by an optimiser. What `vicinal.roles.roles_of`
             recognises need not be named.
+        batch_size: Examples in a batch. Only a model that takes statistics of the batch needs it: one with collectives
+            over the axis `"batch"`, such as batch norm. These statistics are taken in the feedforward pass, and held
+            while activities settle; backpropagation alone differentiates them.
 
     Returns:
         The graph. A model without vertices gives a graph with none: its parameters all feed the output.
@@ -384,4 +368,4 @@ def capture(model: Callable, x: PyTree, *, fixed: Where | None = None, state: Wh
             "expected a function in jax.tree_util.Partial, got a module, whose arrays it would hide; "
             "bind its arguments with equinox.Partial(module, ...)"
         )
-    return Graph(Program(trace(model, x, fixed, state)))
+    return Graph(Program(trace(model, x, fixed, state, batch_size)))

@@ -63,22 +63,22 @@ def _plain() -> Any:
 
 def takes_key(model: Any) -> bool:
     """Whether a model may be called as `model(x, key=key)`."""
-    return _parameter(model) is not None
+    return parameter(model, "key") is not None
 
 
 def needs_keyword(model: Any) -> bool:
     """Whether it must be."""
-    found = _parameter(model)
+    found = parameter(model, "key")
     return found is not None and found.default is inspect.Parameter.empty
 
 
-def _parameter(model: Any) -> inspect.Parameter | None:
-    """The parameter `key` of a model's signature; None without one, or where a key is bound already."""
-    if isinstance(model, functools.partial | eqx.Partial) and "key" in model.keywords:
+def parameter(model: Any, name: str) -> inspect.Parameter | None:
+    """A parameter of a model's signature; None without one, or where it is bound already."""
+    if isinstance(model, functools.partial | eqx.Partial) and name in model.keywords:
         return None
     try:
         # The signature of `equinox.Partial` itself takes anything.
-        found = inspect.signature(model.func if isinstance(model, eqx.Partial) else model).parameters.get("key")
+        found = inspect.signature(model.func if isinstance(model, eqx.Partial) else model).parameters.get(name)
     except (TypeError, ValueError):  # a function without a signature
         return None
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

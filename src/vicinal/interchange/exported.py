@@ -2,17 +2,19 @@
 
 import os
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from vicinal._trace import inference_mode
 from vicinal.files import write_atomically
 from vicinal.graph import capture
 
 
 def export(model: PyTree, example: PyTree, path: str | os.PathLike[str]) -> None:
     """Writes a model, its parameters included, as a StableHLO program for batches of any size.
+
+    It is written as it is evaluated: without dropout, and with its running averages.
 
     Whoever has JAX runs it, without this library:
     `jax.export.deserialize(bytearray(Path(path).read_bytes())).call(x)`.
@@ -52,7 +54,7 @@ def export(model: PyTree, example: PyTree, path: str | os.PathLike[str]) -> None
         leaf = jnp.asarray(leaf)
         return jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype)
 
-    inference = eqx.nn.inference_mode(model)  # before capture: statistics of a batch would fix the batch's size
+    inference = inference_mode(model)  # before capture: statistics of a batch would fix the batch's size
     graph, model = capture(inference, example).evaluation(inference)
     program = jax_export.export(jax.jit(lambda x: graph.feedforward(model, x)[0]))(jax.tree.map(form, example))
     write_atomically(path, bytes(program.serialize()))

@@ -3,6 +3,7 @@
 from equinox.nn import AvgPool2d, MaxPool2d
 
 from vicinal.activations import activation_function, shifted
+from vicinal.nn.batch_norm import BatchNorm
 from vicinal.nn.layers import Conv2d, Linear
 from vicinal.nn.models import MLP, RNN, Autoencoder, ConvNet
 from vicinal.nn.presets import PRESETS, Preset, preset
@@ -15,6 +16,7 @@ __all__ = [
     "RNN",
     "Autoencoder",
     "AvgPool2d",
+    "BatchNorm",
     "Conv2d",
     "ConvNet",
     "Linear",

@@ -4,9 +4,10 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vicinal.credit import Credit, Info
+from vicinal.credit import Credit, Info, batch_mean
 from vicinal.graph import Graph, Values
 from vicinal.inference import Proximal
 from vicinal.losses import Loss, check_loss, loss_and_error, scale_examples, softmax_cross_entropy
@@ -20,7 +21,8 @@ class Backprop(Rule):
         error_L = -dLoss/d output
         error_l = sum over children c of J_c^T error_c
 
-    The gradient equals `jax.grad` of the mean loss, at the same cost once compiled.
+    The gradient equals `jax.grad` of the mean loss, at the same cost once compiled; also where the model takes
+    statistics of the batch, through which the other rules carry no errors.
 
     Args:
         loss: Loss of one example, `loss(output, target) -> scalar`.
@@ -62,8 +64,29 @@ class Backprop(Rule):
         if self.proximal is not None:
             gain = self.proximal.gain(graph, model, values, x)
             output_error = jax.tree.map(lambda e: scale_examples(gain, e), output_error)
-        errors = graph.adjoints(model, values, x, output_error)
+        errors = _adjoints(graph, model, values, x, output_error)
         return Credit(loss, values, errors, output_error, Info(output)), state
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
-        return graph.adjoints(model, credit.values, x, credit.output_error)
+        return _adjoints(graph, model, credit.values, x, credit.output_error)
+
+    def assign(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Credit, State]:
+        if graph.batch_size is None:
+            return super().assign(graph, model, state, x, y, key=key)
+        # A statistic of the batch is a way from parameters to the loss that passes no vertex of the same example.
+        credit, state = self.credit(graph, model, state, x, y, key=key)
+        parameters, rest = graph.partition(model)
+        _, back = jax.vjp(lambda p: graph.feedforward(eqx.combine(p, rest), x)[0], parameters)
+        (ascent,) = back(credit.output_error)
+        return batch_mean(ascent, credit.loss.shape[0]), credit, state
+
+
+def _adjoints(graph: Graph, model: PyTree, values: Values, x: PyTree, output_error: PyTree) -> Values:
+    """Minus the loss's gradients at the vertices, statistics of the batch included."""
+    if graph.batch_size is None:
+        return graph.adjoints(model, values, x, output_error)
+    nothing = jax.tree.map(jnp.zeros_like, values)
+    _, back = jax.vjp(lambda deviations: graph.deviated(model, x, deviations), nothing)
+    return back(output_error)[0]

@@ -133,7 +133,8 @@ class Rule(eqx.Module):
             `(model, optimizer_state, state, loss, info)`.
         """
         x, key = presented(graph, x, key)
-        return self.update(graph, optimizer, model, optimizer_state, state, x, y, key=key)
+        done = self.update(graph, optimizer, model, optimizer_state, state, x, y, key=key)
+        return graph.updated(model, x, done[0]), *done[1:]
 
     def update(
         self,

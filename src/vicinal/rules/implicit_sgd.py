@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._minimise import minimise
 from vicinal._numbers import number
-from vicinal.credit import Credit, local_gradient
+from vicinal.credit import Credit
 from vicinal.graph import Graph, Values
 from vicinal.inference import Result
 from vicinal.losses import Loss, softmax_cross_entropy
@@ -65,7 +65,7 @@ class ImplicitSGD(Rule):
         return self.assign(graph, model, state, x, y, key=key)[1:]
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
-        return graph.adjoints(model, credit.values, x, credit.output_error)
+        return Backprop(loss=self.loss).errors(graph, model, credit, x)
 
     def assign(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
@@ -73,7 +73,7 @@ class ImplicitSGD(Rule):
         reference = Backprop(loss=self.loss)
         before, _ = reference.credit(graph, model, (), x, y)
         ended, converged, steps = self.solve(graph, model, x, y)
-        after, _ = reference.credit(graph, ended, (), x, y)
+        gradient, after, _ = reference.assign(graph, ended, (), x, y)
         code = jnp.where(converged, jnp.int32(Result.CONVERGED), jnp.int32(Result.STEP_LIMIT))
         code = jnp.where(jnp.all(jnp.isfinite(after.loss)), code, jnp.int32(Result.NON_FINITE))
         batch = before.loss.shape
@@ -81,7 +81,7 @@ class ImplicitSGD(Rule):
             before.info, result=jnp.broadcast_to(code, batch), steps=jnp.broadcast_to(steps, batch)
         )
         credit = dataclasses.replace(after, loss=before.loss, info=info)
-        return local_gradient(graph, ended, after, x), credit, state
+        return gradient, credit, state
 
     def solve(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> tuple[PyTree, Array, Array]:
         """The proximal point.

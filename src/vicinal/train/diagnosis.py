@@ -93,7 +93,7 @@ def diagnosis(
     if found is None or not _in_half(model):
         return found
     wide = jax.tree.map(_widened, (model, state, batch))
-    same = capture(wide[0], jax.tree.map(lambda leaf: leaf[0], wide[2][0]))
+    same = capture(wide[0], jax.tree.map(lambda leaf: leaf[0], wide[2][0]), batch_size=graph.batch_size)
     if explain(jax.device_get(see(same, *wide[:2], *wide[2], key)), same, step) is None:
         where = found.split(":")[0]
         return f"{where}: it is beyond 65504, the range of float16, and finite in float32; use bfloat16 or float32"

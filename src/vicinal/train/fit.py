@@ -14,6 +14,7 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.graph import OUTPUT, Graph, capture
+from vicinal.roles import Where
 from vicinal.rules import Rule
 from vicinal.train import showing
 from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state, may_be_infinite
@@ -92,6 +93,7 @@ def fit(
     validation: Any = None,
     evaluate_every: int | None = None,
     graph: Graph | None = None,
+    fixed: Where | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
@@ -131,6 +133,8 @@ def fit(
         evaluate_every: Steps between evaluations; by default an epoch, or for batches with `steps` all of them. The
             last step is always evaluated.
         graph: The captured graph, if you have it: runs that share it share the compiled step.
+        fixed: From the model to the submodules or arrays that never change, as for `equinox.tree_at`; a graph of yours
+            says so itself (`vicinal.capture`).
         folder: Where `metrics.jsonl` and `checkpoint.npz` go; None writes nothing.
         resume: Whether to go on from the folder's checkpoint if there is one.
         checkpoint_seconds: Time between checkpoints; one is also written at the end and on interruption.
@@ -172,7 +176,12 @@ def fit(
     total = total_steps(epochs, steps, source.steps_per_epoch)
     every = source.steps_per_epoch or total
     every = every if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
-    graph = capture(model, source.example()) if graph is None else graph
+    if graph is None:
+        sizes = source.batch_size or len(jax.tree.leaves(source.sample())[0])
+        graph = capture(model, source.example(), fixed=fixed, batch_size=sizes)
+    elif fixed is not None:
+        raise ValueError("expected `fixed` or a graph, got both; say what is fixed to vicinal.capture")
+    graph.evaluation(model)  # a model that cannot be evaluated is found now
     seen = metrics_of(rule.loss, graph.shapes[OUTPUT], *source.sample(), metrics)
     source.check(
         functools.partial(check_examples, graph, rule.loss, model),

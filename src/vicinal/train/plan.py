@@ -18,6 +18,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal._numbers import weakened
 from vicinal.graph import OUTPUT, Graph, capture
+from vicinal.roles import Where
 from vicinal.rules import Rule
 from vicinal.train.advance import TrainingState, first_not_finite, first_state, may_be_infinite, take_steps
 from vicinal.train.arguments import at_least_one, check_make, check_model
@@ -57,6 +58,7 @@ class Plan:
         graph: The captured graph, or None.
         devices: Where to run.
         metrics: Metrics of one's own, or None.
+        fixed: What of a model never changes, or None.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Plan:
         graph: Graph | None,
         devices: list[jax.Device],
         metrics: Mapping[str, Callable] | None = None,
+        fixed: Where | None = None,
     ):
         self.make, self.runs, self.devices = make, runs, devices
         self._data, self._sets = arrays
@@ -79,7 +82,13 @@ class Plan:
         check_model(self._model(self._seeds[0]))
         self._batch_size = self._sources[0].batch_size
         self._example = self._sources[0].example()
-        self.graph = capture(self._model(self._seeds[0]), self._example) if graph is None else graph
+        if graph is None:
+            model = self._model(self._seeds[0])
+            graph = capture(model, self._example, fixed=fixed, batch_size=self._batch_size)
+        elif fixed is not None:
+            raise ValueError("expected `fixed` or a graph, got both; say what is fixed to vicinal.capture")
+        graph.evaluation(self._model(self._seeds[0]))  # a model that cannot be evaluated is found now
+        self.graph = graph
         loss, output = make(**runs[0][0])[0].loss, self.graph.shapes[OUTPUT]
         for name, part in {"training": self._data, **self._sets}.items():
             check_examples(self.graph, loss, self._model(self._seeds[0]), part, f"the {name} set")

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal.graph import Graph
+from vicinal.roles import Where
 from vicinal.train import showing
 from vicinal.train.advance import TrainingState
 from vicinal.train.arguments import at_least_one, total_steps
@@ -115,6 +116,7 @@ def sweep(
     validation: Any = None,
     evaluate_every: int | None = None,
     graph: Graph | None = None,
+    fixed: Where | None = None,
     group_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     memory: int | None = None,
@@ -150,6 +152,7 @@ def sweep(
         validation: The same, or a share of the training arrays, as for `fit`; all members have the same one.
         evaluate_every: Steps between evaluations; by default an epoch. The last step is always evaluated.
         graph: The captured graph, if you have it.
+        fixed: As for `fit`.
         group_size: Members side by side; None calibrates.
         devices: Where to run; by default all that JAX has.
         memory: Bytes that may be used; by default what is free. Members that do not fit at once run in waves.
@@ -187,7 +190,7 @@ def sweep(
     devices = jax.devices() if devices is None else devices
     if not isinstance(devices, list | tuple) or not devices:
         raise ValueError(f"expected at least one device, in a list, got {devices!r}")
-    plan = Plan(make, build, arrays, batch_size, runs, graph, list(devices), metrics)
+    plan = Plan(make, build, arrays, batch_size, runs, graph, list(devices), metrics, fixed)
     total = total_steps(epochs, steps, plan.steps_per_epoch)
     every = plan.steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
     if memory is not None and not 0 < memory < math.inf:
