@@ -16,7 +16,7 @@ MODEL = vc.nn.MLP((3, 4, 2), key=jax.random.key(0))
 
 
 def bits(tree):
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf)]
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array | np.ndarray)]
     keys = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
     arrays = [np.asarray(jax.random.key_data(a) if k else a) for a, k in zip(leaves, keys, strict=True)]
     return [(a.shape, str(a.dtype), a.tobytes()) for a in arrays]
@@ -40,6 +40,7 @@ def test_arrays_come_back_with_the_same_bits(tmp_path):
         "empty": jnp.zeros((0, 2)),
         "many": (jnp.array([True, False]), jnp.arange(2, dtype=jnp.uint8)),
         "key": jax.random.key(7),
+        "NumPy": np.arange(3.0),
         "function": jnp.tanh,
         "number": 3,
     }
@@ -48,6 +49,7 @@ def test_arrays_come_back_with_the_same_bits(tmp_path):
     loaded = load_safetensors(path, blank)
     assert bits(loaded) == bits(tree)
     assert (loaded["function"], loaded["number"]) == (jnp.tanh, 3)
+    assert isinstance(loaded["NumPy"], np.ndarray)
     header = header_of(path)
     assert header["__metadata__"] == {"format": "vicinal", "loss": "0.25"}
     assert header["model.layers.0.weight"]["shape"] == [4, 3]
@@ -74,6 +76,9 @@ def test_what_does_not_match_is_a_sentence(tmp_path):
         load_safetensors(path, vc.nn.MLP((3, 4, 2, 1), key=jax.random.key(0)))
     with pytest.raises(ValueError, match=r"got missing none and unknown 'layers.0.bias', 'layers.1.bias'"):
         load_safetensors(path, vc.nn.MLP((3, 4, 2), use_bias=False, key=jax.random.key(0)))
+    save_safetensors(tmp_path / "wide", {"a": np.ones(2)})
+    with pytest.raises(ValueError, match="expected to load 'a' as float64, but JAX would round it to float32"):
+        load_safetensors(tmp_path / "wide", {"a": jax.ShapeDtypeStruct((2,), np.dtype("float64"))})
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"expected a safetensors file at .*, got something else"):
         load_safetensors(path, MODEL)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 
@@ -13,8 +13,8 @@ def dotted(path: tuple[Any, ...]) -> str:
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array, or the form of one."""
-    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+    """Whether a leaf is an array of JAX or NumPy, or the form of one."""
+    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
 def named_arrays(tree: PyTree) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from vicinal.interchange.names import dotted, few, in_words
+from vicinal.interchange.names import dotted, few, in_words, is_array
 from vicinal.marking import Marked
 from vicinal.nn import Conv2d
 
@@ -133,7 +133,7 @@ def _node(node: Any, name: str, visit: Visit) -> Any:
             f"expected layers that PyTorch has alike, got {type(node).__name__} at {name!r}, which it computes "
             "otherwise; convert that one by hand with equinox.tree_at"
         )
-    return visit(name, node) if eqx.is_array(node) else node
+    return visit(name, node) if is_array(node) else node
 
 
 _REFUSED = (eqx.nn.ConvTranspose,)

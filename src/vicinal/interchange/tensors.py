@@ -139,4 +139,12 @@ def _restored(name: str, array: np.ndarray, like: Any, path: str | os.PathLike[s
         )
     if _is_key(like):
         return jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(like))
-    return jnp.array(array)
+    if isinstance(like, np.ndarray):
+        return np.array(array)
+    value = jnp.array(array)
+    if value.dtype != array.dtype:
+        raise ValueError(
+            f"expected to load {name!r} as {array.dtype}, but JAX would round it to {value.dtype}; "
+            "set jax_enable_x64 before loading"
+        )
+    return value

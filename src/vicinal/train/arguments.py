@@ -4,7 +4,6 @@ import operator
 import sys
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +85,7 @@ def check_model(model: Any) -> None:
         )
     if isinstance(model, type):
         raise TypeError(f"expected a model, got the class {model.__name__}; make one with {model.__name__}(...)")
-    if isinstance(model, Rule) or _is_optimizer(model):
+    if isinstance(model, Rule | optax.GradientTransformation | optax.MultiSteps):
         kind = "a rule" if isinstance(model, Rule) else "an optimiser"
         raise TypeError(f"expected a model, got {kind}; the order is rule, model, optimizer")
     for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]:
@@ -122,12 +121,9 @@ def check_make(make: Any, numbers: dict[str, Any]) -> None:
 
 
 def _is_optimizer(value: Any) -> bool:
-    """Whether it is a pair of functions as optax has them; `MultiSteps` only looks like one."""
-    if isinstance(value, optax.GradientTransformation | optax.MultiSteps):
-        return True
-    return not isinstance(value, type | Rule | eqx.Module) and all(
-        callable(getattr(value, name, None)) for name in ("init", "update")
-    )
+    """Whether it has the two functions of an optimiser: `MultiSteps`, or a user's own, is no tuple as optax's are."""
+    functions = (getattr(value, name, None) for name in ("init", "update"))
+    return not isinstance(value, type | Rule) and all(map(callable, functions))
 
 
 def _is_of(package: str, name: str, value: Any) -> bool:
