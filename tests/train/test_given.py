@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.sparse
 
 import vicinal as vc
 from vicinal.data import Batches, Dataset, epoch_order
@@ -103,6 +104,12 @@ def test_torch_is_not_imported_for_others():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_one_output_unit_wants_a_column():
+    model = vc.nn.MLP((4, 5, 1), key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"got float32\[\]; for one output unit write y\[:, None\]"):
+        fit(vc.rules.Backprop(loss=vc.losses.squared_error), model, SGD, (X, X[:, 0]), key=KEY, epochs=1, batch_size=5)
+
+
 def test_dictionaries_of_arrays_are_inputs():
     x = {"left": X[:, :2], "right": X[:, 2:]}
 
@@ -177,6 +184,8 @@ def test_columns_by_name():
     assert {name: part.shape for name, part in both.items()} == {"pixels": (30, 4), "id": (30,)}
     with pytest.raises(TypeError, match=r"inputs called 'image' in a dictionary of arrays, got pixels, digit, id"):
         next(iter(vc.data.batches(rows, inputs="image")))
+    anew = vc.data.batches(lambda: iter(rows), "pixels", "digit")
+    assert [len(list(anew)), len(list(anew.epoch(1, 2)))] == [3, 1]
     with pytest.raises(TypeError, match="batches that can begin anew, got a list_iterator"):
         vc.data.batches(iter(rows))
     with pytest.raises(TypeError, match="an iterable of batches, or a function that gives one, got int"):
@@ -330,6 +339,11 @@ def test_a_test_set_in_batches_counts_every_example_once():
         ({"data": batches(), "validation": 0.1}, ValueError, "validation as a set, since the data come in batches"),
         ({"data": {"pixels": X}}, TypeError, "the inputs as one of x, .*got pixels; vicinal.data.batches"),
         ({"data": {"x_train": X, "y_train": Y, "x_test": X}}, ValueError, "x_test and y_test, got one of them"),
+        ({"data": (np.ma.masked_less(X, 0), Y)}, TypeError, "whole arrays, got a masked array with .* masked values"),
+        ({"data": (scipy.sparse.csr_matrix(X), Y)}, TypeError, r"got a csr_matrix; call its toarray\(\)"),
+        ({"data": (X, np.zeros(30, [("label", int)]))}, TypeError, "arrays of numbers, got .*label"),
+        ({"data": (X, X[:, 0])}, ValueError, r"output's shape \[3\], .*got float32\[\]"),
+        ({"data": "own.csv"}, TypeError, r"got str; vicinal.data.load\('own.csv'\) reads it"),
         (
             {"data": (X, Y.astype(str))},
             TypeError,

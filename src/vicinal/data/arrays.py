@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from vicinal.data.dataset import Dataset
-from vicinal.data.foreign import is_a, is_array
+from vicinal.data.foreign import as_numpy, is_a, is_array, whole
 from vicinal.data.splitting import TEST_SHARE, rows_of, split_rows
 from vicinal.data.targets import TaskKind, check_every_class, decode
 
@@ -175,7 +175,9 @@ def _array(value: Any, origin: str) -> np.ndarray:
     if value is None:
         raise ValueError(f"{origin}: expected an array, got None; give inputs and targets together.")
     if is_a(value, "torch.Tensor"):
-        value = value.detach().cpu().numpy()
+        value = as_numpy(value)
+    if isinstance(value, np.ma.MaskedArray):
+        value = whole(value)
     try:
         array = np.asarray(value)
     except ValueError:

@@ -35,12 +35,14 @@ def as_numpy(value: Any) -> Any:
     JAX's own arrays stay where they are, and so do NumPy's.
 
     Raises:
-        TypeError: The array holds something else than numbers, or is of a kind that NumPy cannot hold.
+        TypeError: The array holds something else than numbers, has holes, or is of a kind that NumPy cannot hold.
 
     Example:
         >>> as_numpy(np.ones(2)).tolist()
         [1.0, 1.0]
     """
+    if type(value).__module__.startswith("scipy.sparse"):
+        raise TypeError(f"expected arrays, got a {type(value).__name__}; call its toarray()")
     if isinstance(value, jax.Array) or not is_array(value):
         return value
     if is_a(value, "torch.Tensor"):
@@ -48,15 +50,23 @@ def as_numpy(value: Any) -> Any:
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has no such type
         value = value.numpy()
     elif not isinstance(value, np.ndarray | np.generic):
-        if type(value).__module__.startswith("scipy.sparse"):
-            raise TypeError(f"expected arrays, got a {type(value).__name__}; call its toarray()")
         value = np.asarray(value)
-    if value.dtype.kind not in "biufcV":  # V: the small floats of ml_dtypes
+    if isinstance(value, np.ma.MaskedArray):
+        value = whole(value)
+    if value.dtype.kind not in "biufcV" or value.dtype.names is not None:  # V: the small floats of ml_dtypes
         raise TypeError(
             f"expected arrays of numbers, got {value.dtype}; vicinal.data.from_arrays numbers words, "
             "vicinal.data.from_frame reads tables"
         )
     return value
+
+
+def whole(value: np.ma.MaskedArray) -> np.ndarray:
+    """A masked array without its mask; TypeError if something is masked, which would silently count otherwise."""
+    masked = int(np.ma.count_masked(value))
+    if masked:
+        raise TypeError(f"expected whole arrays, got a masked array with {masked} masked values; fill or drop them")
+    return value.data
 
 
 def as_arrays(tree: PyTree) -> PyTree:

@@ -1,5 +1,6 @@
 """Batches that come one after another, from whatever gives them; a pass can begin at any batch."""
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,6 @@ class Batches:
         begin: `begin(number, skip)` gives the batches of a pass, the passes counted from 0, without the first `skip`.
         length: How many batches a pass has; None if nobody knows.
         class_names: What the classes are called; None if they have no names.
-        example: Whether the batches come from something that can be read once only; then `begin` may do so.
 
     Attributes:
         length: As given.
@@ -61,16 +61,17 @@ class Batches:
 
 
 def batches(
-    source: Iterable[Any] | Callable[[int], Iterable[Any]],
+    source: Iterable[Any] | Callable[..., Iterable[Any]],
     inputs: str | Sequence[str] | None = None,
     target: str | None = None,
 ) -> Batches:
     """Makes batches of anything that gives them: pairs, or dictionaries of which some columns are read.
 
     Args:
-        source: An iterable of batches, such as a PyTorch `DataLoader` or a list; or a function from the number of a
-            pass, counted from 0, to its batches, which can shuffle each pass anew. A batch is a pair `(x, y)`, or a
-            dictionary of arrays.
+        source: An iterable of batches, such as a PyTorch `DataLoader` or a list; or a function that begins a pass and
+            gives its batches, a generator function for one. If it takes an argument, that is the number of the pass,
+            counted from 0, by which it can shuffle each pass anew. A batch is a pair `(x, y)`, or a dictionary of
+            arrays.
         inputs: The columns of a dictionary that are inputs: one name; or several, which become a dictionary. By
             default the one called x, data, inputs or image.
         target: The column that is the target; by default the one called y, target or label.
@@ -94,8 +95,10 @@ def batches(
             "that makes it"
         )
 
+    numbered = callable(source) and bool(inspect.signature(source).parameters)
+
     def begin(number: int, skip: int) -> Iterator[Pair]:
-        found: Any = source(number) if callable(source) else source
+        found: Any = source(*[number] * numbered) if callable(source) else source
         return (pair_of(batch, inputs, target) for batch in itertools.islice(iter(found), skip, None))
 
     return Batches(begin, None if callable(source) else length_of(source))

@@ -160,7 +160,8 @@ def _joined(frame: Any, test: Any, origin: str) -> Any:
     pandas = _pandas()
     for table in (frame, *([] if test is None else [test])):
         if not is_a(table, "pandas.DataFrame"):
-            raise TypeError(f"{origin}: expected a pandas DataFrame, got {type(table).__name__}")
+            advice = "; call its to_pandas()" if type(table).__module__.startswith(("polars", "pyarrow")) else ""
+            raise TypeError(f"{origin}: expected a pandas DataFrame, got {type(table).__name__}{advice}")
         if len(table) == 0 or table.columns.duplicated().any():
             raise ValueError(f"{origin}: expected rows, and columns with different names")
     if test is None:

@@ -85,7 +85,9 @@ def yin_yang(
     generator = np.random.default_rng(seed)
     splits = [_drawn(count, generator, radius, dot) for count in (train, test)]
     (x_train, y_train), (x_test, y_test) = splits
-    return Dataset("yin-yang", x_train, y_train, x_test, y_test, classes=3, credit=_CREDIT)
+    return Dataset(
+        "yin-yang", x_train, y_train, x_test, y_test, classes=3, credit=_CREDIT, class_names=("yin", "yang", "dot")
+    )
 
 
 def _drawn(

@@ -27,6 +27,7 @@ def _as_distribution(output: Float[Array, "..."], target: Array) -> Float[Array,
         raise ValueError(
             f"expected a target of the output's shape {list(output.shape)}, or class indices of shape "
             f"{list(output.shape[:-1])}, got {target.dtype}{list(target.shape)}"
+            + ("; for one output unit write y[:, None]" if (*target.shape, 1) == output.shape else "")
         )
     return target.astype(output.dtype)
 

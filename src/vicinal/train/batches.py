@@ -319,5 +319,10 @@ def source_of(data: Any, batch_size: int, key: PRNGKeyArray, epochs: bool = Fals
         return IterableSource(data, epochs)
     raise TypeError(
         f"expected data as a Dataset, a pair of arrays (x, y) or an iterable of batches, got {type(data).__name__}"
-        + ("; call it, and give what it returns" if callable(data) else "")
+        + (
+            "; call it, and give what it returns, or vicinal.data.batches(it) to begin it anew"
+            if callable(data)
+            else ""
+        )
+        + (f"; vicinal.data.load({data!r}) reads it" if isinstance(data, str) else "")
     )
