@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import statistics
 import subprocess
 import sys
 
@@ -53,6 +54,10 @@ def test_compare_writes_everything(capsys, somewhere):
     assert (folder / "il-seed1" / "checkpoint.npz").exists()
     assert [node.name for node in results.graph] == ["hidden1", "output"]
     assert results.rules[1].curve.test_loss[1][-1] == pytest.approx(records[-1]["test_loss"])
+    for layer, of_seeds in results.rules[1].angles.items():  # the mean over training, and the median of the norms
+        assert of_seeds[1] == pytest.approx(statistics.fmean(record["angles"][layer] for record in records))
+        ratios = [record["norm_ratios"][layer] for record in records]
+        assert results.rules[1].norm_ratios[layer][1] == pytest.approx(statistics.median(ratios))
     for rule in results.rules:  # what was taken for what agrees with the accuracy that was measured
         right = sum(rule.confusion[label][label] for label in range(10)) / 360
         assert right == pytest.approx(sum(rule.test_accuracy) / 2)

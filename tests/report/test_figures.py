@@ -52,7 +52,7 @@ def test_what_else_was_measured_has_a_curve_too():
     curve = dataclasses.replace(rule.curve, more={"test_rmse": [[2.0 + 0 * s for s in rule.curve.steps]] * 2})
     comparison = make_comparison(dataclasses.replace(rule, curve=curve))
     figure = plot_learning_curves(comparison)
-    assert titles(figure)[-1] == "Test rmse"
+    assert titles(figure)[-1] == "Test RMSE"
     assert set(lines_of(figure.axes[-1])[0].get_ydata()) == {2.0}
     assert len(learning_curves(comparison).panels) == 4
     assert Comparison.from_json(comparison.to_json()) == comparison

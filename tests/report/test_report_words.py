@@ -162,3 +162,14 @@ def test_without_labels_the_loss_decides_and_there_is_no_accuracy():
 def test_one_rule_without_labels():
     text = summary(make_comparison(regression(1, [0.25, 0.75])))
     assert "Its test loss is 0.250 and 0.750. Two seeds give no interval; more seeds would tell." in text
+
+
+def test_labels_give_way_to_short_names_rather_than_break():
+    wide = {"test_loss": [0.04, 0.0424], "seeds": 2, "angles": {"layers[0]": [10.0, 20.0]}}
+    text = printed(two([0.95, 0.97], [0.9, 0.91], norm_ratios={"layers[0]": [0.05, 0.05]}, **wide))
+    assert max(map(len, text.splitlines())) <= 80
+    main = text.split("Angle to backpropagation")[0]
+    assert "backpropagation" in main or "\nbp " in main
+    assert "backpropag\n" not in main.replace(" ", "")
+    for number in ("95.0 and 97.0", "0.0400 and 0.0424"):
+        assert number in main

@@ -168,7 +168,7 @@ def more_cells(comparison: Comparison) -> tuple[list[str], list[tuple[Cell, ...]
         )
         for rule in comparison.rules
     ]
-    return [heading(name).lower() for name in names], rows
+    return [(words := heading(name))[:1].lower() + words[1:] for name in names], rows
 
 
 def _all_cells(rule: RuleResult) -> tuple[Cell, ...]:

@@ -18,6 +18,7 @@ Records = Sequence[Mapping[str, Any]]
 
 COMMON = ("test_accuracy", "test_loss", "train_loss", "train_accuracy")
 """The quantities that come first, where they were measured."""
+_WORDS = {"rmse": "RMSE", "mse": "MSE", "mae": "MAE", "r2": "R2"}
 _PLACES = ("step", "epoch", "examples_per_second")  # where a record stands, and how fast it came: no curves
 
 
@@ -65,9 +66,10 @@ def heading(quantity: str) -> str:
 
     Example:
         >>> heading("test_accuracy"), heading("train_loss"), heading("validation_rmse")
-        ('Test accuracy (%)', 'Training loss', 'Validation rmse')
+        ('Test accuracy (%)', 'Training loss', 'Validation RMSE')
     """
-    words = quantity.replace("_", " ").replace("train ", "training ", 1)
+    first, *others = quantity.split("_")
+    words = " ".join(_WORDS.get(word, word) for word in ("training" if first == "train" else first, *others))
     return f"{words[:1].upper()}{words[1:]}{' (%)' * is_share(quantity)}"
 
 

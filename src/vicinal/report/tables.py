@@ -15,12 +15,14 @@ from vicinal.report.results import CONCATENATED, Comparison
 __all__ = ["angle_table", "comparison_table", "more_table", "plain_table", "print_tables"]
 
 _LEAST_WIDTH = 8
+_ROOM, _LONGEST = 79, 20  # columns of a terminal, and the longest word that a label is not broken for
 
 
 def comparison_table(comparison: Comparison) -> Table:
     """Build the main table: one row per rule.
 
-    It can be read in 80 columns; the angles layer by layer are in `angle_table`.
+    It can be read in 80 columns: where that leaves too little room for the labels of the rules, they go by their short
+    names. The angles layer by layer are in `angle_table`.
 
     Args:
         comparison: The results.
@@ -34,12 +36,14 @@ def comparison_table(comparison: Comparison) -> Table:
     if any(rule.norm_ratios for rule in comparison.rules):
         notes.append("× is the norm over BP's")
     table = plain_table(f"{comparison.title} ({'; '.join(notes)})")
-    labels = [Text(rule.label) for rule in comparison.rules]
+    columns = main_columns(comparison)
+    rows = [row_cells(rule, columns) for rule in comparison.rules]
+    room = _ROOM - sum(width + 1 for width in _widths(rows))
+    words = max(len(word) for rule in comparison.rules for word in rule.label.split() or [""])
+    labels = [Text(rule.label if min(words, _LONGEST) <= room else rule.name) for rule in comparison.rules]
     for label, rule in zip(labels, comparison.rules, strict=True):
         if rule.stopped:
             label.append(" (stopped)", style="yellow")
-    columns = main_columns(comparison)
-    rows = [row_cells(rule, columns) for rule in comparison.rules]
     heads = [f"{column.heading} ({column.unit.strip()})" if column.unit else column.heading for column in columns]
     return _fill(table, "rule", labels, heads, rows)
 
@@ -129,14 +133,17 @@ def _fill(
     Headings and notes are wrapped to the width of the numbers, and numbers are never broken.
     """
     table.add_column(corner, overflow="fold", min_width=8)
-    columns = list(zip(*rows, strict=True))
-    widths = [max(_LEAST_WIDTH, *map(_width, cells)) for cells in columns]
+    widths = _widths(rows)
     for head, width in zip(heads, widths, strict=True):
         table.add_column(Text(textwrap.fill(head, width)), justify="right", no_wrap=True)
     for side, cells in zip(sides, rows, strict=True):
         texts = (_cell_text(cell, width) for cell, width in zip(cells, widths, strict=True))
         table.add_row(Text(side) if isinstance(side, str) else side, *texts)
     return table
+
+
+def _widths(rows: Sequence[Sequence[Cell]]) -> list[int]:
+    return [max(_LEAST_WIDTH, *map(_width, cells)) for cells in zip(*rows, strict=True)]
 
 
 def _width(cell: Cell) -> int:
