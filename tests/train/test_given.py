@@ -95,6 +95,20 @@ def test_torch(plain):
     same(train(utils.DataLoader(Own(), batch_size=10), epochs=2), train(batches(), epochs=2))
 
 
+def test_shuffled_loaders_resume_where_they_were(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    def loader():  # as a new process makes it
+        data = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+        generator = torch.Generator().manual_seed(3)
+        return torch.utils.data.DataLoader(data, batch_size=10, shuffle=True, generator=generator)
+
+    whole = train(loader(), steps=8, evaluate_every=4)
+    for i, wrapped in enumerate((lambda given: given, vc.data.batches)):  # three batches a pass: 4 is inside the second
+        train(wrapped(loader()), steps=4, evaluate_every=4, folder=tmp_path / str(i))
+        same(train(wrapped(loader()), steps=8, evaluate_every=4, folder=tmp_path / str(i), resume=True), whole)
+
+
 def test_torch_is_not_imported_for_others():
     code = "import sys, vicinal as vc, numpy as np; from vicinal.train.given import given;"
     code += "given((np.ones((2, 2)), np.ones(2)), None, None, batch_size=1, key=None);"

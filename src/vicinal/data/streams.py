@@ -23,10 +23,13 @@ class Batches:
         begin: `begin(number, skip)` gives the batches of a pass, the passes counted from 0, without the first `skip`.
         length: How many batches a pass has; None if nobody knows.
         class_names: What the classes are called; None if they have no names.
+        at_will: Whether `begin` gives a pass from any batch on without the ones before; if not, the passes must be
+            begun and read in turn, for each may depend on those before.
 
     Attributes:
         length: As given.
         class_names: As given.
+        at_will: As given.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class Batches:
         begin: Callable[[int, int], Iterator[Pair]],
         length: int | None = None,
         class_names: tuple[str, ...] | None = None,
+        *,
+        at_will: bool = True,
     ):
-        self._begin, self.length, self.class_names = begin, length, class_names
+        self._begin, self.length, self.class_names, self.at_will = begin, length, class_names, at_will
 
     def epoch(self, number: int = 0, skip: int = 0) -> Iterator[Pair]:
-        """The batches of a pass; the same ones whenever it is asked for."""
+        """The batches of a pass, without the first `skip`."""
         return self._begin(number, skip)
 
     def __iter__(self) -> Iterator[Pair]:
@@ -101,7 +106,7 @@ def batches(
         found: Any = source(*[number] * numbered) if callable(source) else source
         return (pair_of(batch, inputs, target) for batch in itertools.islice(iter(found), skip, None))
 
-    return Batches(begin, None if callable(source) else length_of(source))
+    return Batches(begin, None if callable(source) else length_of(source), at_will=False)
 
 
 def length_of(source: Any) -> int | None:

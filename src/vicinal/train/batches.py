@@ -205,7 +205,12 @@ class IterableSource:
     def _skip_to(self, step: int) -> None:
         """Leaves out the batches before a step; whole passes without reading them, where that can be."""
         length = self._length
-        if isinstance(self._batches, Batches) and length is not None and step - self._position > 1:
+        if (
+            isinstance(self._batches, Batches)
+            and self._batches.at_will
+            and length is not None
+            and step - self._position > 1
+        ):
             self._pass, self._read_in_pass = divmod(step, length)
             self._iterator = self._begun(self._read_in_pass)
             self._ahead, self._position = None, step
