@@ -325,3 +325,16 @@ def test_padded_sequences_are_trained_swept_and_evaluated_as_without_padding():
     (member,) = swept.members
     assert member.stopped is None
     np.testing.assert_allclose(member.records[0]["test_loss"], runs[0].records[0]["test_loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_lengths_out_of_range_give_no_number_and_none_the_first_state(every_step):
+    model = vc.nn.RNN(2, 4, 3, activation="sigmoid", every_step=every_step, key=KEY)
+    x, bias = jnp.ones((3, 2)), model.output_layer.bias
+    for length in (-1, 4):
+        assert np.all(np.isnan(model((x, jnp.array(length)))))
+    np.testing.assert_allclose(model((x, jnp.array(3))), model(x), rtol=1e-6)
+    np.testing.assert_allclose(model((x, jnp.array(0))), jnp.zeros((3, 3)) if every_step else bias, rtol=1e-6)
+    for wrong in ((x,), (x, jnp.array(2.0)), (x, jnp.array([2]))):
+        with pytest.raises(ValueError, match=r"expected a sequence, or .sequence, length. with a whole number"):
+            model(wrong)

@@ -274,14 +274,20 @@ class RNN(eqx.Module):
         self, x: Float[Array, "time in"] | tuple[Float[Array, "time in"], Int[Array, ""]]
     ) -> Float[Array, " out"] | Float[Array, "time out"]:
         sequence, length = sequence_and_length(x)
-        rates = [jnp.zeros(self.recurrent_layer.weight.shape[0], sequence.dtype)]
+        rate = last = jnp.zeros(self.recurrent_layer.weight.shape[0], sequence.dtype)
+        outputs = []
         for t, x_t in enumerate(sequence):
             counts = None if length is None else t < length
-            potential = self.input_layer(x_t) + self.recurrent_layer(rates[-1])
+            potential = self.input_layer(x_t) + self.recurrent_layer(rate)
+            if counts is not None:  # without input and state, what is padding cannot grow out of bounds
+                potential = zero_unless(counts, potential)
             rate = activated_vertex(potential, f"hidden[{t}]", self.activation, self.vertex_at, counts)
-            rates.append(rate if counts is None else zero_unless(counts, rate))
+            if self.every_step:
+                outputs.append(self.output_layer(rate))
+            else:
+                last = rate if counts is None or t == 0 else jnp.where(counts, rate, last)
         if self.every_step:
-            output = without_padding(jnp.stack([self.output_layer(rate) for rate in rates[1:]]), length)
+            output = without_padding(jnp.stack(outputs), length)
         else:
-            output = self.output_layer(rates[-1] if length is None else jnp.stack(rates)[length])
+            output = self.output_layer(last if length is None else zero_unless(length > 0, last))
         return if_there(output, sequence, length)
