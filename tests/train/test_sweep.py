@@ -160,7 +160,7 @@ def test_memory_is_what_the_compiler_counts(sizes, batch):
     four, eight = needed(plan, 4, 1), needed(plan, 8, 1)
     assert eight >= 8 * 3 * state
     assert eight - four >= 4 * 3 * state
-    waves, fleet = plan.choose(10**12, 1)
+    waves, fleet = plan.choose(10**12, 1, steps=40)
     assert len(waves) == 1
     assert fleet.layout.rows == 8
 

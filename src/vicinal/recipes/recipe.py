@@ -54,16 +54,16 @@ class Recipe:
     options: str = ""
 
     def make(
-        self, loss: Loss = softmax_cross_entropy, /, learning_rate: ArrayLike | None = None, **numbers: ArrayLike
+        self, loss: Loss = softmax_cross_entropy, /, learning_rate: ArrayLike | None = None, **numbers: Any
     ) -> Made:
         """The rule and the optimiser.
 
         Args:
             loss: Loss of one example.
             learning_rate: Of the weights; the recipe's own if None.
-            **numbers: Other numeric hyper-parameters: those of the recipe (`eps`, `b1`, ...: see `numbers`), and those
-                of the rule by their path (`**{"inference.step_size": 0.1}`). They may be traced, so that a grid of
-                them can be mapped.
+            **numbers: Other hyper-parameters: those of the recipe (`eps`, `b1`, ...: see `numbers`), and those of the
+                rule by their path (`**{"inference.step_size": 0.1, "inference.steps": 5}`). Numbers may be traced, so
+                that a grid of them can be mapped; counts and words may not.
 
         Returns:
             `(rule, optimizer)`.
@@ -78,6 +78,8 @@ class Recipe:
             (2.0, 0.5, 0.01)
         """
         own = {name: numbers.pop(name) for name in self.numbers if name in numbers}
+        for name, value in (own | {"learning_rate": learning_rate}).items():
+            _check_number(name, value)
         rule, optimizer = self.build(loss, self.learning_rate if learning_rate is None else learning_rate, **own)
         return self.with_numbers(rule, **numbers), optimizer
 
@@ -97,7 +99,7 @@ class Recipe:
         """
         return with_route(model, self.feedback, key=key)
 
-    def with_numbers(self, rule: Rule, **numbers: ArrayLike) -> Rule:
+    def with_numbers(self, rule: Rule, **numbers: Any) -> Rule:
         """The rule with numbers replaced, by their paths."""
         for path, value in numbers.items():
             rule = _replaced(self, rule, path, path.split("."), value)
@@ -125,25 +127,40 @@ def with_route(model: PyTree, route: Route | None, *, key: PRNGKeyArray) -> PyTr
     return model if route is None else attach(model, route, key=jax.random.fold_in(key, 2**31 - 1))
 
 
-def _replaced(chosen: Recipe, part: Any, path: str, names: list[str], value: ArrayLike) -> Any:
+def _replaced(chosen: Recipe, part: Any, path: str, names: list[str], value: Any) -> Any:
     """The rule, or a part of it, with the number at a path replaced."""
     fields = {field.name: field for field in dataclasses.fields(part)} if dataclasses.is_dataclass(part) else {}
     name, *rest = names
     if rest and name in fields and not isinstance(getattr(part, name), Proximal):
         return dataclasses.replace(part, **{name: _replaced(chosen, getattr(part, name), path, rest, value)})
-    # A field with a converter is a number, or None in the place of one; what is static is part of the program.
-    if rest or name not in fields or "converter" not in fields[name].metadata:
+    if rest or name not in fields or not _can_be_set(part, fields[name]):
         known = ("learning_rate", *chosen.numbers, *_paths(chosen.make()[0]))
         meant = next((name for name in known if name.endswith(f".{path}")), _HABITS.get(path, path))
         hint = did_you_mean(meant, known)
         raise ValueError(f"expected a number of {chosen.name} among {', '.join(known)}, got {path!r}{hint}")
+    own = getattr(part, name)
+    if "converter" in fields[name].metadata:
+        _check_number(path, value)
+    elif type(value) is not type(own):  # what is static is part of the program: its kind stays, and it is not traced
+        kind = {bool: "true or false", int: "a whole number", str: "a word"}[type(own)]
+        raise ValueError(f"expected {kind} for {path}, got {value!r}")
     return dataclasses.replace(part, **{name: value})
 
 
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, str | bool):
+        raise ValueError(f"expected a number for {name}, got {value!r}")
+
+
+def _can_be_set(part: Any, field: Any) -> bool:
+    """Whether a field is a number (it has a converter, or None in its place), or a count, a word or a choice."""
+    return "converter" in field.metadata or isinstance(getattr(part, field.name), bool | int | str)
+
+
 def _paths(part: Any) -> list[str]:
-    """The paths of the numbers in a rule; those of its proximal output are numbers of the recipe."""
+    """The paths of what can be set in a rule; those of its proximal output are numbers of the recipe."""
     found = []
     for field in dataclasses.fields(part) if dataclasses.is_dataclass(part) and not isinstance(part, Proximal) else ():
         inner = [f"{field.name}.{path}" for path in _paths(getattr(part, field.name))]
-        found += [field.name] if "converter" in field.metadata else inner
+        found += [field.name] if _can_be_set(part, field) else inner
     return found

@@ -75,6 +75,7 @@ class Fleet:
     Attributes:
         data: What is trained on, on every device.
         sets: What is evaluated on, the same.
+        seconds_to_compile: How long compiling the steps took; 0 until they are.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Fleet:
         self._steps = _on_devices(steps, layout, mesh, extra=3)
         self._measure = _on_devices(measure, layout, mesh, extra=1)
         self._step: Any = None
+        self.seconds_to_compile = 0.0
 
     def everywhere(self, tree: PyTree) -> PyTree:
         """A copy on every device."""
@@ -152,7 +154,9 @@ class Fleet:
     def _compiled(self, members: PyTree, orders: Array) -> Any:
         if self._step is None:
             counts = self.spread(np.zeros(self.layout.devices * self.layout.groups, np.int32))
+            begun = time.perf_counter()
             self._step = self._steps.lower(members, counts, orders, self.data, np.int32(0)).compile()
+            self.seconds_to_compile = time.perf_counter() - begun
         return self._step
 
     def evaluate(self, members: PyTree, asked: np.ndarray) -> list[dict[str, float]]:
@@ -166,8 +170,8 @@ class Fleet:
         each = {name: summary(wanted, found[name]) for name, wanted in self._measured.items()}
         return {f"{name}_{metric}": value for name, row in each.items() for metric, value in row.items()}
 
-    def seconds_per_step(self, members: PyTree, orders: Array) -> float:
-        """How long a step of all members takes, compilation left out; measured for about half a second."""
+    def seconds_per_step(self, members: PyTree, orders: Array, roughly: bool) -> float:
+        """How long a step of all members takes, compilation left out; measured on two, or for half a second."""
         groups = self.layout.devices * self.layout.groups
 
         def time_of(steps: int) -> float:
@@ -176,7 +180,10 @@ class Fleet:
             return (time.perf_counter() - begun) / steps
 
         time_of(1)
-        rough = time_of(max(1, int(0.05 / time_of(2))))
+        two = time_of(2)
+        if roughly:
+            return two
+        rough = time_of(max(1, int(0.05 / two)))
         return min(time_of(max(1, int(0.2 / rough))) for _ in range(2))
 
 

@@ -1,6 +1,5 @@
 """A trained model from the folder of any run, without the rule and the optimiser that trained it."""
 
-import itertools
 import os
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def load_model(path: str | os.PathLike[str], like: PyTree, *, member: int | None
     path = Path(path)
     if not path.is_dir():
         return _from_file(path, like, member, best)
-    waves = sorted(path.glob("wave-*.npz"), key=lambda wave: int(wave.stem.split("-")[1]))
+    waves = list(path.glob("wave-*.npz"))
     if waves:
         return _from_sweep(path, waves, like, member, best)
     if member is not None:
@@ -73,21 +72,22 @@ def _from_file(path: Path, like: PyTree, member: int | None, best: bool) -> PyTr
 
 def _from_sweep(folder: Path, waves: list[Path], like: PyTree, member: int | None, best: bool) -> PyTree:
     """The model of a member: a row of the arrays of its wave."""
-    sizes: list[int] = checkpoint.read_metadata(waves[0])["waves"]
-    if member is None or not 0 <= member < sum(sizes):
-        got = "None" if member is None else str(member)
-        raise ValueError(f"expected member= from 0 to {sum(sizes) - 1} for the sweep in {str(folder)!r}, got {got}")
+    found = {wave: checkpoint.read_metadata(wave) for wave in waves}
+    count = len(found[waves[0]]["members"])
+    if member is None or not 0 <= member < count:
+        raise ValueError(f"expected member= from 0 to {count - 1} for the sweep in {str(folder)!r}, got {member}")
     if best:
         return checkpoint.load(_existing(folder / f"best-{member}.npz"), like)[0]
-    ends = list(itertools.accumulate(sizes))
-    i = next(i for i, end in enumerate(ends) if member < end)
-    path, row = folder / f"wave-{i}.npz", member - (ends[i] - sizes[i])
-    if not path.exists():
-        raise ValueError(f"expected member {member} to have begun, got no {path.name} in {str(folder)!r}; resume it")
+    path = next((wave for wave, metadata in found.items() if member in metadata["wave"]), None)
+    if path is None:
+        raise ValueError(
+            f"expected member {member} to have begun, got no checkpoint of it in {str(folder)!r}; resume it"
+        )
+    ids: list[int] = found[path]["wave"]
     arrays, static = eqx.partition(like, eqx.is_array)
-    stacked = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf] * sizes[i]), tree), arrays)
+    stacked = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf] * len(ids)), tree), arrays)
     loaded, _ = checkpoint.load(path, stacked, part=".model")
-    return eqx.combine(jax.tree.map(lambda leaf: leaf[row], loaded), static)
+    return eqx.combine(jax.tree.map(lambda leaf: leaf[ids.index(member)], loaded), static)
 
 
 def _existing(path: Path) -> Path:

@@ -4,10 +4,9 @@ import contextlib
 import functools
 import itertools
 import math
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -21,9 +20,10 @@ from vicinal.graph import OUTPUT, Graph, capture
 from vicinal.roles import Where
 from vicinal.rules import Rule
 from vicinal.train.advance import TrainingState, first_not_finite, first_state, may_be_infinite, take_steps
-from vicinal.train.arguments import at_least_one, check_make, check_model
+from vicinal.train.arguments import check_model
 from vicinal.train.batches import ArraySource, StackedBatches
 from vicinal.train.checks import check_examples
+from vicinal.train.combinations import Group, Value
 from vicinal.train.diagnosis import Facts, after_the_rule, diagnosis, look
 from vicinal.train.evaluate import first_sums
 from vicinal.train.fingerprint import Fingerprint, fingerprint
@@ -32,6 +32,9 @@ from vicinal.train.metrics import metrics_of
 from vicinal.train.wave import Wave
 
 COPIES = 4  # of a member's state: the last good one, the new one, and those that the compiled loop carries
+
+SAVED, MEASURING_SECONDS = 0.5, 0.5
+"""What another group size saves at most, as a share of the time; and how long it is measured."""
 
 
 def keys_of(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray]:
@@ -59,6 +62,7 @@ class Plan:
         devices: Where to run.
         metrics: Metrics of one's own, or None.
         fixed: What of a model never changes, or None.
+        group: Those of the runs that are meant, and which of their numbers can be traced; by default all.
     """
 
     def __init__(
@@ -67,15 +71,18 @@ class Plan:
         build: Callable[[PRNGKeyArray], PyTree],
         arrays: tuple[tuple[PyTree, PyTree], dict[str, tuple[PyTree, PyTree]]],
         batch_size: int,
-        runs: list[tuple[dict[str, float], int]],
+        runs: list[tuple[dict[str, Value], int]],
         graph: Graph | None,
         devices: list[jax.Device],
         metrics: Mapping[str, Callable] | None = None,
         fixed: Where | None = None,
+        group: Group | None = None,
     ):
         self.make, self.runs, self.devices = make, runs, devices
+        self.members = list(range(len(runs))) if group is None else group.members
+        self._traced = tuple(runs[0][0]) if group is None else group.traced
         self._data, self._sets = arrays
-        self._seeds = list(dict.fromkeys(seed for _, seed in runs))
+        self._seeds = list(dict.fromkeys(runs[i][1] for i in self.members))
         self._keys = {seed: tuple(jax.random.split(keys_of(seed)[1], 3)) for seed in self._seeds}
         self._sources = [ArraySource(*self._data, batch_size, self._keys[seed][0]) for seed in self._seeds]
         self._model = functools.lru_cache(maxsize=64)(lambda seed: build(keys_of(seed)[0]))
@@ -89,7 +96,7 @@ class Plan:
             raise ValueError("expected `fixed` or a graph, got both; say what is fixed to vicinal.capture")
         graph.evaluation(self._model(self._seeds[0]))  # a model that cannot be evaluated is found now
         self.graph = graph
-        loss, output = make(**runs[0][0])[0].loss, self.graph.shapes[OUTPUT]
+        loss, output = make(**runs[self.members[0]][0])[0].loss, self.graph.shapes[OUTPUT]
         for name, part in {"training": self._data, **self._sets}.items():
             check_examples(self.graph, loss, self._model(self._seeds[0]), part, f"the {name} set")
         self.metrics = metrics_of(loss, output, *self._data, metrics)
@@ -105,7 +112,7 @@ class Plan:
 
     def fingerprint(self) -> Fingerprint:
         """The digests of what a resumed sweep must have in common beside `description`: those of its first member."""
-        first, (rule, optimizer) = self.first(0), self.make(**self.runs[0][0])
+        first, (rule, optimizer) = self.first(self.members[0]), self.make(**self.runs[self.members[0]][0])
         data = {"training data": self._data} | {f"{name} set": part for name, part in self._sets.items()}
         return fingerprint(rule, self.graph, optimizer, first.model, first.optimizer_state, data)
 
@@ -127,23 +134,38 @@ class Plan:
     def first(self, i: int) -> TrainingState:
         """The first state of a member."""
         numbers, seed = self.runs[i]
-        rule, optimizer = self.make(**numbers)
+        rule, optimizer = self.make(**(numbers | self._columns(i)))
         _, rule_key, step_key = self._keys[seed]
         parts = (rule, self.graph, optimizer, self.metrics)
         return first_state(parts, self._model(seed), self._example, self._sums, rule_key=rule_key, step_key=step_key)
 
-    def choose(self, memory: int, size: int | None) -> tuple[list[range], Fleet]:
+    def _columns(self, i: int) -> dict[str, float]:
+        """The numbers of a member that are traced, as the compiled steps have them."""
+        return {name: float(cast(float, self.runs[i][0][name])) for name in self._traced}
+
+    def share(self, other: "Plan") -> None:
+        """Takes the data from where another plan put them."""
+        self._data, self._sets = other._data, other._sets
+
+    def choose(self, memory: int, size: int | None, steps: int) -> tuple[list[list[int]], Fleet]:
         """The members that run together, wave by wave, so that each fits into so many bytes; and their fleet.
 
         A first guess is from the size of the states; the compiler's count then says whether it was enough.
+
+        Args:
+            memory: Bytes.
+            size: Members side by side, or None to find out.
+            steps: How many each member will take.
         """
         copies = len(self.devices) if self.devices[0].platform == "cpu" else 1  # of the data, in the same memory
         orders = len(self._seeds) * self._sources[0].order_bytes
-        room, each = memory - copies * (_bytes((self._data, self._sets)) + orders), COPIES * _bytes(self.first(0))
-        members, needed = min(len(self.runs), room // each), each
+        room = memory - copies * (_bytes((self._data, self._sets)) + orders)
+        each = COPIES * _bytes(self.first(self.members[0]))
+        members, needed = min(len(self.members), room // each), each
         while members >= 1:
             waves = self._waves(members)
-            fleet = self.calibrate(waves[0]) if size is None else self.fleet(len(waves[0]), size)
+            ahead = steps * len(waves)
+            fleet = self.calibrate(waves[0], ahead) if size is None else self.fleet(len(waves[0]), size)
             needed = self.wave(fleet, waves[0]).bytes_needed(self.orders(fleet, 0, 1)[0])
             if needed <= room:
                 return waves, fleet
@@ -153,58 +175,61 @@ class Plan:
             f"got {memory / 1e6:.3g} MB; take less data or a smaller model"
         )
 
-    def _waves(self, members: int) -> list[range]:
+    def _waves(self, members: int) -> list[list[int]]:
         """All members in as few waves as possible, of nearly the same length, and of at most so many."""
-        count = -(-len(self.runs) // members)
-        length = -(-len(self.runs) // count)
-        return [range(start, min(start + length, len(self.runs))) for start in range(0, len(self.runs), length)]
+        count = -(-len(self.members) // members)
+        length = -(-len(self.members) // count)
+        return [self.members[start : start + length] for start in range(0, len(self.members), length)]
 
     def fleet(self, members: int, size: int) -> Fleet:
         """The compiled steps of so many members in groups of a size; the same again if it was made before."""
         layout = Layout.of(members, len(self.devices), size)
         if layout not in self._fleets:
-            first, data, measured = self.first(0), (self._data, self._sets), (self.metrics, self._measured)
+            data, measured = (self._data, self._sets), (self.metrics, self._measured)
+            first = self.first(self.members[0])
             static, given = eqx.partition(first, eqx.is_array)[1], (self._batch_size, data, measured)
             fleet = Fleet(self.make, self.graph, layout, self.devices, *given, static, may_be_infinite(first))
             self._data, self._sets = fleet.data, fleet.sets  # the next one need not copy them again
             self._fleets[layout] = fleet
         return self._fleets[layout]
 
-    def wave(self, fleet: Fleet, members: range) -> Wave:
+    def wave(self, fleet: Fleet, members: Sequence[int]) -> Wave:
         """Members under way from their first states; a wave with fewer than the fleet has room for fits too."""
         row = {seed: i for i, seed in enumerate(self._seeds)}
-        numbers, seeds = zip(*(self.runs[i] for i in members), strict=True)
-        return Wave(fleet, [self.first(i) for i in members], list(numbers), [row[seed] for seed in seeds])
+        numbers, orders = [self._columns(i) for i in members], [row[self.runs[i][1]] for i in members]
+        return Wave(fleet, [self.first(i) for i in members], numbers, orders)
 
-    def calibrate(self, members: range) -> Fleet:
+    def calibrate(self, members: Sequence[int], steps: int) -> Fleet:
         """The fleet whose group size takes a step of these members in the least time.
 
         On a CPU small groups keep their weights in the cache and large ones spend less on each operation; so sizes
-        1, 4, 16, ... are tried until one is slower. Other devices want all members at once.
+        1, 4, 16, ... are tried until one is slower, or the steps ahead are too few to pay for another compilation.
+        Other devices want all members at once.
         """
         per_device = -(-len(members) // len(self.devices))
-        if self.devices[0].platform != "cpu":
+        if self.devices[0].platform != "cpu" or per_device == 1:
             return self.fleet(len(members), per_device)
-        best, fastest = None, math.inf
-        for size in dict.fromkeys(
-            [*itertools.takewhile(lambda n: n < per_device, (4**i for i in range(8))), per_device]
-        ):
+        best, fastest = self.fleet(len(members), 1), math.inf
+        for size in [*itertools.takewhile(lambda n: n < per_device, (4**i for i in range(8))), per_device]:
             fleet = self.fleet(len(members), size)
-            wave = self.wave(fleet, members)
-            seconds = wave.seconds_per_step(self.orders(fleet, 0, 1)[0])
+            wave, orders = self.wave(fleet, members), self.orders(fleet, 0, 1)[0]
+            rough = wave.seconds_per_step(orders, roughly=True)
+            if size == 1 and not another_pays(rough, steps, fleet.seconds_to_compile):
+                return fleet
+            seconds = wave.seconds_per_step(orders)
             if seconds > fastest:
                 break
             best, fastest = fleet, seconds
-        assert best is not None
+            if not another_pays(fastest, steps, fleet.seconds_to_compile):
+                break
         return best
 
     def why_it_stopped(self, i: int, state: TrainingState) -> str:
         """What the next update of a member meets that is not finite, as for a single run; compiled for all at once."""
-        numbers, seed = self.runs[i]
-        step = int(state.step)
+        seed, step = self.runs[i][1], int(state.step)
         batches, index, _ = self._sources[self._seeds.index(seed)].chunk(step, 1)
         batch, key = batches.get(jnp.int32(index)), jax.random.fold_in(state.key, state.step)
-        traced = {name: jnp.asarray(value, float) for name, value in numbers.items()}
+        traced = {name: jnp.asarray(value, float) for name, value in self._columns(i).items()}
         see = functools.partial(self._look, traced)
         found = diagnosis(see, self.graph, state.model, state.rule_state, batch, key, step)
         if found is not None:
@@ -236,39 +261,24 @@ class Plan:
         return self._order[1], chunks[0][1], chunks[0][2]
 
 
-def combinations_of(make: Make, numbers: Any) -> list[dict[str, float]]:
-    """Every combination of the numbers, each of which makes a rule and an optimiser."""
-    try:
-        if isinstance(numbers, Mapping):
-            rows = [dict(zip(numbers, values, strict=True)) for values in itertools.product(*numbers.values())]
-        else:
-            rows = [dict(row) for row in numbers]
-        rows = [{name: float(value) for name, value in row.items()} for row in rows]
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"expected numbers as lists of values by name, or a list of combinations, got {numbers!r}; "
-            'write {"learning_rate": [0.01, 0.1]}'
-        ) from None
-    if not rows:
-        raise ValueError("expected at least one value of each number, got none")
-    if any(set(row) != set(rows[0]) for row in rows):
-        raise ValueError("expected the same names in all combinations of numbers, got different ones")
-    for row in rows:
-        check_make(make, row)
-    return rows
+def another_pays(seconds_per_step: float, steps: int, seconds_to_compile: float) -> bool:
+    """Whether trying another group size may save more time than it takes.
 
+    Half of the time is what a better size saves at most, as a rule. So what is lost by a wrong answer is never much
+    more than a compilation.
 
-def seeds_of(seeds: Any) -> list[int]:
-    """The seeds: so many from 0, or those given."""
-    if isinstance(seeds, int | float):
-        return list(range(at_least_one("seeds", seeds)))
-    try:
-        found = [operator.index(seed) for seed in seeds]
-    except TypeError:
-        raise TypeError(f"expected seeds as an integer or a list of integers, got {seeds!r}") from None
-    if not found or len(set(found)) < len(found):
-        raise ValueError(f"expected different seeds, at least one, got {found}")
-    return found
+    Args:
+        seconds_per_step: Of the best size so far.
+        steps: Those ahead.
+        seconds_to_compile: What the last compilation took.
+
+    Example:
+        >>> another_pays(1e-3, steps=1000, seconds_to_compile=4.0)
+        False
+        >>> another_pays(1e-3, steps=20_000, seconds_to_compile=4.0)
+        True
+    """
+    return SAVED * seconds_per_step * steps > seconds_to_compile + MEASURING_SECONDS
 
 
 def _bytes(tree: PyTree) -> int:

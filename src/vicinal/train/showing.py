@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas
 
     from vicinal.train.fit import Run
-    from vicinal.train.sweep import Member, Sweep
+    from vicinal.train.member import Member, Sweep
 
 Records = Sequence[Mapping[str, Any]]
 

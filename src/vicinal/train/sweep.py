@@ -7,106 +7,35 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PyTree
 
 from vicinal.graph import Graph
 from vicinal.roles import Where
-from vicinal.train import showing
 from vicinal.train.advance import TrainingState
 from vicinal.train.arguments import at_least_one, total_steps
+from vicinal.train.combinations import Build, Value, combinations_of, groups_of, seeds_of
 from vicinal.train.evaluate import means
-from vicinal.train.fleet import Layout, Make
+from vicinal.train.fleet import Make
 from vicinal.train.given import given, in_memory
 from vicinal.train.hooks.base import AnyHook, Start, Watch, hooks_of
-from vicinal.train.plan import Plan, combinations_of, free_bytes, keys_of as keys_of, seeds_of
+from vicinal.train.member import Member as Member, Sweep as Sweep
+from vicinal.train.plan import Plan, free_bytes, keys_of as keys_of
 from vicinal.train.progress import TrainingProgress
 from vicinal.train.sweep_files import SweepFiles
 from vicinal.train.wave import Wave
 
-if TYPE_CHECKING:
-    import pandas
-
 _FIRST_CHUNK, _CHUNK_SECONDS = 32, 2.0  # steps; most divergences come early, and a short chunk finds one cheaply
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Member:
-    """One run of a sweep.
-
-    Attributes:
-        numbers: What it was run with, by name.
-        seed: Of its weights, its order of examples and its random numbers.
-        records: What was measured, one dictionary per evaluation, as in `Run.records`; none if it stopped before the
-            first.
-        steps: Updates taken.
-        stopped: None, or the sentence that says why it was frozen at its last good state.
-        model: The trained model, or the last good one.
-        stopped_by: None, or the name of the hook that stopped it.
-        best: The best model, if a hook keeps it, else None.
-    """
-
-    numbers: dict[str, float]
-    seed: int
-    records: list[dict[str, Any]]
-    steps: int
-    stopped: str | None
-    model: PyTree
-    stopped_by: str | None = None
-    best: PyTree = None
-
-    def __repr__(self) -> str:
-        return showing.member_text(self)
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Sweep:
-    """A sweep that has ended.
-
-    Attributes:
-        members: The runs: all seeds of the first combination of numbers, then of the next.
-        layout: How they lay on the devices.
-        waves: Parts that ran one after another because not all fitted into memory at once.
-        seconds: Wall time, compilation and calibration included.
-        seconds_to_start: Of these, until the chosen layout was compiled and calibrated.
-        compilations: How often the training step was compiled: once for each group size that was tried.
-        resumed: Whether it went on from checkpoints, so that the times are those of a part.
-    """
-
-    members: list[Member]
-    layout: Layout
-    waves: int
-    seconds: float
-    seconds_to_start: float
-    compilations: int
-    resumed: bool = False
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """The records of all members as a pandas data frame (`pip install 'vicinal[tables]'`).
-
-        What is nested in a record gets a dot in its name: `angles.layers[0]`. A number that is not finite is NaN.
-
-        Returns:
-            A row for each member and record: the member's place, its numbers, its seed and why it stopped, then what
-            was measured. A member that stopped before its first record has one row, with its step alone.
-        """
-        return showing.sweep_frame(self)
-
-    def __repr__(self) -> str:
-        return showing.sweep_text(self)
-
-    def _repr_html_(self) -> str:
-        return showing.sweep_html(self)
 
 
 def sweep(
     make: Make,
-    build: Callable[[PRNGKeyArray], PyTree],
+    build: Build,
     data: Any,
-    numbers: Mapping[str, Sequence[float]] | Sequence[Mapping[str, float]],
+    numbers: Mapping[str, Sequence[Value]] | Sequence[Mapping[str, Value]],
     *,
     seeds: int | Sequence[int] = 1,
     epochs: int | None = None,
@@ -128,7 +57,7 @@ def sweep(
     hooks: Sequence[AnyHook] = (),
     metrics: Mapping[str, Callable] | None = None,
 ) -> Sweep:
-    """Trains every combination of numbers with every seed, in one compiled loop over all devices.
+    """Trains every combination of numbers with every seed, in as few compiled loops over all devices as possible.
 
     Each member equals `fit` with the same rule, optimiser and model and the key `keys_of(seed)[1]`, but for the order
     in which members that are mapped side by side sum. A member whose next step would make a number that is not finite
@@ -138,12 +67,18 @@ def sweep(
     with `jax.config.update("jax_num_cpu_devices", cores)` before JAX starts. Whether larger groups are faster is
     found by a short calibration; each size that is tried is one compilation.
 
+    Members that differ in numbers that can be traced share a program. What decides the program itself (a word, as the
+    name of a rule; a count of inference steps; whatever `make` cannot be traced with) parts them: the parts are
+    compiled and trained one after another, and may have other models.
+
     Args:
         make: `make(**numbers) -> (rule, optimizer)`; it is called with traced numbers, and once for each combination
             with plain ones, so that a value out of its range is found before anything runs.
-        build: From a key to a model; all models must have the same structure.
+        build: From a key to a model; all models must have the same structure. If it has further parameters with names
+            of numbers, it gets them, `build(key, width=...)`, and models differ.
         data: As for `fit`, but arrays: a `Dataset`, a DataFrame, a pair or a dictionary of arrays.
-        numbers: For each name the values, every combination of which is run; or the combinations themselves.
+        numbers: For each name the values (numbers, words, True, False, None), every combination of which is run; or
+            the combinations themselves.
         seeds: How many, from 0; or which. See `keys_of`.
         epochs: Passes through the arrays; or give `steps`.
         steps: Updates of each member.
@@ -153,7 +88,7 @@ def sweep(
         evaluate_every: Steps between evaluations; by default an epoch. The last step is always evaluated.
         graph: The captured graph, if you have it.
         fixed: As for `fit`.
-        group_size: Members side by side; None calibrates.
+        group_size: Members side by side; None calibrates, if the steps are so many that it can pay.
         devices: Where to run; by default all that JAX has.
         memory: Bytes that may be used; by default what is free. Members that do not fit at once run in waves.
         folder: Where `metrics.jsonl` and checkpoints go; None writes nothing.
@@ -186,37 +121,91 @@ def sweep(
     """
     begun = time.monotonic()
     arrays = in_memory(given(data, test, validation, batch_size=batch_size, key=None))
-    runs = list(itertools.product(combinations_of(make, numbers), seeds_of(seeds)))
+    runs = list(itertools.product(combinations_of(make, build, numbers), seeds_of(seeds)))
     devices = jax.devices() if devices is None else devices
     if not isinstance(devices, list | tuple) or not devices:
         raise ValueError(f"expected at least one device, in a list, got {devices!r}")
-    plan = Plan(make, build, arrays, batch_size, runs, graph, list(devices), metrics, fixed)
-    total = total_steps(epochs, steps, plan.steps_per_epoch)
-    every = plan.steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
+    groups = groups_of(make, build, runs)
+    if graph is not None and any(group.own_model for group in groups):
+        raise ValueError("expected no graph with a build that takes numbers, got one; leave it out")
+    plans: list[Plan] = []
+    for group in groups:
+        first = not plans or group.own_model  # of its model; the others share its graph
+        common = (arrays, batch_size, runs, graph if first else plans[0].graph, list(devices), metrics)
+        plans.append(Plan(group.make, group.build, *common, fixed if first else None, group))
+    total = total_steps(epochs, steps, plans[0].steps_per_epoch)
+    every = plans[0].steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
     if memory is not None and not 0 < memory < math.inf:
         raise ValueError(f"expected memory as a number of bytes above 0, got {memory}")
     size = None if group_size is None else at_least_one("group_size", group_size)
     hooks_of(hooks)  # before anything runs
-    description = plan.description | {"evaluate_every": every}
-    files = SweepFiles(folder, resume, description, total, plan.fingerprint)
+    description = plans[0].description | {"evaluate_every": every}
+    folders = [SweepFiles(folder, resume, description, total, plan.fingerprint, plan.members) for plan in plans]
+    parts = []
+    for i, (plan, files) in enumerate(zip(plans, folders, strict=True)):
+        if i:
+            plan.share(plans[i - 1])
+        title = f"sweep, part {i + 1} of {len(plans)}" if len(plans) > 1 else "sweep"
+        with TrainingProgress(total, 0, progress, title) as shown:
+            job = _Job(total, every, size, memory, checkpoint_seconds, resume, hooks, on_record, shown)
+            parts.append(_train(plan, files, job))
+    return _joined(parts, time.monotonic() - begun)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What the parts of a sweep have in common."""
+
+    total: int
+    every: int
+    size: int | None
+    memory: int | None
+    checkpoint_seconds: float
+    resume: bool
+    hooks: Sequence[AnyHook]
+    on_record: Callable[[dict[str, Any], TrainingState], None] | None
+    shown: TrainingProgress
+
+
+def _joined(parts: list[tuple[dict[int, Member], Sweep]], seconds: float) -> Sweep:
+    """The sweep of all parts: the members in their order, the layout of the part that has the most."""
+    members = {i: member for own, _ in parts for i, member in own.items()}
+    done = [part for _, part in parts]
+    return Sweep(
+        [members[i] for i in range(len(members))],
+        max(done, key=lambda part: len(part.members)).layout,
+        sum(part.waves for part in done),
+        seconds,
+        sum(part.seconds_to_start for part in done),
+        sum(part.compilations for part in done),
+        any(part.resumed for part in done),
+        len(parts),
+    )
+
+
+def _train(plan: Plan, files: SweepFiles, job: _Job) -> tuple[dict[int, Member], Sweep]:
+    """Trains the members that share a program."""
+    begun, total, every, hooks, shown = time.monotonic(), job.total, job.every, job.hooks, job.shown
     if files.waves is None:
-        waves, chosen = plan.choose(free_bytes(plan.devices) if memory is None else int(memory), size)
+        free = free_bytes(plan.devices) if job.memory is None else int(job.memory)
+        waves, chosen = plan.choose(free, job.size, total)
         files.waves = waves
     else:  # as it was begun: another layout would round otherwise
         waves = files.waves
         chosen = plan.fleet(len(waves[0]), files.group_size or 1)
     ready = time.monotonic()
 
-    members: list[Member] = []
-    with files, TrainingProgress(total * len(waves), 0, progress, "sweep") as shown:
+    members: dict[int, Member] = {}
+    shown.total = total * len(waves)
+    with files:
         for i, ids in enumerate(waves):
             wave = plan.wave(chosen, ids)
             files.restore(i, wave)
             with contextlib.ExitStack() as stack:
                 watches = []
                 for row, j in enumerate(ids):
-                    start = _start(plan, wave, row, j, files, resume, hooks)
-                    watches.append(stack.enter_context(Watch(hooks_of(hooks), start, on_record)))
+                    start = _start(plan, wave, row, j, files, job.resume, hooks)
+                    watches.append(stack.enter_context(Watch(hooks_of(hooks), start, job.on_record)))
                 loop = _Loop(plan, wave, ids, total, every, files, watches)
                 while loop.goes_on:
                     mark = wave.mark()
@@ -226,14 +215,14 @@ def sweep(
                         wave.back_to(mark)
                         files.save(i, wave)
                         raise
-                    files.save(i, wave, unless_within=checkpoint_seconds)
+                    files.save(i, wave, unless_within=job.checkpoint_seconds)
                     shown.update(i * total + loop.step, loop.loss, loop.accuracy, loop.rate)
                 files.save(i, wave)
             for row, j in enumerate(ids):
-                members.append(_member(plan, j, wave.state(row), files.records_of(j), watches[row].best.model))
+                members[j] = _member(plan, j, wave.state(row), files.records_of(j), watches[row].best.model)
     ended = time.monotonic()
-    return Sweep(
-        members,
+    return members, Sweep(
+        list(members.values()),
         chosen.layout,
         len(waves),
         ended - begun,
@@ -250,7 +239,7 @@ class _Loop:
         self,
         plan: Plan,
         wave: Wave,
-        ids: range,
+        ids: list[int],
         total: int,
         every: int,
         files: SweepFiles,

@@ -1,10 +1,9 @@
 """The folder of a sweep: a log of all members, and a checkpoint of each wave."""
 
-import itertools
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +29,7 @@ class SweepFiles:
         description: What a resumed sweep must have in common with the one before, as JSON data.
         total: Steps to take.
         prints: Gives the fingerprint of the rest that it must have in common.
+        members: Those that are trained together; others of the same sweep may use the same folder.
 
     Attributes:
         waves: The members of each wave: those of the sweep to resume, or None until they are chosen.
@@ -48,12 +48,14 @@ class SweepFiles:
         description: dict[str, Any],
         total: int,
         prints: Callable[[], Fingerprint],
+        members: Sequence[int],
     ):
         if folder is None and resume:
             raise ValueError("expected the folder of the sweep to resume, got folder=None")
         self.folder = None if folder is None else Path(folder)
         self._description = json.loads(json.dumps(description))
-        self.waves: list[range] | None = None
+        self._members = list(members)
+        self.waves: list[list[int]] | None = None
         self._log = JSONLog(None)
         self._saved_at, self._saved = time.monotonic(), {}
         self._best: dict[int, Best] = {}
@@ -61,14 +63,17 @@ class SweepFiles:
         if self.folder is None:
             return
         self._description["fingerprint"] = prints()
-        there = sorted(self.folder.glob("wave-*.npz"))
+        there = list(self.folder.glob("wave-*.npz"))
         log = self.folder / METRICS
         if not resume and (there or (log.exists() and log.stat().st_size)):
             raise ValueError(
                 f"expected a folder without a run, got {str(folder)!r} with one; resume it, or choose another"
             )
-        known = {int(path.stem.split("-")[1]): checkpoint.read_metadata(path) for path in there}
-        for found in known.values():
+        known = [checkpoint.read_metadata(path) for path in there]
+        if any("wave" not in found for found in known):
+            raise ValueError(f"expected a sweep of this version in {str(folder)!r}, got an older one; begin it anew")
+        known = [found for found in known if found["wave"][0] in self._members]
+        for found in known:
             for name, value in self._description.items():
                 if name != "fingerprint" and name in found and found[name] != value:
                     raise ValueError(
@@ -77,9 +82,7 @@ class SweepFiles:
                     )
             what = f"the sweep in {str(folder)!r}"
             check_fingerprint(found.get("fingerprint"), self._description["fingerprint"], what)
-            self.group_size, sizes = found["group_size"], found["waves"]
-            starts = [0, *itertools.accumulate(sizes)]
-            self.waves = [range(start, start + size) for start, size in zip(starts, sizes, strict=False)]
+            self.group_size, self.waves = found["group_size"], found["waves"]
             if max(found["steps"]) > total:
                 raise ValueError(
                     f"expected at least the {max(found['steps'])} steps that the sweep in {str(folder)!r} has taken, "
@@ -131,7 +134,8 @@ class SweepFiles:
         if self.folder is None or self._saved.get(i) == steps or time.monotonic() - self._saved_at < unless_within:
             return
         metadata = self._description | {
-            "waves": [len(ids) for ids in self.waves or []],
+            "waves": [list(ids) for ids in self.waves or []],
+            "wave": list((self.waves or [])[i]),
             "live": wave.live.tolist(),
             "steps": steps,
             "group_size": wave.fleet.layout.size,
@@ -142,18 +146,23 @@ class SweepFiles:
         self._saved[i], self._saved_at = steps, time.monotonic()
 
     def _path(self, i: int) -> Path:
+        """The file of a wave, named by its first member."""
         assert self.folder is not None
-        return self.folder / f"wave-{i}.npz"
+        assert self.waves is not None
+        return self.folder / f"wave-{self.waves[i][0]}.npz"
 
-    def _keep(self, log: Path, found: dict[int, dict[str, Any]]) -> None:
+    def _keep(self, log: Path, found: list[dict[str, Any]]) -> None:
         """Leaves in the log what the checkpoints know; the rest will be written again."""
         known = {
             member: (step, live)
-            for i, metadata in found.items()
-            for member, step, live in zip((self.waves or [])[i], metadata["steps"], metadata["live"], strict=True)
+            for wave in found
+            for member, step, live in zip(wave["wave"], wave["steps"], wave["live"], strict=True)
         }
+        own = {-1, *self._members}
 
         def keeps(record: dict[str, Any]) -> bool:
+            if record.get("member", -1) not in own:
+                return True
             step, live = known.get(record.get("member", -1), (-1, True))
             return record.get("step", math.inf) <= step and not ("stopped" in record and live)
 

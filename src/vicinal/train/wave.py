@@ -78,9 +78,9 @@ class Wave:
         """The memory that taking steps needs, the data left out."""
         return self.fleet.bytes_needed(self.held, orders)
 
-    def seconds_per_step(self, orders: Array) -> float:
-        """How long a step of all members takes."""
-        return self.fleet.seconds_per_step(self.held, orders)
+    def seconds_per_step(self, orders: Array, *, roughly: bool = False) -> float:
+        """How long a step of all members takes; measured on a few steps, or for half a second."""
+        return self.fleet.seconds_per_step(self.held, orders, roughly)
 
     def _freeze(
         self, arrays: PyTree, start: PyTree, broken: np.ndarray, orders: Array, index: int, count: int
