@@ -88,7 +88,7 @@ def optimizers(
 
 def _of(role: str, tree: PyTree, roles: PyTree) -> PyTree:
     """A tree of arrays with None in place of those that have another role; what is no such tree as it is."""
-    if jax.tree_util.all_leaves([tree]):
+    if isinstance(tree, jax.tree_util.Partial) or jax.tree_util.all_leaves([tree]):  # a line search's function, a loss
         return tree
     return jax.tree.map(lambda found, part: part if found == role else None, roles, tree)
 
