@@ -15,6 +15,7 @@ SOURCE = Path(vc.__file__).resolve().parent
 LEVELS = [
     {
         "files",
+        "_assignment",
         "_nearest",
         "report",  # draws plain data, and needs no other part
         "_primitive",

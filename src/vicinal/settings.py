@@ -9,6 +9,7 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal import feedback, losses, nn
+from vicinal._assignment import assignment as assignment
 from vicinal._nearest import did_you_mean
 from vicinal.config import CONFIG as CONFIG, kept_config as kept_config, read_config as read_config
 from vicinal.data import Dataset, load
@@ -342,20 +343,3 @@ class TaskSettings:
             if given.count(name) > 1:
                 raise ValueError(f"expected {name} in one place, got it in {given.count(name)}; leave the others out")
         return numbers
-
-
-def assignment(word: str) -> tuple[str, list[float]]:
-    """The name and the values in `NAME=VALUE,VALUE,...`.
-
-    Raises:
-        ValueError: If the word is none.
-
-    Example:
-        >>> assignment("inference.step_size=0.01,0.1")
-        ('inference.step_size', [0.01, 0.1])
-    """
-    name, _, values = word.partition("=")
-    try:
-        return name.replace("-", "_"), [float(value) for value in values.split(",")]
-    except ValueError:
-        raise ValueError(f"expected NAME=VALUE or NAME=VALUE,VALUE,... with numbers, got {word!r}") from None

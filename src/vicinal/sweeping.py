@@ -1,4 +1,4 @@
-"""A sweep as the settings describe it: run in one compiled call, reported as a study."""
+"""A sweep as the settings describe it: run in as few compiled calls as possible, reported as a study."""
 
 import dataclasses
 import functools
@@ -13,6 +13,7 @@ import numpy as np
 from vicinal.environment import environment, now
 from vicinal.files import write_text_atomically
 from vicinal.recipes import recipe
+from vicinal.recipes.lookup import canonical
 from vicinal.report import Panel, Section, Series, Study, Table, interval_words, mean_interval, write_study
 from vicinal.report.records import curve_rows, curves_csv
 from vicinal.report.words import significant
@@ -23,35 +24,42 @@ from vicinal.train import Member, Sweep, sweep
 
 @dataclasses.dataclass(frozen=True)
 class SweepSettings(TaskSettings):
-    """Which numbers to vary, of which rule."""
+    """Which numbers to vary, of which rules."""
 
     rule: str = "il"
     """A recipe; `vicinal rules` lists them."""
+    rules: tuple[str, ...] = ()
+    """Several recipes instead, each with every combination of the numbers."""
     learning_rates: tuple[float, ...] = ()
     """Learning rates to try."""
     vary: tuple[str, ...] = ()
     """Other numbers to try, every combination of them: NAME=VALUE,VALUE,... each, like inference.step_size=0.02,0.1
-    or eps=0,0.5."""
+    or inference.steps=5,10."""
     seeds: int = 3
     """Repetitions of each combination, each with its own initial weights and order of examples."""
     group_size: int | None = None
-    """Members trained side by side on one device; by default what a short calibration finds fastest."""
+    """Members trained side by side on one device; by default what a short calibration finds fastest, if it can pay."""
     memory_gb: float | None = None
     """Memory to use, in 1e9 bytes; by default what is free. A sweep that does not fit runs in waves."""
 
-    def grid(self) -> dict[str, list[float]]:
-        """The values of each number that varies.
+    def grid(self) -> dict[str, list[Any]]:
+        """The values of each number that varies, and of the rule.
 
         Raises:
             ValueError: If there is none, or one is given twice.
         """
-        grid = {"learning_rate": list(self.learning_rates)} if self.learning_rates else {}
+        grid: dict[str, list[Any]] = {"rule": list(self.rules)} if self.rules else {}
+        grid |= {"learning_rate": list(self.learning_rates)} if self.learning_rates else {}
         for name, values in map(assignment, self.vary):
             if name in grid:
                 raise ValueError(f"expected each number once, got {name} twice")
             grid[name] = values
         if not grid:
             raise ValueError("expected numbers to vary, got none; give --learning-rates or --vary NAME=VALUE,VALUE")
+        if "rule" in grid:
+            grid["rule"] = list(canonical(tuple(map(str, grid["rule"]))))
+            if self.rule != type(self).rule:
+                raise ValueError("expected either one rule or several to try, got both")
         if self.learning_rate is not None and "learning_rate" in grid:
             raise ValueError("expected either one learning rate or several to try, got both")
         for name, values in grid.items():
@@ -85,13 +93,20 @@ def sweep_task(
     """
     settings = dataclasses.replace(settings, rule=recipe(settings.rule).name)
     folder, grid = Path(folder), settings.grid()
+    rules = tuple(grid.get("rule", [settings.rule]))
     if settings.memory_gb is not None and not 0 < settings.memory_gb < math.inf:
         raise ValueError(f"expected memory above 0, got {settings.memory_gb} GB")
 
-    def make(**numbers: float) -> Any:
-        return task.settings.make(settings.rule, **numbers)[settings.rule]
+    def make(rule: str = settings.rule, **numbers: Any) -> Any:
+        return task.settings.make(*rules, **numbers)[rule]
 
     task = Task(settings)
+    build: Any = functools.partial(task.build, rule=settings.rule)
+    if "rule" in grid:  # each with its own feedback
+
+        def build(key: Any, rule: str) -> Any:
+            return task.build(key, rule)
+
     if settings.group_size is not None and settings.group_size < 1:
         raise ValueError(f"expected a group size of at least 1, got {settings.group_size}")
     if settings.seeds < 1:
@@ -99,7 +114,7 @@ def sweep_task(
     with kept_config(folder, settings):
         done = sweep(
             make,
-            functools.partial(task.build, rule=settings.rule),
+            build,
             task.data,
             grid,
             seeds=settings.seeds,
@@ -107,7 +122,7 @@ def sweep_task(
             batch_size=settings.batch_size,
             validation=settings.validation,
             evaluate_every=settings.evaluate_every,
-            graph=task.graph_for(settings.rule),
+            graph=None if "rule" in grid else task.graph_for(settings.rule),
             group_size=settings.group_size,
             memory=None if settings.memory_gb is None else int(settings.memory_gb * 1e9),
             folder=folder,
@@ -144,7 +159,8 @@ def combinations(members: list[Member]) -> list[list[Member]]:
 def words_of(done: Sweep) -> str:
     """How a sweep was laid out, and how long it took."""
     layout = done.layout
-    waves = f", in {done.waves} waves" if done.waves > 1 else ""
+    waves = f", in {done.waves} waves" if done.waves > done.parts else ""
+    waves += f", {done.parts} programs one after another" if done.parts > 1 else ""
     return (
         f"{len(done.members)} members on {layout.devices} device{'s' * (layout.devices > 1)}, "
         f"{layout.size} side by side{waves}: {done.seconds:.1f} s, of which {done.seconds_to_start:.1f} s until the "
@@ -152,12 +168,12 @@ def words_of(done: Sweep) -> str:
     )
 
 
-def _study(settings: SweepSettings, task: Task, grid: dict[str, list[float]], done: Sweep, command: str) -> Study:
+def _study(settings: SweepSettings, task: Task, grid: dict[str, list[Any]], done: Sweep, command: str) -> Study:
     groups = combinations(done.members)
     accuracy = task.data.classes is not None and not settings.model.reconstructs
     quantity, heading, unit = ("test_accuracy", "test accuracy (%)", 100) if accuracy else ("test_loss", "test loss", 1)
     stopped = sum(member.stopped is not None for member in done.members)
-    label = recipe(settings.rule).label
+    label = "learning rules" if "rule" in grid else recipe(settings.rule).label
     return Study(
         title=f"{label[0].upper()}{label[1:]} on {task.data.name}: a sweep",
         summary=f"{_count(len(groups), 'combination')} of {', '.join(grid)}, {_count(settings.seeds, 'seed')} each. "
@@ -171,7 +187,7 @@ def _study(settings: SweepSettings, task: Task, grid: dict[str, list[float]], do
                 "At the end of training",
                 "A diverged member was frozen at its last good state, and has no number here.",
                 tables=[_table(groups, accuracy)],
-                panels=[_against(grid, groups, quantity, heading, unit)],
+                panels=_against(grid, groups, quantity, heading, unit),
             ),
             Section("Along training", panels=_curves(grid, groups, accuracy)),
         ],
@@ -190,11 +206,15 @@ def plain(members: Sequence[Member]) -> list[dict[str, Any]]:
     return [{"numbers": m.numbers, "seed": m.seed, "stopped": m.stopped, "records": m.records} for m in members]
 
 
-def _short(value: float) -> str:
-    return f"{value:.6g}"
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if _is_number(value) else str(value)
 
 
-def _name(numbers: dict[str, float], names: list[str]) -> str:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _name(numbers: dict[str, Any], names: list[str]) -> str:
     return ", ".join(f"{name} {_short(numbers[name])}" for name in names)
 
 
@@ -239,9 +259,14 @@ def _table(groups: list[list[Member]], accuracy: bool) -> Table:
     return Table("Mean over seeds ± half a 95 % interval (of two seeds both values)", columns, rows)
 
 
-def _against(grid: dict[str, list[float]], groups: list[list[Member]], quantity: str, heading: str, unit: int) -> Panel:
+def _against(
+    grid: dict[str, list[Any]], groups: list[list[Member]], quantity: str, heading: str, unit: int
+) -> list[Panel]:
     """The quantity at the end against the number with the most values, a line for each combination of the others."""
-    along = max(grid, key=lambda name: len(grid[name]))
+    numeric = [name for name in grid if all(map(_is_number, grid[name]))]
+    if not numeric:
+        return []
+    along = max(numeric, key=lambda name: len(grid[name]))
     others = [name for name in grid if name != along]
     lines: dict[str, dict[float, list[float]]] = {}
     for group in groups:
@@ -253,10 +278,10 @@ def _against(grid: dict[str, list[float]], groups: list[list[Member]], quantity:
     ]
     log = min(grid[along]) > 0 and max(grid[along]) / min(grid[along]) >= 10
     label = along.replace("_", " ")
-    return Panel(f"{heading[0].upper()}{heading[1:]} at the end", label, heading, series, log_x=log)
+    return [Panel(f"{heading[0].upper()}{heading[1:]} at the end", label, heading, series, log_x=log)]
 
 
-def _curves(grid: dict[str, list[float]], groups: list[list[Member]], accuracy: bool) -> list[Panel]:
+def _curves(grid: dict[str, list[Any]], groups: list[list[Member]], accuracy: bool) -> list[Panel]:
     quantities = [("test_accuracy", "test accuracy (%)", 100.0, False)] if accuracy else []
     quantities += [("test_loss", "test loss", 1.0, True), ("train_loss", "training loss", 1.0, True)]
     return [

@@ -282,7 +282,7 @@ def test_on_record_sees_the_state_of_its_member():
         ({"devices": []}, ValueError, "at least one device"),
         ({"devices": 5}, ValueError, "at least one device"),
         ({"numbers": {"learning_rate": 0.1}}, TypeError, "expected numbers as lists of values by name"),
-        ({"numbers": {"learning_rate": ["a"]}}, TypeError, "expected numbers as lists of values by name"),
+        ({"numbers": {"learning_rate": ["a"]}}, TypeError, "write numbers without quotes"),
         ({"numbers": None}, TypeError, "expected numbers as lists of values by name"),
         ({"seeds": 2.5}, TypeError, "seeds as an integer"),
         ({"seeds": [0.5]}, TypeError, "seeds as an integer or a list of integers"),

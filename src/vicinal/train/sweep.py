@@ -188,7 +188,11 @@ def _train(plan: Plan, files: SweepFiles, job: _Job) -> tuple[dict[int, Member],
     begun, total, every, hooks, shown = time.monotonic(), job.total, job.every, job.hooks, job.shown
     if files.waves is None:
         free = free_bytes(plan.devices) if job.memory is None else int(job.memory)
-        waves, chosen = plan.choose(free, job.size, total)
+        try:
+            waves, chosen = plan.choose(free, job.size, total)
+        except TypeError as error:
+            _blame_words(plan, error)
+            raise
         files.waves = waves
     else:  # as it was begun: another layout would round otherwise
         waves = files.waves
@@ -230,6 +234,17 @@ def _train(plan: Plan, files: SweepFiles, job: _Job) -> tuple[dict[int, Member],
         plan.compilations,
         files.group_size is not None,
     )
+
+
+def _blame_words(plan: Plan, error: TypeError) -> None:
+    """A word where a number should be, as in a learning rate, is found when it is first counted with."""
+    words = {name: value for name, value in plan.runs[plan.members[0]][0].items() if isinstance(value, str)}
+    if words:
+        said = ", ".join(f"{name}={value!r}" for name, value in words.items())
+        raise TypeError(
+            f"expected words only where make looks something up by them, got {said}; write numbers without quotes "
+            f"(what failed: {str(error).splitlines()[0]})"
+        ) from error
 
 
 class _Loop:
