@@ -116,6 +116,8 @@ def check_make(make: Any, numbers: dict[str, Any]) -> None:
     made = make(**numbers)
     if _is_optimizer(made) or not isinstance(made, tuple | list) or len(made) != 2:  # an optimiser is a pair itself
         raise TypeError(f"expected make to return a pair (rule, optimizer), got {_name(made)}")
+    if isinstance(made[1], Rule) and _is_optimizer(made[0]):
+        raise TypeError("expected make to return (rule, optimizer), got the optimiser first; exchange them")
     check_rule(made[0])
     check_optimizer(made[1])
 
