@@ -479,3 +479,24 @@ def test_a_deep_program_grows_with_its_depth_alone(build):
         return len(str(traced))
 
     assert size(40) < 2.3 * size(20)
+
+
+def test_a_marked_layer_with_state_has_its_vertex_on_the_output():
+    class Counting(eqx.Module):
+        def __call__(self, x, state):
+            return 2.0 * x, state + 1
+
+    class Net(eqx.Module):
+        below: Counting
+        weight: jax.Array
+
+        def __call__(self, x, state):
+            h, state = self.below(x, state)
+            return self.weight @ h, state
+
+    marked = vc.mark(Net(Counting(), jnp.ones((1, 2))), lambda net: net.below)
+    model = jax.tree_util.Partial(lambda net, x: net(x, jnp.zeros(()))[0], marked)
+    graph = vc.capture(model, jnp.ones(2))
+    _, values = graph.feedforward(model, jnp.ones((3, 2)))
+    assert graph.vertices == ("below",)
+    assert values["below"].tolist() == [[2.0, 2.0]] * 3

@@ -5,19 +5,25 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from vicinal.graph import vertex
 
 
 class Marked(eqx.Module):
-    """A callable whose output is a vertex; made by `mark`. Other attributes are those of the wrapped module."""
+    """A callable whose output is a vertex; made by `mark`. Other attributes are those of the wrapped module.
+
+    Of a layer that returns `(output, state)`, the output alone is.
+    """
 
     module: Callable
     name: str = eqx.field(static=True)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Array:
-        return vertex(self.module(*args, **kwargs), self.name)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.module(*args, **kwargs)
+        if isinstance(output, tuple):  # a layer with state: (output, state)
+            return vertex(output[0], self.name), *output[1:]
+        return vertex(output, self.name)
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__") or attribute in ("module", "name"):
