@@ -118,6 +118,9 @@ def test_what_pytorch_computes_otherwise_is_refused():
     layer = eqx.nn.ConvTranspose2d(2, 2, 3, key=KEYS[0])
     with pytest.raises(ValueError, match="expected layers that PyTorch has alike, got ConvTranspose2d at 'up'"):
         to_state_dict({"up": layer})
+    norm, _ = eqx.nn.make_with_state(eqx.nn.BatchNorm)(2, "batch", mode="batch")
+    with pytest.raises(ValueError, match=r"holds its running averages, vicinal.nn.BatchNorm, got Equinox's at 'norm'"):
+        to_state_dict({"norm": norm})
     with pytest.raises(ValueError, match=r"expected shape \[5, 3\] at '0.weight', got \[4, 3\]"):
         to_state_dict(MLP, like={**SEQUENTIAL, "0.weight": numbers(5, 3)})
     with pytest.raises(ValueError, match="expected a name of its own for each array"):
@@ -148,6 +151,20 @@ class Convolutions(eqx.Module):
 
     def __call__(self, x):
         return self.out(self.norm(jnp.tanh(self.conv(x))).reshape(-1))
+
+
+class Normalized(eqx.Module):
+    """Batch norm between a convolution and a linear layer, in a list as in a `Sequential`."""
+
+    layers: list
+
+    def __init__(self, key):
+        keys = jax.random.split(key, 2)
+        conv, norm = vc.nn.Conv2d(2, 3, 3, key=keys[0]), vc.nn.BatchNorm(3)
+        self.layers = [conv, norm, eqx.nn.Linear(27, 2, key=keys[1])]
+
+    def __call__(self, x):
+        return self.layers[2](jnp.tanh(self.layers[1](self.layers[0](x))).reshape(-1))
 
 
 class Embedded(eqx.Module):
@@ -198,6 +215,9 @@ def torch_module(name):
     made = {
         "MLP": lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)),
         "convolution": TorchConvolutions,
+        "batch norm": lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(27, 2)
+        ).eval(),
         "GRU": lambda: TorchEmbedded(nn.GRUCell),
         "LSTM": lambda: TorchEmbedded(nn.LSTMCell),
     }
@@ -205,12 +225,16 @@ def torch_module(name):
     with torch.no_grad():
         for parameter in module.parameters():  # so that nothing is zero or one
             parameter.copy_(torch.from_numpy(numbers(*parameter.shape)) * 0.5)
+        for average in module.buffers():
+            if average.ndim:
+                average.copy_(torch.from_numpy(np.abs(numbers(*average.shape)) + 0.5))
     return torch, module
 
 
 MODELS = {
     "MLP": (MLP, numbers(3)),
     "convolution": (Convolutions(KEYS[5]), numbers(2, 5, 5)),
+    "batch norm": (eqx.nn.inference_mode(Normalized(KEYS[5])), numbers(2, 5, 5)),
     "GRU": (Embedded(eqx.nn.GRUCell, KEYS[6]), np.array([1, 4, 0])),
     "LSTM": (Embedded(eqx.nn.LSTMCell, KEYS[7]), np.array([1, 4, 0])),
 }
@@ -223,7 +247,8 @@ def test_outputs_agree_both_ways(name):
 
     def theirs():
         with torch.no_grad():
-            return module(torch.from_numpy(x)).numpy()
+            given = torch.from_numpy(x)
+            return module(given[None])[0].numpy() if name == "batch norm" else module(given).numpy()
 
     loaded = from_state_dict(model, module.state_dict())
     np.testing.assert_allclose(loaded(jnp.asarray(x)), theirs(), rtol=1e-6, atol=1e-6)

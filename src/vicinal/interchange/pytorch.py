@@ -13,10 +13,10 @@ from jaxtyping import Array, PyTree
 
 from vicinal.interchange.names import dotted, few, in_words, is_array
 from vicinal.marking import Marked
-from vicinal.nn import Conv2d
+from vicinal.nn import BatchNorm, Conv2d
 
 Names = Mapping[str, str] | Callable[[str], str] | None
-Visit = Callable[[str, Array], Array]
+Visit = Callable[[str, Any], Any]
 """Called with the name and the value of an array as PyTorch shapes it; returns the one to put in its place."""
 
 
@@ -26,7 +26,8 @@ def to_state_dict(
     """The parameters of a model as PyTorch names and shapes them.
 
     Equinox's and this library's layers are known: biases of convolutions lose their axes of one, and the cells of
-    recurrent networks get both of PyTorch's biases. A layer computes the same there if it has the same settings.
+    recurrent networks get both of PyTorch's biases. A layer computes the same there if it has the same settings
+    (`eps`, strides, activations).
 
     Args:
         model: Any pytree of layers.
@@ -124,11 +125,18 @@ def _node(node: Any, name: str, visit: Visit) -> Any:
         return eqx.tree_at(lambda layer: layer.convolution, node, _node(node.convolution, name, visit))
     if isinstance(node, eqx.nn.Conv):
         return _convolution(node, name, visit)
+    if isinstance(node, BatchNorm):
+        return _batch_norm(node, name, visit)
     if isinstance(node, eqx.nn.GRUCell):
         return _gru(node, name, visit)
     if isinstance(node, eqx.nn.LSTMCell):
         return _lstm(node, name, visit)
-    if isinstance(node, _REFUSED):
+    if isinstance(node, eqx.nn.BatchNorm):
+        raise ValueError(
+            f"expected a batch norm that holds its running averages, vicinal.nn.BatchNorm, got Equinox's at {name!r}, "
+            "which has them in a State; build the model with the former"
+        )
+    if isinstance(node, eqx.nn.ConvTranspose):
         raise ValueError(
             f"expected layers that PyTorch has alike, got {type(node).__name__} at {name!r}, which it computes "
             "otherwise; convert that one by hand with equinox.tree_at"
@@ -136,8 +144,16 @@ def _node(node: Any, name: str, visit: Visit) -> Any:
     return visit(name, node) if is_array(node) else node
 
 
-_REFUSED = (eqx.nn.ConvTranspose,)
-_KNOWN = (Marked, Conv2d, eqx.nn.Conv, eqx.nn.GRUCell, eqx.nn.LSTMCell, *_REFUSED)
+_KNOWN = (
+    Marked,
+    Conv2d,
+    BatchNorm,
+    eqx.nn.Conv,
+    eqx.nn.GRUCell,
+    eqx.nn.LSTMCell,
+    eqx.nn.BatchNorm,
+    eqx.nn.ConvTranspose,
+)
 
 
 def _convolution(layer: eqx.nn.Conv, name: str, visit: Visit) -> eqx.nn.Conv:
@@ -146,6 +162,18 @@ def _convolution(layer: eqx.nn.Conv, name: str, visit: Visit) -> eqx.nn.Conv:
         return new
     bias = visit(_join(name, "bias"), layer.bias.reshape(-1)).reshape(layer.bias.shape)
     return eqx.tree_at(lambda conv: conv.bias, new, bias)
+
+
+def _batch_norm(layer: BatchNorm, name: str, visit: Visit) -> BatchNorm:
+    """PyTorch's averages have other names, and it counts the batches, which we do not need."""
+
+    def parts(layer: BatchNorm) -> tuple[Any, ...]:
+        return layer.weight, layer.bias, layer.running.mean, layer.running.variance
+
+    names = ("weight", "bias", "running_mean", "running_var")
+    new = [visit(_join(name, theirs), part) for theirs, part in zip(names, parts(layer), strict=True)]
+    visit(_join(name, "num_batches_tracked"), np.zeros((), np.int64))
+    return eqx.tree_at(parts, layer, tuple(new))
 
 
 def _gru(cell: eqx.nn.GRUCell, name: str, visit: Visit) -> eqx.nn.GRUCell:

@@ -101,12 +101,14 @@ def check_key(key: Any) -> None:
     """TypeError if it is no random key: one of `jax.random.key`, or two or four old-style numbers."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         raise TypeError(f"expected key as a random key, got the integer {key}; write key=jax.random.key({key})")
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    old = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32
-    if not typed and not old:
+    if not isinstance(key, jax.Array | np.ndarray) or not (_is_typed(key) or key.dtype == np.uint32):
         raise TypeError(f"expected key as a random key, got {_name(key)}; write key=jax.random.key(0)")
-    if key.ndim != (0 if typed else 1):
+    if key.ndim != (0 if _is_typed(key) else 1):
         raise TypeError(f"expected one random key, got an array of shape {list(key.shape)}; take one of them")
+
+
+def _is_typed(key: jax.Array | np.ndarray) -> bool:
+    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
 def check_make(make: Any, numbers: dict[str, Any]) -> None:
