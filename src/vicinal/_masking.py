@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import Array, Bool
 
+from vicinal._activations import shape_and_type
 from vicinal._primitive import vertex_p
 
 
@@ -62,8 +63,8 @@ def _sides(eqn: core.JaxprEqn) -> tuple[list[core.JaxprEqn], core.Var, Masked]:
         select = jax.lax.select
         return [select(mask, held, incoming), select(mask, incoming, held), select(mask, held, jnp.zeros_like(held))]
 
-    value, yes = (jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in (seen, mask))
-    traced = jax.make_jaxpr(sides)(value, value, yes).jaxpr
+    # A function of its own for each vertex: what make_jaxpr has in its cache would share variables.
+    traced = jax.make_jaxpr(sides)(*map(shape_and_type, (seen, seen, mask))).jaxpr
     held, *given = traced.invars
     names = dict(zip([*given, traced.outvars[0]], [incoming, mask, seen], strict=True))
 
