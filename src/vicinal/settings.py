@@ -231,6 +231,8 @@ class TaskSettings:
     a folder with a folder of images for each class."""
     target: str | None = None
     """Column of a table to predict; by default one called target, label, y or class, else the last."""
+    inputs: tuple[str, ...] = ()
+    """Columns of a table to predict it from; by default all others."""
     task: TaskKind | None = None
     """Whether targets are labels or numbers to predict, where they do not tell: whole numbers are labels from 0."""
     test_share: float | None = None
@@ -264,8 +266,8 @@ class TaskSettings:
         Raises:
             ValueError: If epochs, batch size or evaluation interval do not fit it.
         """
-        options = {name: getattr(self, name) for name in ("target", "test_share", "task", "image_size")}
-        data = load(self.data, **options)
+        given: Any = {name: getattr(self, name) for name in ("target", "test_share", "task", "image_size")}
+        data = load(self.data, inputs=self.inputs or None, **given)
         if self.standardize is not None:
             data = data.standardized(targets=self.standardize == "all")
         data = self.model.shaped(data)

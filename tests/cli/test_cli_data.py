@@ -95,6 +95,8 @@ def test_verify_reads_every_format(tables, capsys):
     out = run(capsys, "data", "verify", "houses.csv", "--test-share", "0.5").out
     assert "20 training and 20 test examples of shape [3], 1 number" in out
     assert "50 % of the examples, drawn at random, are for testing" in out
+    out = run(capsys, "data", "verify", "houses.csv", "--inputs", "a", "b").out
+    assert "of shape [2], 1 number" in out
     with pytest.raises(SystemExit) as ended:
         main(["data", "verify", "people.csv", "--target", "name"])
     assert ended.value.code == 2
@@ -113,7 +115,7 @@ def test_the_list_can_be_copied(monkeypatch, capsys):
 
 def test_settings_of_before_are_read_again(tmp_path):
     plain = dataclasses.asdict(TaskSettings())
-    for name in ("target", "task", "test_share", "validation", "standardize", "image_size"):
+    for name in ("target", "inputs", "task", "test_share", "validation", "standardize", "image_size"):
         del plain[name]
     (tmp_path / "config.json").write_text(json.dumps(plain))
     assert read_config(tmp_path, TaskSettings) == TaskSettings()

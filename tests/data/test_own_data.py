@@ -250,6 +250,21 @@ def test_which_column_is_the_target():
         from_frame(frame.rename(columns={"wild": "label", "width": "y"}))
 
 
+def test_which_columns_are_inputs(tmp_path):
+    data = from_frame(table(), target="kind", inputs=["wild", "width"])
+    assert data.feature_names == ("wild", "width")
+    table().assign(name=[f"id{i}" for i in range(20)]).to_csv(tmp_path / "own.csv", index=False)
+    assert load(tmp_path / "own.csv", target="kind", inputs=["count"]).shape == (1,)
+    with pytest.raises(
+        ValueError, match=r"got 20 in 20 rows, such as 'id0'; leave the column out \(inputs=, --inputs\)"
+    ) as caught:
+        load(tmp_path / "own.csv", target="kind")
+    assert "column 'name'" in str(caught.value)
+    for wrong in ("size", "kind"):
+        with pytest.raises(ValueError, match=f"inputs among the columns beside 'kind', got '{wrong}'"):
+            from_frame(table(), target="kind", inputs=["width", wrong])
+
+
 def test_tables_say_what_is_for_testing():
     frame = table().assign(split=["train"] * 15 + ["test"] * 5)
     data = from_frame(frame, target="kind")
@@ -277,7 +292,10 @@ def with_words(count):
         (lambda f: f.assign(width=["1"] * 19 + [2]), "truth values or words, got object; convert or"),
         (lambda f: f[["kind"]], "expected columns beside the target 'kind', got none"),
         (lambda f: f[:0], "expected rows"),
-        (lambda f: pandas.concat([with_words(20)(f), f]), "at most 20 different words, got 23, such as 'blue'; drop"),
+        (
+            lambda f: pandas.concat([with_words(20)(f), f]),
+            "at most 20 different words .*, got 23 in 40 rows, such as 'blue'; leave",
+        ),
     ],
 )
 def test_wrong_tables(change, message):

@@ -47,6 +47,7 @@ def fetch(name: Name) -> None:
 def verify(
     name: Name,
     target: str | None = None,
+    inputs: tuple[str, ...] = (),
     task: TaskKind | None = None,
     test_share: float | None = None,
     image_size: tuple[int, int] | None = None,
@@ -56,11 +57,13 @@ def verify(
     Args:
         name: A data set, or the path of an .npz file, a table (.csv, .parquet) or a folder of images.
         target: Column of a table to predict.
+        inputs: Columns of a table to predict it from; by default all others.
         task: Whether targets are labels or numbers to predict, where they do not tell.
         test_share: Share of the examples for testing, where the data do not say which.
         image_size: Height and width that images are resized to, in pixels.
     """
-    found = data.verify(name, target=target, task=task, test_share=test_share, image_size=image_size)
+    given = {"target": target, "inputs": inputs or None, "task": task, "test_share": test_share}
+    found = data.verify(name, image_size=image_size, **given)
     shape = f"of shape {list(found.shape)}"
     targets = f"{found.classes} classes" if found.classes else f"{found.outputs} number{'s' * (found.outputs != 1)}"
     print(f"{found.name}: {found.train} training and {found.test} test examples {shape}, {targets}", end="")

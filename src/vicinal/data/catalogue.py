@@ -95,7 +95,7 @@ def verify(
     Args:
         name_or_path: A name, or the path of an npz file, a table or a folder of images.
         folder: Where to look for a name, as for `data_folder`.
-        options: As `load` takes them by name: `target`, `test_share`, `task`, `image_size`.
+        options: As `load` takes them by name: `target`, `inputs`, `test_share`, `task`, `image_size`.
         sources: Published data sets; a file that goes by the name of one must have the published size.
 
     Returns:

@@ -1,7 +1,7 @@
 """Loading data sets: the embedded one, npz files in the data folder, and files and folders anywhere else."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ def load(
     folder: str | os.PathLike[str] | None = None,
     *,
     target: str | None = None,
+    inputs: Sequence[str] | None = None,
     test_share: float | None = None,
     task: TaskKind | None = None,
     image_size: tuple[int, int] | None = None,
@@ -69,6 +70,7 @@ def load(
         name_or_path: A name, or the path of a file or a folder.
         folder: Where to look for a name, as for `data_folder`.
         target: The column of a table to predict.
+        inputs: The columns to predict it from; by default all others.
         test_share: Which share of the examples is for testing, where the data do not say it; by default 0.2.
         task: `"classification"` or `"regression"`, where the targets do not tell; see `from_arrays`.
         image_size: Height and width, in pixels, that images are resized to.
@@ -89,7 +91,9 @@ def load(
         ((1437, 8, 8), dtype('float32'), (360,))
     """
     name, path, source = locate(name_or_path, folder, SOURCES)
-    return read(name, path, source, target=target, test_share=test_share, task=task, image_size=image_size)
+    return read(
+        name, path, source, target=target, inputs=inputs, test_share=test_share, task=task, image_size=image_size
+    )
 
 
 def locate(
@@ -166,7 +170,7 @@ def read(name: str, path: Path, source: Source | None, **options: Any) -> Datase
         return to_dataset(read_arrays(path), name, source.credit, origin=str(path), classes=source.classes)
     common: dict[str, Any] = {"name": name, "credit": f"{path.name}: a file of the user's own", "origin": str(path)}
     if is_table(path):
-        _only(("target", "test_share", "task"), given, str(path))
+        _only(("target", "inputs", "test_share", "task"), given, str(path))
         return from_frame(read_table(path), **common, **given)
     if os.path.isdir(path):
         _only(("test_share", "image_size"), given, str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def from_frame(
     frame: Any,
     target: str | None = None,
     *,
+    inputs: Sequence[str] | None = None,
     test: Any = None,
     test_share: float | None = None,
     task: TaskKind | None = None,
@@ -43,6 +45,7 @@ def from_frame(
     Args:
         frame: The table, one example a row.
         target: The column to predict; by default the one called target, label, labels, y or class, else the last one.
+        inputs: The columns to predict it from; by default all others.
         test: A second table with the same columns, for testing.
         test_share: Which share of the rows is for testing, if nothing else says it; by default 0.2.
         task: `"classification"` or `"regression"`, if the column does not tell; see `from_arrays`.
@@ -75,16 +78,16 @@ def from_frame(
             raise ValueError(f"{origin}: expected a test table or a column {_SPLIT!r}, got both")
         rows = rows_of(table[_SPLIT].to_numpy(), len(table), f"{origin}: column {_SPLIT!r}")[1]
         table = table.drop(columns=_SPLIT)
-    inputs = [_features(table[name], f"{origin}: column {str(name)!r}") for name in table.columns if name != column]
-    features = [
-        (f"{name}{value}", numbers)
-        for found, name in zip(inputs, table.columns.drop(column), strict=True)
-        for value, numbers in found.items()
-    ]
+    chosen = [name for name in table.columns if name != column] if inputs is None else [*inputs]
+    for wanted in chosen:
+        if wanted not in table.columns or wanted == column:
+            raise ValueError(f"{origin}: expected inputs among the columns beside {column!r}, got {wanted!r}")
+    read = {name: _features(table[name], f"{origin}: column {str(name)!r}") for name in chosen}
+    features = [(f"{name}{value}", row) for name, found in read.items() for value, row in found.items()]
     if not features:
         raise ValueError(f"{origin}: expected columns beside the target {column!r}, got none")
     made = from_arrays(
-        np.stack([numbers for _, numbers in features], axis=1),
+        np.stack([row for _, row in features], axis=1),
         _present(table[column], f"{origin}: column {str(column)!r}").to_numpy(),
         test_rows=rows,
         test_share=test_share,
@@ -208,9 +211,10 @@ def _features(column: Any, origin: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{origin}: expected numbers, truth values or words, got {column.dtype}; convert or drop it.")
     values = column.astype(str).to_numpy(dtype=str)
     different = np.unique(values)
-    if len(different) > WORDS:
+    if len(different) > WORDS or len(different) == len(values) > 2:
         raise ValueError(
-            f"{origin}: expected numbers, or at most {WORDS} different words, got {len(different)}, such as "
-            f"{str(different[0])!r}; drop the column, or make numbers of it."
+            f"{origin}: expected numbers, or at most {WORDS} different words that come again, got {len(different)} in "
+            f"{len(values)} rows, such as {str(different[0])!r}; leave the column out (inputs=, --inputs), or make "
+            "numbers of it."
         )
     return {f"={value}": (values == value).astype(np.float64) for value in different}
