@@ -49,6 +49,17 @@ def weakened(value: Array) -> Array:
     return weak.at[...].set(value) if weak.dtype == value.dtype else value
 
 
+def is_half(tree: PyTree) -> bool:
+    """Whether a tree holds floating-point numbers of fewer than 32 bits: few of those can be summed."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
+    return any(jnp.finfo(leaf.dtype).bits < 32 for leaf in leaves)
+
+
+def widened(array: Array) -> Array:
+    """The array in float32 if it has fewer bits; else as it is."""
+    return array.astype(jnp.float32) if is_half(array) else array
+
+
 def is_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether every floating-point number of a tree is finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]

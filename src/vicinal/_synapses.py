@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import Array, Float
 
+from vicinal._numbers import widened
+
 _REARRANGE = {
     "transpose",
     "reshape",
@@ -110,7 +112,7 @@ def _square_dot(params: Mapping[str, Any], side: int) -> Callable[[Array], Array
     contracted = tuple(params["dimension_numbers"][0][side])
 
     def square(presynaptic: Array) -> Array:
-        return jnp.mean(jnp.sum(jnp.square(presynaptic), axis=contracted))
+        return jnp.mean(jnp.sum(jnp.square(widened(presynaptic)), axis=contracted))
 
     return square
 
@@ -119,6 +121,6 @@ def _square_conv(params: Mapping[str, Any]) -> Callable[[Array], Array]:
     channels = params["dimension_numbers"].lhs_spec[1]
 
     def square(presynaptic: Array) -> Array:
-        return jnp.mean(jnp.sum(jnp.square(presynaptic), axis=channels))
+        return jnp.mean(jnp.sum(jnp.square(widened(presynaptic)), axis=channels))
 
     return square

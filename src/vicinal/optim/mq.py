@@ -12,10 +12,15 @@ from vicinal._numbers import check, number
 
 
 class MQState(NamedTuple):
-    """How many updates there were, and for each group of parameters the running size of its gradient."""
+    """How many updates there were, and for each group of parameters the running size of its gradient.
+
+    A schedule of the learning rate counts for itself, as rules that call the optimiser several times for a batch hold
+    it there.
+    """
 
     count: Int[Array, ""]
     scale: dict[str, Float[Array, ""]]
+    schedule: optax.ScaleByScheduleState | tuple[()] = ()
 
 
 def mq(
@@ -72,6 +77,8 @@ def mq(
     check("eps", eps, lambda v: v >= 0, "of at least 0")
     check("cap", cap, lambda v: (v >= 0) & (v <= 1), "in [0, 1]")
 
+    scheduled = callable(learning_rate)
+
     def rate_at(count: Int[Array, ""]) -> Float[Array, ""]:
         with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix integers and floats
             return number(learning_rate(count) if callable(learning_rate) else learning_rate)
@@ -81,7 +88,8 @@ def mq(
         start = rate_at(count)
         # Copies, so that a program may be given the buffers of a state to reuse.
         groups = _groups(params, labels).items()
-        return MQState(count, {name: jnp.array(start, _dtype(leaves[members[0]])) for name, members in groups})
+        scale = {name: jnp.array(start, _dtype(leaves[members[0]])) for name, members in groups}
+        return MQState(count, scale, optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)) if scheduled else ())
 
     def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
         del params
@@ -92,7 +100,7 @@ def mq(
                 f"expected gradients of the parameters that the state was made for, {sorted(state.scale)}, got "
                 f"{sorted(groups)}; call init with the parameters that have a gradient"
             )
-        rate, n = rate_at(state.count), number(state.count + 1)
+        rate, n = rate_at(state.schedule.count if scheduled else state.count), number(state.count + 1)
         kept, changes, scales = jnp.minimum(n / (n + 1), number(cap)), list(gradients), {}
         for name, members in groups.items():
             scale = number(state.scale[name])
@@ -103,7 +111,8 @@ def mq(
                 changes[i] = (-step * number(gradients[i])).astype(gradients[i].dtype)
             size = _mean_size([gradients[i] for i in members])
             scales[name] = (kept * scale + (1 - kept) * size).astype(state.scale[name].dtype)
-        return jax.tree.unflatten(structure, changes), MQState(jnp.asarray(optax.safe_increment(state.count)), scales)
+        further = jax.tree.map(lambda count: jnp.asarray(optax.safe_increment(count)), (state.count, state.schedule))
+        return jax.tree.unflatten(structure, changes), MQState(further[0], scales, further[1])
 
     return optax.GradientTransformation(init, update)
 

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import ArrayLike, PyTree
 
 from vicinal._masking import Unknown
+from vicinal._numbers import widened
 
 
 class NLMSState(NamedTuple):
@@ -58,7 +59,8 @@ def scale_by_presynaptic_norm(eps: ArrayLike = 0.0) -> optax.GradientTransformat
                     f"expected parameters that multiply an activity, or add to such a product, got {name}; "
                     "exclude it with optax.masked"
                 )
-            return gradient / (norm + jnp.asarray(eps)).astype(gradient.dtype)
+            wide = widened(gradient)  # a norm may be beyond half precision, and the quotient not
+            return (wide / (norm + jnp.asarray(eps)).astype(wide.dtype)).astype(gradient.dtype)
 
         flat, structure = jax.tree_util.tree_flatten_with_path(updates)
         norms = structure.flatten_up_to(presynaptic)  # a parameter without a norm has None there

@@ -11,6 +11,7 @@ from jax.extend import core
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._masking import refuse_masks
+from vicinal._numbers import widened
 from vicinal.activations import Activation, activation_function
 from vicinal.graph import OUTPUT, Graph, Values
 
@@ -172,4 +173,6 @@ def arriving(graph: Graph, model: PyTree, link: Link, values: Values, noise: Arr
 
 def mean_outer(above: Float[Array, "batch above"], below: Float[Array, "batch below"]) -> Float[Array, "above below"]:
     """The batch mean of `above below^T`."""
-    return jnp.dot(above.T, below) / jnp.asarray(above.shape[0], above.dtype)
+    wide = widened(above[:1]).dtype  # a sum over a batch needs more than half precision
+    mean = jnp.dot(above.T, below, preferred_element_type=wide) / jnp.asarray(above.shape[0], wide)
+    return mean.astype(above.dtype)

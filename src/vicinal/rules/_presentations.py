@@ -14,6 +14,7 @@ from vicinal.credit import Credit, Info, presynaptic_norms
 from vicinal.graph import OUTPUT, Graph
 from vicinal.losses import Loss, loss_and_error
 from vicinal.rules._latent_equilibrium import TimeConstants, scaled
+from vicinal.rules._schedules import after_a_batch, with_schedules_of
 from vicinal.rules.base import apply_gradient
 
 Moving = TypeVar("Moving", bound=Any)
@@ -102,7 +103,10 @@ def with_weights_moving(
     x: PyTree,
     y: PyTree,
 ) -> tuple[PyTree, optax.OptState, Moving, Float[Array, ""], Info]:
-    """A presentation in which the optimiser is called at every step, with that step's share. As `Rule.step`."""
+    """A presentation in which the optimiser is called at every step, with that step's share. As `Rule.step`.
+
+    Schedules count presentations.
+    """
     advance, state, loss, output = begin(rule, graph, model, state, x, y)
     arrays, static = eqx.partition(model, eqx.is_array)
     memory, fixed = eqx.partition(optimizer_state, eqx.is_array_like)
@@ -113,14 +117,15 @@ def with_weights_moving(
         moving = advance(model, moving)
         gradient = jax.tree.map(lambda p: p / scaled(rule.times.steps, p), moving.products)
         presynaptic = presynaptic_norms(graph, model, moving.values, x)
-        model, state = apply_gradient(
-            optimizer, gradient, eqx.combine(memory, fixed), model, presynaptic=presynaptic, value=jnp.mean(loss)
-        )
-        return (eqx.filter(model, eqx.is_array), eqx.filter(state, eqx.is_array_like), moving), None
+        before = eqx.combine(memory, fixed)
+        model, after = apply_gradient(optimizer, gradient, before, model, presynaptic=presynaptic, value=jnp.mean(loss))
+        memory = eqx.filter(with_schedules_of(before, after), eqx.is_array_like)
+        return (eqx.filter(model, eqx.is_array), memory, moving), None
 
     (arrays, memory, moved), _ = jax.lax.scan(body, (arrays, memory, state), length=rule.times.steps)
     info = held_credit(rule, moved, loss, output).info
-    return eqx.combine(arrays, static), eqx.combine(memory, fixed), _end(rule, moved), jnp.mean(loss), info
+    ended = after_a_batch(optimizer_state, eqx.combine(memory, fixed))
+    return eqx.combine(arrays, static), ended, _end(rule, moved), jnp.mean(loss), info
 
 
 def _end(rule: AlwaysOn[Moving], moved: Moving) -> Moving:

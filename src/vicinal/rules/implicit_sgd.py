@@ -1,6 +1,7 @@
 """Implicit SGD: the proximal step itself, which inference learning approximates."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._minimise import minimise
-from vicinal._numbers import number
+from vicinal._numbers import is_half, number, widened
 from vicinal.credit import Credit
 from vicinal.graph import Graph, Values
 from vicinal.inference import Result
@@ -91,12 +92,38 @@ class ImplicitSGD(Rule):
             L-BFGS iterations taken.
         """
         parameters, rest = graph.partition(model)
-        flat, rebuild = jax.flatten_util.ravel_pytree(parameters)
+        # The step is found in float32 also for a model in half precision, which has its parameters where they are used.
+        flat, rebuild = jax.flatten_util.ravel_pytree(jax.tree.map(widened, parameters))
         alpha = self.learning_rate.astype(flat.dtype)
 
-        def objective(step: Array) -> Array:
-            output, _ = graph.feedforward(eqx.combine(rebuild(flat + step), rest), x)
-            return alpha * jnp.mean(jax.vmap(self.loss)(output, y)) + 0.5 * jnp.sum(jnp.square(step))
+        def at(step: Array) -> PyTree:
+            moved = jax.tree.map(lambda wide, p: wide.astype(p.dtype), rebuild(flat + step), parameters)
+            return eqx.combine(moved, rest)
 
-        step, converged, steps = minimise(objective, jnp.zeros_like(flat), steps=self.steps, tolerance=self.tolerance)
-        return eqx.combine(rebuild(flat + step), rest), converged, steps
+        def objective(step: Array) -> Array:
+            output, _ = graph.feedforward(at(step), x)
+            return alpha * jnp.mean(widened(jax.vmap(self.loss)(output, y))) + 0.5 * jnp.sum(jnp.square(step))
+
+        tolerance, minimised = self.tolerance, objective
+        if is_half(parameters):
+            tolerance = jnp.maximum(tolerance, _rounding(parameters))
+            minimised = _with_slope(objective, lambda step: alpha * self._slope(graph, at(step), x, y) + step)
+        step, converged, steps = minimise(minimised, jnp.zeros_like(flat), steps=self.steps, tolerance=tolerance)
+        return at(step), converged, steps
+
+    def _slope(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> Array:
+        """The gradient of the mean loss in float32, by the products of backpropagation, which keep small errors."""
+        _, gradient, _, _ = Backprop(loss=self.loss).value_and_grad(graph, model, (), x, y)
+        return jax.flatten_util.ravel_pytree(jax.tree.map(widened, gradient))[0]
+
+
+def _with_slope(function: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The function with a derivative of its own: through a mean, errors of half precision would become 0."""
+    found = jax.custom_vjp(function)
+    found.defvjp(lambda step: (function(step), step), lambda step, cotangent: (cotangent * slope(step),))
+    return found
+
+
+def _rounding(parameters: PyTree) -> Array:
+    """How exact the parameters are; a residual cannot be smaller."""
+    return jnp.asarray(max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(parameters)), float)

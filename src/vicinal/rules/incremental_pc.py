@@ -9,12 +9,13 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, check_count, number
-from vicinal.credit import Credit, Info, batch_mean, presynaptic_norms
+from vicinal.credit import Credit, Info, batch_mean, in_pieces, mean_products, presynaptic_norms
 from vicinal.energy import SUBTRACTIVE, Encoding, Weighted, check_encoding, check_precision, converted
 from vicinal.graph import Graph, Values
 from vicinal.inference import Problem
 from vicinal.inference.base import conclude, moved, total
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
+from vicinal.rules._schedules import after_a_batch, with_schedules_of
 from vicinal.rules.base import Rule, State, apply_gradient
 
 
@@ -27,7 +28,9 @@ class IncrementalPC(Rule):
             theta    = optimizer(theta, dF/dtheta)
 
     There are no phases, and nothing has to say when inference is over and learning begins. The optimiser is called
-    `steps` times per batch: give it a learning rate that much smaller than inference learning's. `value_and_grad`,
+    `steps` times per batch: give it a learning rate that much smaller than inference learning's. Its schedules count
+    batches all the same, so that one over the run ends with the run; what it counts for itself, as Adam does to correct
+    the bias of its averages, are the calls in which those move. `value_and_grad`,
     where no optimiser is at hand, holds the weights and returns the sum of the `steps` gradients: what `step` applies,
     to first order in the learning rate.
 
@@ -124,15 +127,17 @@ class IncrementalPC(Rule):
             model = eqx.combine(arrays, static)
             new, gradient = self._move(graph, model, values, x, y, t)
             presynaptic = presynaptic_norms(graph, model, values, x)
-            model, optimizer_state = apply_gradient(
-                optimizer, gradient, eqx.combine(memory, fixed), model, presynaptic=presynaptic, value=jnp.mean(loss)
+            before = eqx.combine(memory, fixed)
+            model, after = apply_gradient(
+                optimizer, gradient, before, model, presynaptic=presynaptic, value=jnp.mean(loss)
             )
-            return (eqx.filter(model, eqx.is_array), eqx.filter(optimizer_state, eqx.is_array_like), new), None
+            memory = eqx.filter(with_schedules_of(before, after), eqx.is_array_like)
+            return (eqx.filter(model, eqx.is_array), memory, new), None
 
         (arrays, memory, values), _ = jax.lax.scan(body, (arrays, memory, begin), jnp.arange(self.steps))
         model = eqx.combine(arrays, static)
         info = self._info(self._problem(graph, model, x, y), output, jnp.full_like(loss, jnp.inf), values)
-        return model, eqx.combine(memory, fixed), state, jnp.mean(loss), info
+        return model, after_a_batch(optimizer_state, eqx.combine(memory, fixed)), state, jnp.mean(loss), info
 
     def _move(
         self, graph: Graph, model: PyTree, values: Values, x: PyTree, y: PyTree, t: Array
@@ -146,9 +151,13 @@ class IncrementalPC(Rule):
 
         (output, predictions), back = jax.vjp(predict, parameters, values)
         errors = problem.vertices.errors(values, predictions)
-        ascent, feedback = back((problem.output_error(output, values), errors))
+        errors = problem.output_error(output, values), errors
+        ascent, feedback = back(errors)
         slope = jax.tree.map(jnp.subtract, feedback, problem.vertices.pulls(values, predictions))
-        return moved(values, slope, self.step_size, False, t), batch_mean(ascent, jax.tree.leaves(x)[0].shape[0])
+        batch = jax.tree.leaves(x)[0].shape[0]
+        whole = not in_pieces(graph, errors, batch)
+        gradient = batch_mean(ascent, batch) if whole else mean_products(graph, model, (values, x), errors)
+        return moved(values, slope, self.step_size, False, t), gradient
 
     def _problem(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> Problem:
         check_precision(self.precision, graph)

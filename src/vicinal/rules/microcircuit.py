@@ -58,8 +58,9 @@ class Microcircuit(Rule):
 
     Time, noise, `decay=None` (here `c sigma^2 apical_share`), what the optimiser gets, `batch_size` and evaluation are
     as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials. Here too the optimiser is
-    called `times.steps` times in each presentation: schedules count these calls, a decay of the weights acts in each,
-    and one that normalises its step, such as Adam, moves as many times as far. Take plain gradient descent.
+    called `times.steps` times in each presentation: schedules count presentations, but a decay of the weights acts
+    in each call, and one that normalises its step, such as Adam, moves as many times as far. Take plain gradient
+    descent.
 
     The loss is of the output's potentials, and cells of the output fire by `output_activation`, `r_L = phi_L(u_L)`:
     linear unless something else is said. All weights learn from rates, so that with another one the error that they

@@ -96,9 +96,9 @@ class PhaselessAlignment(Rule):
     `c sigma^2 / decay`). There are no phases: W, b and B all move in every step, a batch's products by their mean.
 
     The optimiser is called at every step, `times.steps` times in each presentation, with `G / steps`: plain gradient
-    descent at a learning rate of `eta * presentation` is `dW/dt = -eta G`. Take that: a schedule counts these calls, a
-    decay of the weights acts in each of them, and an optimiser that normalises its step, such as Adam, moves as far in
-    each as it does in a whole update under another rule.
+    descent at a learning rate of `eta * presentation` is `dW/dt = -eta G`. Take that: schedules count presentations,
+    but a decay of the weights acts in each call, and an optimiser that normalises its step, such as Adam, moves as far
+    in each as it does in a whole update under another rule.
 
     `value_and_grad` holds the weights (B goes on learning) and returns the
     mean of `G` along the way: what `step` applies, to first order in the learning rate. As `G` begins at zero, the

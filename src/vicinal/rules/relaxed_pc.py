@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vicinal._numbers import check, number
+from vicinal._numbers import check, number, widened
 from vicinal.credit import Credit, Info
 from vicinal.graph import Graph
 from vicinal.inference.relaxation import Order, check_relaxation, relax
@@ -138,6 +138,7 @@ class RelaxedPC(Rule):
 
     def _change(self, error: Array, value: Array) -> Array:
         """`connection_rate * mean (error h^T)`."""
-        batch = value.shape[0]
-        rate = self.connection_rate.astype(value.dtype) / batch
-        return rate * jnp.dot(error.reshape(batch, -1).T, value.reshape(batch, -1))
+        batch, wide = value.shape[0], widened(value[:1]).dtype  # a sum over a batch needs more than half precision
+        rate = self.connection_rate.astype(wide) / batch
+        products = jnp.dot(error.reshape(batch, -1).T, value.reshape(batch, -1), preferred_element_type=wide)
+        return (rate * products).astype(value.dtype)

@@ -1,0 +1,45 @@
+"""Under rules that call the optimiser several times for a batch: its schedules count batches, not calls.
+
+A schedule over a run is written in updates of the model on a batch, as every other rule counts them. What an optimiser
+counts for itself goes on with each call, for that is what it is about: Adam corrects the bias of averages that move
+with each call, MQ the weights of its own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+# The state of a schedule that `optax.inject_hyperparams` holds has no public name.
+_OF_ONE: Any = type(optax.schedules.WrappedSchedule(lambda count: count).init())
+_COUNTERS = (optax.ScaleByScheduleState, optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState, _OF_ONE)
+
+
+def with_schedules_of(before: PyTree, after: PyTree) -> PyTree:
+    """The state after a call of the optimiser, with its schedules where they were before."""
+    return _counted(lambda old, new: old, before, after)
+
+
+def after_a_batch(before: PyTree, after: PyTree) -> PyTree:
+    """The state after the calls for a batch, with its schedules one further than before."""
+    return _counted(
+        lambda old, new: optax.safe_increment(jnp.asarray(old)).astype(jnp.asarray(old).dtype), before, after
+    )
+
+
+def _counted(count: Callable[[Any, Any], Any], before: PyTree, after: PyTree) -> PyTree:
+    def is_counter(node: Any) -> bool:
+        return isinstance(node, _COUNTERS)
+
+    def changed(old: Any, new: Any) -> Any:
+        if not is_counter(new):
+            return new
+        inner = {
+            name: _counted(count, getattr(old, name), getattr(new, name)) for name in new._fields if name != "count"
+        }
+        return new._replace(count=count(old.count, new.count), **inner)
+
+    return jax.tree.map(changed, before, after, is_leaf=is_counter)
