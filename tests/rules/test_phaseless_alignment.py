@@ -189,13 +189,14 @@ def test_the_optimiser_sees_every_step_of_a_presentation(rule):
     x, y = batch_of(model, 4)
     graph, rule = vc.capture(model, x[0]), rule(times=SHORT, loss=SQUARED)
     counting = optax.chain(
-        optax.scale_by_sign(), optax.scale_by_schedule(lambda count: jnp.where(count < 6, -step_size, 0.0))
+        optax.scale_by_sign(), optax.scale_by_schedule(lambda count: jnp.where(count < 1, -step_size, 0.0))
     )
     memory = counting.init(eqx.filter(model, eqx.is_inexact_array))
     new, memory, _, _, _ = rule.step(graph, counting, model, memory, rule.init(graph, model, key=KEY), x, y)
-    assert int(memory[1].count) == SHORT.steps == 10
-    # One that normalises its step moves in each, until its schedule ends within the presentation.
-    np.testing.assert_allclose(abs(new.layers[1].bias - model.layers[1].bias), 6 * step_size, rtol=1e-3)
+    assert int(memory[1].count) == 1  # a schedule counts presentations
+    # One that normalises its step moves in each step of the presentation, to whose end the schedule lasts.
+    assert SHORT.steps == 10
+    np.testing.assert_allclose(abs(new.layers[1].bias - model.layers[1].bias), 10 * step_size, rtol=1e-3)
 
 
 def test_a_running_network_does_not_notice_the_end_of_a_presentation(x64):
