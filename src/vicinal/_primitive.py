@@ -1,7 +1,7 @@
 """Under `graph`: `vertex`, and the primitive behind it, which is the identity under every transformation.
 
 The primitive's first operand is the value; a second, if there is one, is the mask of the units that count, in the
-value's shape.
+value's shape. Its parameters are the name, and whether several vertices may have it.
 """
 
 from typing import Any
@@ -17,13 +17,13 @@ OUTPUT = "output"
 """Name of the node that stands for the function's output, in `Graph.parents` and `Graph.children`."""
 
 vertex_p = core.Primitive("vertex")
-vertex_p.def_impl(lambda value, *mask, name: value)
-vertex_p.def_abstract_eval(lambda value, *mask, name: value)
-ad.deflinear2(vertex_p, lambda cotangent, value, *mask, name: [cotangent, *(None for _ in mask)])
-mlir.register_lowering(vertex_p, lambda context, value, *mask, name: [value])
+vertex_p.def_impl(lambda value, *mask, **params: value)
+vertex_p.def_abstract_eval(lambda value, *mask, **params: value)
+ad.deflinear2(vertex_p, lambda cotangent, value, *mask, **params: [cotangent, *(None for _ in mask)])
+mlir.register_lowering(vertex_p, lambda context, value, *mask, **params: [value])
 
 
-def _vertex_batching(arguments, axes, *, name):
+def _vertex_batching(arguments, axes, **params):
     sizes = [a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if axis is not None]
 
     def in_front(argument: jax.Array, axis: int | None) -> jax.Array:
@@ -31,11 +31,11 @@ def _vertex_batching(arguments, axes, *, name):
             return jnp.broadcast_to(argument[None], (sizes[0], *argument.shape))
         return jnp.moveaxis(argument, axis, 0)
 
-    return vertex_p.bind(*map(in_front, arguments, axes), name=name), 0
+    return vertex_p.bind(*map(in_front, arguments, axes), **params), 0
 
 
-def _vertex_jvp(primals, tangents, *, name):
-    return vertex_p.bind(*primals, name=name), tangents[0]
+def _vertex_jvp(primals, tangents, **params):
+    return vertex_p.bind(*primals, **params), tangents[0]
 
 
 batching.primitive_batchers[vertex_p] = _vertex_batching
@@ -86,6 +86,11 @@ def vertex(value: Float[Array, "..."], name: str, mask: Bool[ArrayLike, "..."] |
         >>> graph.feedforward(padded, batch)[1]["steps"][..., 0].tolist()
         [[2.0, 2.0, 2.0], [2.0, 0.0, 0.0]]
     """
+    return bind_vertex(value, name, mask)
+
+
+def bind_vertex(value: Any, name: Any, mask: Any = None, *, repeats: bool = False) -> Array:
+    """As `vertex`; `repeats` says that one name may stand for several vertices, which are numbered as in a loop."""
     if not isinstance(name, str):
         raise TypeError(f"expected the vertex's name as a string, got {type(name).__name__}; write vertex(value, name)")
     if not name or name == OUTPUT:
@@ -97,7 +102,9 @@ def vertex(value: Float[Array, "..."], name: str, mask: Bool[ArrayLike, "..."] |
             "mark an activity that can hold any real value"
         )
     value = jnp.asarray(value)
-    return vertex_p.bind(value, *(() if mask is None else (_full_mask(mask, value.shape, name),)), name=name)
+    return vertex_p.bind(
+        value, *(() if mask is None else (_full_mask(mask, value.shape, name),)), name=name, repeats=repeats
+    )
 
 
 def _full_mask(mask: Any, shape: tuple[int, ...], name: str) -> Bool[Array, "..."]:

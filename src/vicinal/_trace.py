@@ -153,11 +153,11 @@ Path = tuple[tuple[str, int], ...]
 """The primitives around a vertex, outermost first, each with the length of its loop (1 where it is none)."""
 
 
-def find(jaxpr: core.Jaxpr, path: Path = ()) -> Iterator[tuple[str, Path]]:
-    """Yields the name of every vertex, at any depth, with the primitives around it."""
+def find(jaxpr: core.Jaxpr, path: Path = ()) -> Iterator[tuple[core.JaxprEqn, Path]]:
+    """Yields every vertex, at any depth, with the primitives around it."""
     for eqn in jaxpr.eqns:
         if eqn.primitive is vertex_p:
-            yield eqn.params["name"], path
+            yield eqn, path
         length = int(eqn.params["length"]) if eqn.primitive.name == "scan" else 1
         for value in eqn.params.values():
             for item in value if isinstance(value, tuple | list) else (value,):
@@ -173,7 +173,7 @@ class Traced(NamedTuple):
         spec: What was captured.
         closed: The program.
         output_structure: Of its output.
-        looped: The names of the vertices inside loops.
+        looped: The names of the vertices inside loops, and of those that one marked layer makes by several calls.
     """
 
     spec: Spec
@@ -248,11 +248,15 @@ def inference_mode(model: PyTree) -> PyTree:
 
 def _trace_flat(spec: Spec) -> Traced:
     closed, output_shape = spec.trace()
-    found = list(find(closed.jaxpr))
-    for name, count in Counter(name for name, _ in found).items():
-        if count > 1:
+    vertices = list(find(closed.jaxpr))
+    found = [(eqn.params["name"], path) for eqn, path in vertices]
+    several = {name: count for name, count in Counter(name for name, _ in found).items() if count > 1}
+    explicit = {eqn.params["name"] for eqn, _ in vertices if not eqn.params["repeats"]}
+    for name, count in several.items():
+        if name in explicit:
             raise ValueError(f"expected one vertex per name, got {name!r} {count} times; give each its own name")
     looped = {name for name, path in found if any(primitive in ("scan", "while") for primitive, _ in path)}
+    looped.update(several)
     if any(path for _, path in found) or next(nested(closed.jaxpr), None):
         for name, path in found:
             iterations = int(np.prod([length for _, length in path]))
@@ -262,9 +266,9 @@ def _trace_flat(spec: Spec) -> Traced:
                     "shorten the sequence, or move the vertex out of the scan"
                 )
         closed, output_shape = spec.trace_unrolled()
-        for name, path in find(closed.jaxpr):
+        for eqn, path in find(closed.jaxpr):
             if path:
-                raise _cannot_follow(name, path)
+                raise _cannot_follow(eqn.params["name"], path)
         for eqn, outer in nested(closed.jaxpr):
             raise ValueError(
                 f"expected {eqn.primitive.name!r} over the batch where it can be followed, got it inside "

@@ -7,13 +7,14 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from vicinal.graph import vertex
+from vicinal._primitive import bind_vertex
 
 
-class Marked(eqx.Module):
+class Marked(eqx.nn.StatefulLayer):
     """A callable whose output is a vertex; made by `mark`. Other attributes are those of the wrapped module.
 
-    Of a layer that returns `(output, state)`, the output alone is.
+    Of a layer that returns `(output, state)`, the output alone is. Called several times in one forward pass, it makes a
+    vertex each time: `name[0]`, `name[1]`, ...
     """
 
     module: Callable
@@ -22,8 +23,12 @@ class Marked(eqx.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self.module(*args, **kwargs)
         if isinstance(output, tuple):  # a layer with state: (output, state)
-            return vertex(output[0], self.name), *output[1:]
-        return vertex(output, self.name)
+            return bind_vertex(output[0], self.name, repeats=True), *output[1:]
+        return bind_vertex(output, self.name, repeats=True)
+
+    def is_stateful(self) -> bool:
+        """Whether the wrapped layer takes a state, for `equinox.nn.Sequential`."""
+        return isinstance(self.module, eqx.nn.StatefulLayer) and self.module.is_stateful()
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__") or attribute in ("module", "name"):
@@ -40,7 +45,8 @@ def mark(model: PyTree, where: Callable[[PyTree], Any], names: Sequence[str] | N
         names: A name for each; by default the path of the submodule, such as `layers[0]`.
 
     Returns:
-        A copy of the model in which each chosen submodule is wrapped in `Marked`.
+        A copy of the model in which each chosen submodule is wrapped in `Marked`. One that is called several times in a
+        forward pass makes a vertex each time, numbered as in a loop: `layers[0][0]`, `layers[0][1]`, ...
 
     Raises:
         ValueError: If `where` chooses nothing, or the number of names differs.
