@@ -1,5 +1,7 @@
 """Statistics of the batch and state: taken in the feedforward pass, held while activities settle."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -220,7 +222,61 @@ def test_other_rules_learn_with_statistics(rule):
     assert losses[-1] < 0.7 * losses[0]
 
 
+class Potentials(eqx.Module):
+    """One hidden layer at potentials, with batch norm before it or dropout behind."""
+
+    below: vc.nn.Linear
+    norm: vc.nn.BatchNorm | None
+    dropout: eqx.nn.Dropout | None
+    above: vc.nn.Linear
+
+    def __init__(self, normalises, drops):
+        self.below, self.above = vc.nn.Linear(3, 5, key=KEY), vc.nn.Linear(5, 2, key=jax.random.key(1))
+        self.norm = vc.nn.BatchNorm(5) if normalises else None
+        self.dropout = eqx.nn.Dropout(0.5) if drops else None
+
+    def __call__(self, x, key=None):
+        a = self.below(x) if self.norm is None else self.norm(self.below(x))
+        h = jnp.tanh(vc.vertex(a, "h"))
+        return self.above(h if self.dropout is None else self.dropout(h, key=key))
+
+
+def test_the_contract_holds_with_batch_norm_and_dropout():
+    case = vc.testing.Case("both", Potentials(True, True), X, Y)
+    vc.testing.check_rule(vc.rules.InferenceLearning(), only=[case])
+
+
+def test_rules_with_feedback_of_their_own_work_or_say_why_not():
+    normed, dropped = (vc.testing.Case("", Potentials(n, not n), X, Y) for n in (True, False))
+    rule = vc.rules.PhaselessAlignment()
+    state = rule.init(dropped.graph, dropped.model, key=KEY)
+    state = dataclasses.replace(state, feedback={"output": dropped.model.above.weight})
+    found, _ = rule.noiseless(dropped.graph, dropped.model, state, dropped.inputs, Y)
+    _, expected, _, _ = vc.rules.Backprop().value_and_grad(dropped.graph, dropped.model, (), dropped.inputs, Y)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="weight @ rates"):
+        rule.init(normed.graph, normed.model, key=KEY)
+    with pytest.raises(ValueError, match="no dropout"):
+        vc.rules.Microcircuit().init(dropped.graph, dropped.model, key=KEY)
+
+
+def test_dynamic_inversion_inverts_beside_batch_norm():
+    """The pseudo-inverse of the weight above takes the output's error to the rates, whose slopes multiply it."""
+    case = vc.testing.Case("", Potentials(True, False), X, Y)
+    rule = vc.rules.DynamicInversion(method="pseudo")
+    credit, _ = rule.credit(case.graph, case.model, rule.init(case.graph, case.model), X, Y)
+    inverse = np.linalg.pinv(np.asarray(case.model.above.weight))
+    expected = np.asarray(credit.output_error) @ inverse.T * (1 - np.tanh(np.asarray(credit.values["h"])) ** 2)
+    np.testing.assert_allclose(credit.errors["h"], expected, rtol=1e-4, atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------------ refusals
+
+
+def test_an_audit_of_statistics_is_refused():
+    with pytest.raises(ValueError, match="expected a model without statistics of the batch"):
+        vc.analysis.audit(vc.rules.InferenceLearning(), GRAPH, MODEL, X, Y, key=KEY)
 
 
 def test_a_batch_size_is_asked_for_and_kept():

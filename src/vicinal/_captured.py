@@ -72,7 +72,7 @@ class Captured:
         axis = {} if self.batch_size is None else {"axis_name": BATCH}
         return jax.vmap(part, in_axes=(None, *(0,) * (groups - 1)), out_axes=out_axes, **axis)
 
-    def _entered(self, model: PyTree, x: PyTree) -> tuple[list[Array], list[Array]]:
+    def entered(self, model: PyTree, x: PyTree) -> tuple[list[Array], list[Array]]:
         """The leaves of the model, the statistics of this batch among them, and of the input."""
         leaves, inputs = self._spec.check(model, x)
         if self.program.statistics is None:

@@ -87,6 +87,11 @@ class Program:
         """
         return self._part(self._model + self._x, self._statistics, whole=True) if self._statistics else None
 
+    @property
+    def model_types(self) -> list[Any]:
+        """Shapes and dtypes of the arrays of the model, and of the statistics after them."""
+        return [*self.spec.leaf_types, *map(shape_and_type, self._statistics)]
+
     @functools.cached_property
     def updated(self) -> tuple[tuple[int, ...], Callable]:
         """Which arrays of the model change as it runs, and `(model, x) -> what they become`."""
@@ -113,7 +118,7 @@ class Program:
         """The parameters that the prediction of a node reads, by path, and whether it reads the input."""
         _, _, read = self._prediction(node)
         paths = tuple(path for path, v in zip(self.spec.paths, self._given, strict=False) if v in read)
-        return paths, any(v in read for v in self._x)
+        return paths, any(v in read for v in (self._x[:-1] if self.spec.keyed else self._x))  # a key is no input
 
     def synapses(self, node: str | None = None) -> tuple[list[Synapse], Callable]:
         """The synapses (of the prediction of one node), and `(model, x, values) -> presynaptic activities`."""

@@ -116,7 +116,7 @@ class Graph(Captured):
         Raises:
             ValueError: If the model, the values or the input differ from what was captured.
         """
-        leaves, inputs = self._entered(model, x)
+        leaves, inputs = self.entered(model, x)
         held = self.ordered(values)
         results = jax.vmap(self._predict, in_axes=(None, 0, 0))(leaves, inputs, held)
         return self.unpack(results)
@@ -139,7 +139,7 @@ class Graph(Captured):
             A function `values -> (output, predictions)`, equal to `predict` with this model and input. What no
             vertex can change (the prediction of the first layer, say) is already in it.
         """
-        leaves, inputs = self._entered(model, x)
+        leaves, inputs = self.entered(model, x)
         constants = jax.vmap(self.program.constant, in_axes=(None, 0))(leaves, inputs)
         return Clamped(self, leaves, inputs, constants, self._masks(leaves, inputs))
 
@@ -149,7 +149,7 @@ class Graph(Captured):
 
     def masks(self, model: PyTree, x: PyTree) -> dict[str, Bool[Array, "batch ..."]]:
         """Which units of a batch count, in the shape of the values; only of the vertices in `masked`."""
-        return self._masks(*self._entered(model, x))
+        return self._masks(*self.entered(model, x))
 
     def _masks(self, leaves: list[Array], inputs: list[Array]) -> dict[str, Bool[Array, "batch ..."]]:
         names, part = self.program.masks
@@ -171,7 +171,7 @@ class Graph(Captured):
             raise ValueError(
                 f"expected a vertex of the graph ({names_text(self.vertices)}) or '{OUTPUT}', got {node!r}"
             )
-        leaves, inputs = self._entered(model, x)
+        leaves, inputs = self.entered(model, x)
         if self.masked:  # what is masked lets through what vertices below the parents hold
             output, predictions = self.predict(model, values, x)
             return output if node == OUTPUT else predictions[node]
@@ -218,7 +218,7 @@ class Graph(Captured):
         Returns:
             The derivatives, `[batch, ...]`, for those vertices that go into an activation.
         """
-        leaves, inputs = self._entered(model, x)
+        leaves, inputs = self.entered(model, x)
         names, part = self.program.activations
         run = jax.vmap(part, in_axes=(None, 0, 0))
         rates, back = jax.vjp(lambda held: run(leaves, inputs, held), [values[name] for name in names])
@@ -249,7 +249,7 @@ class Graph(Captured):
         """
         if self.masked:
             raise ValueError(NORMS_UNKNOWN)
-        leaves, inputs = self._entered(model, x)
+        leaves, inputs = self.entered(model, x)
         synapses, part = self._synapses(node)
         activities = jax.vmap(part, in_axes=(None, 0, 0))(leaves, inputs, self.ordered(values))
         norms: dict[str, Array] = {}

@@ -46,7 +46,12 @@ class Case:
     @functools.cached_property
     def graph(self) -> Graph:
         """The captured graph."""
-        return capture(self.model, self.x[0])
+        return capture(self.model, self.x[0], batch_size=len(self.x))
+
+    @functools.cached_property
+    def inputs(self) -> PyTree:
+        """The inputs, with a key for each example if the model takes one."""
+        return self.graph.keyed(self.x, jax.random.key(_KEY))
 
 
 def _plain_function(parameters: dict[str, Array], x: Array) -> Array:
@@ -156,7 +161,7 @@ _compiled = eqx.filter_jit(_evaluate)
 
 
 def _gradient(rule: Rule, case: Case) -> PyTree:
-    return _compiled(rule, case.graph, case.model, case.x, case.y)[1]
+    return _compiled(rule, case.graph, case.model, case.inputs, case.y)[1]
 
 
 def _assert_close(found: PyTree, expected: PyTree, what: str, rtol: float = 1e-4, atol: float = 1e-6) -> None:
@@ -169,7 +174,7 @@ def _assert_close(found: PyTree, expected: PyTree, what: str, rtol: float = 1e-4
 
 def check_structure(rule: Rule, case: Case) -> None:
     """The gradient has the tree, shapes and dtypes of the model's floating-point arrays; the loss is a scalar."""
-    loss, gradient = _compiled(rule, case.graph, case.model, case.x, case.y)
+    loss, gradient = _compiled(rule, case.graph, case.model, case.inputs, case.y)
     expected = case.graph.trainable(case.model)
     if jax.tree.structure(gradient) != jax.tree.structure(expected):
         raise AssertionError("expected a gradient of the model's structure, got another")
@@ -187,25 +192,27 @@ def check_credit(rule: Rule, case: Case) -> None:
     @eqx.filter_jit
     def run(rule: Rule) -> Any:
         state = rule.init(graph, case.model, key=jax.random.key(1))
-        credit, _ = rule.credit(graph, case.model, state, case.x, case.y, key=jax.random.key(_KEY))
+        credit, _ = rule.credit(graph, case.model, state, case.inputs, case.y, key=jax.random.key(_KEY))
         # Unless the vertices hold errors, they must be read anew, not handed back.
         blank = dataclasses.replace(credit, errors=jax.tree.map(jnp.zeros_like, credit.errors))
-        read = rule.errors(graph, case.model, credit if rule.holds_errors else blank, case.x)
-        return credit, read, local_gradient(graph, case.model, credit, case.x), graph.feedforward(case.model, case.x)[1]
+        read = rule.errors(graph, case.model, credit if rule.holds_errors else blank, case.inputs)
+        values = graph.feedforward(case.model, case.inputs)[1]
+        return credit, read, local_gradient(graph, case.model, credit, case.inputs), values
 
     credit, read, product, values = run(rule)
     for found, what in ((credit.values, "values"), (credit.errors, "errors")):
         if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in values.items()}:
             raise AssertionError(f"expected {what} for every vertex, in the shape of its value")
     _assert_close(read, credit.errors, "`errors` to repeat the credit's")
-    if rule.phases:  # without phases the gradient is a sum along the way, not the product at its end
+    exact = case.graph.batch_size is not None and not rule.local  # it differentiates the statistics of the batch too
+    if rule.phases and not exact:  # without phases the gradient is a sum along the way, not the product at its end
         _assert_close(_gradient(rule, case), product, "the local product as gradient")
 
 
 def check_zero_error(rule: Rule, case: Case) -> None:
     """Where the output is the target already, nothing changes."""
     graph = case.graph
-    output, _ = graph.feedforward(case.model, case.x)
+    output, _ = graph.feedforward(case.model, case.inputs)
     links = {
         losses.squared_error: lambda z: z,
         losses.softmax_cross_entropy: jax.nn.softmax,
@@ -213,7 +220,7 @@ def check_zero_error(rule: Rule, case: Case) -> None:
     }
     if rule.loss not in links:
         raise AssertionError("expected a loss of vicinal.losses, got another; skip this check")
-    gradient = _compiled(rule, graph, case.model, case.x, links[rule.loss](output))[1]
+    gradient = _compiled(rule, graph, case.model, case.inputs, links[rule.loss](output))[1]
     _assert_close(gradient, jax.tree.map(jnp.zeros_like, gradient), "no update at zero error", atol=1e-5)
 
 
@@ -227,13 +234,14 @@ def check_deterministic(rule: Rule, case: Case) -> None:
 
 def check_jit(rule: Rule, case: Case) -> None:
     """Compiled and eager agree."""
-    eager = _evaluate(rule, case.graph, case.model, case.x, case.y)[1]
+    eager = _evaluate(rule, case.graph, case.model, case.inputs, case.y)[1]
     _assert_close(_gradient(rule, case), eager, "compiled and eager gradients to agree")
 
 
 def check_no_recompilation(rule: Rule, case: Case) -> None:
     """A second call, other data, and other numeric hyper-parameters reuse the compiled step."""
     traces = []
+    twice = case.graph.keyed(2 * case.x, jax.random.key(_KEY))
 
     @eqx.filter_jit
     def run(rule: Rule, x: Array) -> Any:
@@ -244,7 +252,7 @@ def check_no_recompilation(rule: Rule, case: Case) -> None:
     changed = jax.tree.map(
         lambda leaf: leaf * 0.99 if eqx.is_inexact_array(leaf) or type(leaf) is float else leaf, rule
     )
-    for settings, x in ((rule, case.x), (rule, 2 * case.x), (changed, case.x)):
+    for settings, x in ((rule, case.inputs), (rule, twice), (changed, case.inputs)):
         run(settings, x)
     if len(traces) != 1:
         raise AssertionError(f"expected one compilation in three calls, got {len(traces)}")
@@ -256,7 +264,7 @@ def check_vmap(rule: Rule, case: Case) -> None:
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), parameters)
 
     def one(parameters: PyTree) -> PyTree:
-        return _compiled(rule, case.graph, eqx.combine(parameters, rest), case.x, case.y)[1]
+        return _compiled(rule, case.graph, eqx.combine(parameters, rest), case.inputs, case.y)[1]
 
     mapped = jax.vmap(one)(stacked)
     looped = [one(jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(2)]
@@ -265,9 +273,13 @@ def check_vmap(rule: Rule, case: Case) -> None:
 
 def check_batch(rule: Rule, case: Case) -> None:
     """The gradient of a batch is the mean of the gradients of its examples, each taken as a batch of one."""
-    whole = _compiled(rule, case.graph, case.model, case.x, case.y)
-    rows = [slice(i, i + 1) for i in range(case.x.shape[0])]
-    each = [_compiled(rule, case.graph, case.model, case.x[row], case.y[row]) for row in rows]
+    whole = _compiled(rule, case.graph, case.model, case.inputs, case.y)
+    if case.graph.batch_size is not None:  # examples that see each other are no batch of one
+        return
+    each = [
+        _compiled(rule, case.graph, case.model, *jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], (case.inputs, case.y)))
+        for i in range(len(case.x))
+    ]
     mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *each)
     _assert_close(whole, mean, "the batch mean of the examples' loss and gradients")
 
@@ -281,7 +293,7 @@ def check_step(rule: Rule, case: Case) -> None:
     optimizer, state = optax.sgd(rate), rule.init(case.graph, case.model, key=jax.random.key(1))
     parameters = graph.trainable(case.model)
     new, *_ = rule.step(
-        graph, optimizer, case.model, optimizer.init(parameters), state, case.x, case.y, key=jax.random.key(_KEY)
+        graph, optimizer, case.model, optimizer.init(parameters), state, case.inputs, case.y, key=jax.random.key(_KEY)
     )
     change = jax.tree.map(lambda a, b: (b - a) / rate, parameters, graph.trainable(new))
     expected = jax.tree.map(jnp.negative, _gradient(rule, case))
@@ -300,7 +312,7 @@ def check_learns(rule: Rule, case: Case) -> None:
         arrays, optimizer_state, state = carry
         model = eqx.combine(arrays, static)
         model, optimizer_state, state, loss, _ = rule.step(
-            graph, optimizer, model, optimizer_state, state, case.x, case.y, key=key
+            graph, optimizer, model, optimizer_state, state, case.inputs, case.y, key=key
         )
         return (eqx.filter(model, eqx.is_array), optimizer_state, state), loss
 
@@ -311,7 +323,9 @@ def check_learns(rule: Rule, case: Case) -> None:
 
 def check_locality(rule: Rule, case: Case) -> None:
     """The audit finds what the rule claims: every error depends on its two ends alone, or not."""
-    found = audit(rule, case.graph, case.model, case.x, case.y, key=jax.random.key(3))
+    if case.graph.batch_size is not None:  # see `audit`
+        return
+    found = audit(rule, case.graph, case.model, case.inputs, case.y, key=jax.random.key(3))
     if found.local != rule.local:
         claim = "local" if rule.local else "not local"
         seen = found.violations[0] if found.violations else "every error depends on its two ends alone"

@@ -79,7 +79,8 @@ def audit(
         What was found.
 
     Raises:
-        ValueError: If the credit is not finite: then nothing can be compared.
+        ValueError: If the credit is not finite: then nothing can be compared; or if the model takes statistics of the
+            batch.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -90,6 +91,11 @@ def audit(
         >>> audit(vc.rules.Backprop(), graph, model, x, y, key=jax.random.key(1)).violations[0]
         'the error of hidden1 depends on error output'
     """
+    if graph.batch_size is not None:
+        raise ValueError(
+            "expected a model without statistics of the batch, which carry what lies below to each unit, got one with; "
+            "audit the rule on the model in evaluation mode, graph.evaluation(model)"
+        )
     rule_key, probe_key = jax.random.split(key)
     x, rule_key = presented(graph, x, rule_key)
     state = rule.init(graph, model, key=rule_key) if state is None else state

@@ -75,7 +75,7 @@ def _layer(graph: Graph, node: str, rule: str) -> Link | None:
     parents, local = graph.program.local(node)
     spec = graph.program.spec
     held = [graph.shapes[name] for name in parents]
-    jaxpr = jax.make_jaxpr(local)(spec.leaf_types, jax.tree.leaves(spec.example), held).jaxpr
+    jaxpr = jax.make_jaxpr(local)(graph.program.model_types, jax.tree.leaves(spec.example), held).jaxpr
     leaf = dict(zip(jaxpr.invars, spec.paths, strict=False))
     weights = [path for eqn in _products(jaxpr) if (path := _weight(eqn, leaf)) is not None]
     synapses = graph.synapses(node)
@@ -141,7 +141,7 @@ def rates_and_slopes(
 
     Cells of the output, where they are among the values, fire by the activation `output`.
     """
-    leaves, inputs = graph.program.spec.check(model, x)
+    leaves, inputs = graph.entered(model, x)
     names, part = graph.program.activations
     run = jax.vmap(part, in_axes=(None, 0, 0))
     rates, back = jax.vjp(lambda held: run(leaves, inputs, held), [values[name] for name in names])
@@ -161,7 +161,7 @@ def arriving(graph: Graph, model: PyTree, link: Link, values: Values, noise: Arr
     """
     if math.prod(noise.shape[1:]) == link.shape[1]:
         return noise.reshape(noise.shape[0], -1)
-    leaves, inputs = graph.program.spec.check(model, x)
+    leaves, inputs = graph.entered(model, x)
     _, part = graph.program.synapses(link.node)
 
     def entering(value: Array) -> Array:

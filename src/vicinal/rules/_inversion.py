@@ -91,7 +91,7 @@ def _link(graph: Graph, name: str) -> Link | None:
     (child,) = graph.children[name]
     below, product, above = (graph.program.split(child) or [])[0]
     spec = graph.program.spec
-    groups = spec.leaf_types, jax.tree.leaves(spec.example)
+    groups = graph.program.model_types, jax.tree.leaves(spec.example)
     given = [[jax.ShapeDtypeStruct(item.shape, item.dtype) for item in group] for group in groups]
     (activity,) = jax.eval_shape(below, *given, [graph.shapes[vertex] for vertex in graph.vertices])
     (result,) = jax.eval_shape(product, *given, [activity])
@@ -105,7 +105,7 @@ class Chain:
 
     def __init__(self, graph: Graph, model: PyTree, x: PyTree):
         self._graph = graph
-        self._leaves, self._inputs = graph.program.spec.check(model, x)
+        self._leaves, self._inputs = graph.entered(model, x)
 
     def forward(self, loop: Loop, rates: Float[Array, "batch down"], bend: Callable) -> list[Float[Array, "batch _"]]:
         """The forward copy: what enters each link of a loop, from the lowest up, and the uppermost product."""
@@ -145,6 +145,7 @@ class Chain:
 
 def weights(graph: Graph, model: PyTree, single: bool) -> dict[str, Float[Array, "up down"]]:
     """`W` of each loop, by its name."""
-    x = jax.tree.map(lambda a: jnp.zeros((1, *a.shape), a.dtype), graph.program.spec.example)
+    batch = graph.batch_size or 1
+    x = jax.tree.map(lambda a: jnp.zeros((batch, *a.shape), a.dtype), graph.program.spec.example)
     chain = Chain(graph, model, x)
     return {name_of(loop): chain.matrix(loop) for loop in loops(graph, single)}

@@ -330,6 +330,8 @@ def _predicting(chain: tuple[Link, ...], model: PyTree) -> dict[str, tuple[Array
 
 
 def _dense_chain(graph: Graph) -> tuple[Link, ...]:
+    if graph.needs_key:
+        raise ValueError(f"expected a model that draws nothing (no dropout) for {_NAME}; take PhaselessAlignment")
     chain = links(graph, _NAME)
     if len(chain) != len(graph.vertices) or any(graph.shapes[k.below].shape != (k.shape[1],) for k in chain):
         got = names_text(graph.vertices)
