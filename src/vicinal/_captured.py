@@ -69,8 +69,8 @@ class Captured:
 
     def _over_batch(self, part: Callable, groups: int = 2, out_axes: int | None = 0) -> Callable:
         """Maps a part of the program over examples, which see each other if the model takes statistics of the batch."""
-        axis = {} if self.batch_size is None else {"axis_name": BATCH}
-        return jax.vmap(part, in_axes=(None, *(0,) * (groups - 1)), out_axes=out_axes, **axis)
+        in_axes, name = (None, *(0,) * (groups - 1)), None if self.batch_size is None else BATCH
+        return jax.vmap(part, in_axes=in_axes, out_axes=out_axes, axis_name=name)
 
     def entered(self, model: PyTree, x: PyTree) -> tuple[list[Array], list[Array]]:
         """The leaves of the model, the statistics of this batch among them, and of the input."""

@@ -80,12 +80,13 @@ def updates_of(
                 own.update(v for v in eqn.outvars if v not in shared)
             continue
         old, new = eqn.invars
+        shapes: list[Any] = [v.aval for v in eqn.invars]
         if isinstance(old, core.Literal) or old not in leaves:
             raise ValueError(
                 "expected an array of the model as what `update` changes, got something computed; give the array "
                 "itself, update(self.mean, new), and not inside jax.lax.scan"
             )
-        if new.aval.shape != old.aval.shape or new in own:
+        if shapes[0].shape != shapes[1].shape or new in own:
             raise ValueError(
                 f"expected a new value of {leaves[old]!r} that is the same for all examples of a batch, got one of a "
                 f"single example; average it first, jax.lax.pmean(value, '{BATCH}')"

@@ -54,7 +54,8 @@ def presented(graph: "Graph", x: PyTree, key: PRNGKeyArray | None) -> tuple[PyTr
 def example_of(x: PyTree) -> Keyed:
     """One example with a key, of which only the type counts."""
     plain = _plain()
-    return Keyed(x, jax.ShapeDtypeStruct(plain.shape, plain.dtype))
+    key: Any = jax.ShapeDtypeStruct(plain.shape, plain.dtype)
+    return Keyed(x, key)
 
 
 def _plain() -> Any:
