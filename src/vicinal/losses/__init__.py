@@ -3,7 +3,6 @@
 from vicinal.losses.base import Loss, check_loss, loss_and_error, scale_examples
 from vicinal.losses.kinds import Declared, Kind, classification, regression
 from vicinal.losses.plain import (
-    kind_of,
     masked_softmax_cross_entropy,
     masked_squared_error,
     sigmoid_cross_entropy,
@@ -13,17 +12,22 @@ from vicinal.losses.plain import (
     squared_error,
     token_cross_entropy,
 )
+from vicinal.losses.weighted import Weighted, balanced, brings_weights, kind_of, pair_of_weights, weighted
 
 __all__ = [
     "Declared",
     "Kind",
     "Loss",
+    "Weighted",
+    "balanced",
+    "brings_weights",
     "check_loss",
     "classification",
     "kind_of",
     "loss_and_error",
     "masked_softmax_cross_entropy",
     "masked_squared_error",
+    "pair_of_weights",
     "regression",
     "scale_examples",
     "sigmoid_cross_entropy",
@@ -32,4 +36,5 @@ __all__ = [
     "softmax_cross_entropy",
     "squared_error",
     "token_cross_entropy",
+    "weighted",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vicinal.graph import OUTPUT, Graph
-from vicinal.losses import Kind, Loss, kind_of
+from vicinal.losses import Kind, Loss, brings_weights, kind_of, pair_of_weights
 from vicinal.train.metrics import are_indices
 
 Shapes = Any
@@ -60,6 +60,9 @@ def check_targets(output: Shapes, loss: Loss, y: PyTree, where: str) -> None:
         Traceback (most recent call last):
         ValueError: expected labels from 0 to 2 for 3 outputs, got 1 to 3 (in the test set); count classes from 0
     """
+    if brings_weights(loss):
+        y, weights = pair_of_weights(y)
+        _check_weights(weights, where)
     kind = kind_of(loss)
     row = None if kind is None else first_not_finite(y, undefined=not (kind.numbers and kind.ignores))
     if row is not None:
@@ -67,11 +70,13 @@ def check_targets(output: Shapes, loss: Loss, y: PyTree, where: str) -> None:
             f"expected finite targets, got an infinite or undefined one in example {row} of {where}; leave it out, "
             "or take vicinal.losses.masked_squared_error, which ignores those that are NaN"
         )
-    check_labels(output, loss, y, where)
+    check_labels(output, loss.loss if brings_weights(loss) else loss, y, where)
 
 
 def check_labels(output: Shapes, loss: Loss, y: PyTree, where: str) -> None:
     """Checks that labels have an output and probabilities their range; arguments and errors as for `check_targets`."""
+    if brings_weights(loss):
+        y, _ = pair_of_weights(y)
     kind = kind_of(loss)
     if kind is None or not all(hasattr(tree, "shape") for tree in (output, y)) or 0 in y.shape:
         return
@@ -84,6 +89,14 @@ def check_labels(output: Shapes, loss: Loss, y: PyTree, where: str) -> None:
                 f"expected targets from 0 to 1, which the loss reads as probabilities, got {least:.6g} to {most:.6g} "
                 f"(in {where}); scale them, or take another loss"
             )
+
+
+def _check_weights(weights: Any, where: str) -> None:
+    wrong = np.flatnonzero(~(np.asarray(weights, np.float64) >= 0) | np.isinf(np.asarray(weights, np.float64)))
+    if wrong.size:
+        raise ValueError(
+            f"expected weights of at least 0, got {float(weights[wrong[0]])} for example {wrong[0]} of {where}"
+        )
 
 
 def _check_indices(outputs: int, kind: Kind, y: Any, where: str) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from vicinal.losses import Kind, Loss, kind_of
+from vicinal.losses import Kind, Loss, brings_weights, kind_of, pair_of_weights
 from vicinal.train.totals import Total, total, wide
 
 Sums = dict[str, Total]
@@ -130,6 +130,18 @@ class Own(Metric):
         return _ratio(sums["value"], sums["weight"])
 
 
+class Unweighted(Metric):
+    """A metric where targets bring the weights of their examples, which it leaves out."""
+
+    metric: Metric
+
+    def sums(self, output: PyTree, y: PyTree) -> Sums:
+        return self.metric.sums(output, y[0])
+
+    def value(self, sums: dict[str, np.ndarray]) -> float:
+        return self.metric.value(sums)
+
+
 def metrics_of(loss: Loss, output: PyTree, x: PyTree, y: PyTree, own: Mapping[str, Callable] | None = None) -> Metrics:
     """The metrics of a task.
 
@@ -154,6 +166,9 @@ def metrics_of(loss: Loss, output: PyTree, x: PyTree, y: PyTree, own: Mapping[st
         >>> list(metrics_of(vc.losses.squared_error, jnp.zeros(2), jnp.ones((5, 3)), jnp.ones(5, int)))
         ['accuracy']
     """
+    if brings_weights(loss):
+        y, _ = pair_of_weights(y)
+        return {name: Unweighted(metric) for name, metric in metrics_of(loss.loss, output, x, y, own).items()}
     kind, found = kind_of(loss), {}
     if kind is not None and all(hasattr(tree, "shape") for tree in (output, y)):
         found = _of_kind(kind, output, x, y)
