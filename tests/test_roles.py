@@ -138,3 +138,9 @@ def test_an_optimisers_state_for_other_arrays_is_refused():
     memory = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
     with pytest.raises(ValueError, match=r"optimizer\.init\(graph\.trainable\(model\)\)"):
         rule.step(graph, optimizer, model, memory, (), X, Y)
+
+
+def test_the_distance_moved_is_that_of_parameters():
+    before = {"norm": vc.nn.BatchNorm(2), "weight": jnp.zeros(2)}
+    after = eqx.tree_at(lambda m: (m["norm"].running.mean, m["weight"]), before, (jnp.ones(2), jnp.array([3.0, 4.0])))
+    assert float(vc.analysis.displacement(before, after)) == 5.0

@@ -86,7 +86,7 @@ def updates_of(
                 "expected an array of the model as what `update` changes, got something computed; give the array "
                 "itself, update(self.mean, new), and not inside jax.lax.scan"
             )
-        if shapes[0].shape != shapes[1].shape or new in own:
+        if shapes[0].shape != shapes[1].shape or (not isinstance(new, core.Literal) and new in own):
             raise ValueError(
                 f"expected a new value of {leaves[old]!r} that is the same for all examples of a batch, got one of a "
                 f"single example; average it first, jax.lax.pmean(value, '{BATCH}')"

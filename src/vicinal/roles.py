@@ -62,6 +62,14 @@ def roles_of(model: PyTree, fixed: Where | None = None, state: Where | None = No
     return tuple(roles)
 
 
+def trained(tree: PyTree) -> PyTree:
+    """A tree with None in place of all but the arrays that are recognised as trained; for trees without a graph."""
+    flat, structure = jax.tree.flatten(tree)
+    return structure.unflatten(
+        [leaf if role in TRAINED else None for leaf, role in zip(flat, roles_of(tree), strict=True)]
+    )
+
+
 def _walk(tree: PyTree, role: Any) -> Iterator[tuple[Any, Any]]:
     """The leaves of a tree in order, each with its role; `role` is what is not said otherwise."""
     for node in jax.tree.leaves(tree, is_leaf=lambda node: _own(node) is not None or _is_collections(node)):

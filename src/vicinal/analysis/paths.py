@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from vicinal.analysis._parts import arrays, norm, whole
+from vicinal.roles import trained
 
 
 class Path(NamedTuple):
@@ -116,6 +117,9 @@ def path_of(optimizer_state: PyTree) -> Path:
 def displacement(before: PyTree, after: PyTree) -> Float[Array, ""]:
     """The distance between two points, `||after - before||`, all their floating-point arrays in one vector.
 
+    Arrays of a model that no optimiser trains are left out, where they are recognised (`vicinal.roles`); of a model
+    with others, give `graph.trainable(model)`.
+
     A long run is `displacement(first, last) / path_of(optimizer_state).length` straight.
 
     Args:
@@ -132,7 +136,7 @@ def displacement(before: PyTree, after: PyTree) -> Float[Array, ""]:
         >>> displacement({"w": jnp.zeros((1, 2))}, {"w": jnp.array([[3.0, 4.0]])}).item()
         5.0
     """
-    ours, theirs = arrays(before), arrays(after)
+    ours, theirs = (arrays(trained(point)) for point in (before, after))
     shapes = [{name: jnp.shape(leaf) for name, leaf in side.items()} for side in (ours, theirs)]
     if shapes[0] != shapes[1]:
         raise ValueError(

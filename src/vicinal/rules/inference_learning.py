@@ -24,6 +24,9 @@ class InferenceLearning(Rule):
         error_l  = precision * (value_l - prediction_l),    output error = -nudge * dLoss/d output
         gradient = dF/dtheta at the settled values          (the local product)
 
+    Statistics of the batch (batch norm) are taken in the feedforward pass and held while activities settle, and so are
+    the masks of dropout.
+
     Args:
         inference: How activities settle.
         loss: Loss of one example, `loss(output, target) -> scalar`.
