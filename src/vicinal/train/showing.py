@@ -124,8 +124,9 @@ def _or_nan(value: Any) -> Any:
 
 
 def _course(steps: int, records: Records, stopped: str | None) -> str:
-    numbers = record_text(records[-1], _SHOWN) if records else ""
-    end = "" if stopped is None else f"; stopped: {stopped}"
+    measured = [record for record in records if "stopped" not in record]  # the last one of a log may say why it ended
+    numbers = record_text(measured[-1], _SHOWN) if measured else ""
+    end = "" if stopped is None else f"; {stopped}" if stopped.startswith("stopped ") else f"; stopped: {stopped}"
     return f"{steps} steps{': ' * bool(numbers)}{numbers}{end}"
 
 
