@@ -3,6 +3,9 @@
 The step: 784-256-256-10, tanh, rates as vertices, 20 inference steps of 0.1, softmax cross-entropy, Adam. The floor
 is that network written out by hand: the first prediction computed once, closed-form derivatives, buffers donated.
 
+The same update with `value_and_grad` in a step of one's own is timed twice: as it is, and with the old weights and the
+optimiser's state donated, as its documentation shows.
+
     python benchmarks/step_time.py [--json FILE]
 
 Times are medians over rounds in which the contestants take turns; what counts is their ratio within a round.
@@ -74,6 +77,15 @@ def make_library(rule, graph, optimizer) -> Callable:
     return jax.jit(step, donate_argnums=(0, 1))
 
 
+def make_own(rule, graph, optimizer, donate: bool) -> Callable:
+    def step(model, state, x, y):
+        loss, gradient, _, _ = rule.value_and_grad(graph, model, (), x, y)
+        updates, state = optimizer.update(gradient, state, model)
+        return optax.apply_updates(model, updates), state, loss
+
+    return jax.jit(step, donate_argnums=(0, 1) if donate else ())
+
+
 def time_steps(step: Callable, carry, x, y, repeats: int) -> tuple[float, tuple]:
     start = time.perf_counter()
     for _ in range(repeats):
@@ -125,21 +137,23 @@ def compare(batch: int, rounds: int, repeats: int) -> dict:
     _, ours, _, _ = rule.value_and_grad(graph, model, (), x, y)
     _, theirs = floor_gradient(fresh_weights()[0], x, y)
     same = max(relative_difference(a.weight, b) for a, (b, _) in zip(ours.layers, theirs, strict=True))
+    own = {"own": make_own(rule, graph, optimizer, False), "own_donated": make_own(rule, graph, optimizer, True)}
     carry = {"library": fresh_model(), "floor": fresh_weights(), "loop": fresh_model()}
+    carry |= {name: fresh_model() for name in own}
     start = time.perf_counter()
     *carry["loop"], losses = loop(*carry["loop"], xs, ys)
     jax.block_until_ready(losses)
     first_call = time.perf_counter() - start
-    times: dict[str, list[float]] = {"library": [], "floor": [], "loop": []}
+    times: dict[str, list[float]] = {name: [] for name in carry}
     for _ in range(rounds):
-        for name, step in (("floor", floor), ("library", library)):
+        for name, step in (("floor", floor), ("library", library), *own.items()):
             seconds, carry[name] = time_steps(step, carry[name], x, y, repeats)
             times[name].append(seconds)
         seconds, carry["loop"] = time_steps(loop, carry["loop"], xs, ys, max(1, repeats // loop_steps))
         times["loop"].append(seconds / loop_steps)
     ratios = {
         name: statistics.median(a / b for a, b in zip(times[name], times["floor"], strict=True))
-        for name in ("library", "loop")
+        for name in ("library", "loop", "own", "own_donated")
     }
     return {
         "batch": batch,
@@ -149,6 +163,8 @@ def compare(batch: int, rounds: int, repeats: int) -> dict:
         "loop_ms": 1e3 * statistics.median(times["loop"]),
         "library_over_floor": ratios["library"],
         "loop_over_floor": ratios["loop"],
+        "own_over_floor": ratios["own"],
+        "own_donated_over_floor": ratios["own_donated"],
         "first_call_of_the_loop_s": first_call,
     }
 

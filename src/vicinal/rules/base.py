@@ -103,6 +103,26 @@ class Rule(eqx.Module):
         Returns:
             `(loss, gradient, state, info)`: the mean feedforward loss before the update; a tree like the model's
             floating-point arrays, the mean over the batch; the new state; what the rule saw.
+
+        Example:
+            A step of one's own. Compile it, and donate what it replaces: the old weights and the optimiser's old state
+            then give their memory to the new ones, which at batch size 1 takes a third of the time off. (What was
+            donated is gone: `model` below names the new one.)
+
+            >>> import functools, jax, jax.numpy as jnp, optax, vicinal as vc
+            >>> model = vc.nn.MLP((3, 8, 2), key=jax.random.key(0))
+            >>> x, y = jnp.eye(3), jnp.array([0, 1, 1])
+            >>> rule, graph, optimizer = vc.rules.InferenceLearning(), vc.capture(model, x[0]), optax.sgd(0.5)
+            >>> @functools.partial(jax.jit, donate_argnums=(0, 1))
+            ... def step(model, optimizer_state, x, y):
+            ...     loss, gradient, _, _ = rule.value_and_grad(graph, model, (), x, y)
+            ...     updates, optimizer_state = optimizer.update(gradient, optimizer_state, model)
+            ...     return optax.apply_updates(model, updates), optimizer_state, loss
+            >>> optimizer_state = optimizer.init(model)
+            >>> for _ in range(100):
+            ...     model, optimizer_state, loss = step(model, optimizer_state, x, y)
+            >>> bool(loss < 0.05)  # it was log 2 or so
+            True
         """
         x, key = presented(graph, x, key)
         gradient, credit, state = self.assign(graph, model, state, x, y, key=key)
