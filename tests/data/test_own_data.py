@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from vicinal.data import DataError, Dataset, from_arrays, from_folder, from_frame, load, split_rows, verify
 from vicinal.data.splitting import rows_of
@@ -118,6 +118,7 @@ def test_wrong_targets(y, options, message):
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(2, 40), min_size=1, max_size=6), st.floats(0.05, 0.95))
+@example([2, 2, 17], 0.75)  # the large class gives more than its share rounded up
 def test_a_share_of_each_class_is_set_aside(counts, share):
     labels = np.repeat(np.arange(len(counts)), counts)
     n = len(labels)

@@ -157,6 +157,7 @@ def test_a_length_that_is_wrong_is_noticed():
 
     with pytest.raises(ValueError, match="expected the 30 batches of the iterable's length, got 3 in a pass"):
         train(Wrong(batches()), epochs=1)
+    same(train(Wrong(batches()), steps=6), train(batches(), steps=6))  # where nobody asks, it does not matter
 
 
 def test_passes_may_differ_and_resume_where_they_were(tmp_path):

@@ -59,9 +59,10 @@ def _shares(sizes: Int[np.ndarray, " classes"], wanted: int) -> Int[np.ndarray, 
     """How many of each class, `wanted` in all where every class can keep one."""
     exact = sizes * (wanted / sizes.sum())
     counts = np.minimum(np.floor(exact).astype(int), sizes - 1)
-    for label in np.argsort(counts - exact, kind="stable"):  # the largest rests first
-        if counts.sum() < wanted and counts[label] < sizes[label] - 1:
-            counts[label] += 1
+    while counts.sum() < min(wanted, (sizes - 1).sum()):  # again where classes of few examples cannot give their share
+        for label in np.argsort(counts - exact, kind="stable"):  # the largest rests first
+            if counts.sum() < wanted and counts[label] < sizes[label] - 1:
+                counts[label] += 1
     return counts
 
 

@@ -115,7 +115,7 @@ def length_of(source: Any) -> int | None:
         return source.length
     try:
         return len(source) or None
-    except TypeError:  # a DataLoader has a length, which its data may not have
+    except (TypeError, NotImplementedError):  # a DataLoader has a length, which its data may not have
         return None
 
 

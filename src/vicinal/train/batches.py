@@ -224,9 +224,11 @@ class IterableSource:
     def _read(self) -> tuple[PyTree, PyTree] | None:
         batch = next(self._iterator, _END)
         if batch is _END:
-            length, read = self._length, self._read_in_pass
-            if length is not None and read != length:
-                raise ValueError(f"expected the {length} batches of the iterable's length, got {read} in a pass")
+            expected, read = self.steps_per_epoch, self._read_in_pass
+            if expected is not None and read != expected:
+                raise ValueError(
+                    f"expected the {expected} batches of the iterable's length, got {read} in a pass; give steps="
+                )
             self._pass, self._read_in_pass = self._pass + 1, 0
             iterator = self._begun(0)
             if iterator is self._iterator:  # a generator: it cannot begin anew
