@@ -112,7 +112,7 @@ def in_pieces(graph: Graph, errors: PyTree, batch: int) -> bool:
     return batch > _TOGETHER and is_half(errors) and graph.program.statistics is None
 
 
-def _rows_of(error: Array, rows: Array, batch: int) -> Array:
+def _rows_of(error: Array, rows: Array, batch: int) -> Array | np.ndarray:
     """Some rows of an error, 0 beyond the batch."""
     if error.dtype == jax.dtypes.float0:  # of an integer in the output
         return np.zeros((len(rows), *error.shape[1:]), error.dtype)

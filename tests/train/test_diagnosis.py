@@ -85,6 +85,15 @@ def test_values_beyond_float16():
     assert no_advice_on_rates(said)
 
 
+def test_an_optimiser_whose_numbers_vanish_in_float16():
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16) if hasattr(leaf, "dtype") else leaf, MODEL)
+    x = np.concatenate([np.zeros((24, 1)), X[:, 1:]], axis=1).astype(np.float16)  # weights without a gradient: 0 / 0
+    said = stopped(model=half, data=(x, Y), optimizer=optax.adam(1e-2))
+    assert "the optimiser makes it of a finite gradient in float16" in said
+    assert "eps=1e-4" in said
+    assert no_advice_on_rates(said)
+
+
 def test_undefined_targets_that_do_not_count_are_not_blamed():
     y = RANDOM.normal(size=(24, 3)).astype(np.float32)
     y[::2, 1] = np.nan

@@ -12,7 +12,7 @@ from vicinal.losses.plain import (
     squared_error,
     token_cross_entropy,
 )
-from vicinal.losses.weighted import Weighted, balanced, brings_weights, kind_of, pair_of_weights, weighted
+from vicinal.losses.weighted import Weighted, balanced, kind_of, pair_of_weights, weighted, without_weights
 
 __all__ = [
     "Declared",
@@ -20,7 +20,6 @@ __all__ = [
     "Loss",
     "Weighted",
     "balanced",
-    "brings_weights",
     "check_loss",
     "classification",
     "kind_of",
@@ -37,4 +36,5 @@ __all__ = [
     "squared_error",
     "token_cross_entropy",
     "weighted",
+    "without_weights",
 ]

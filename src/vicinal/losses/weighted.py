@@ -119,9 +119,9 @@ def kind_of(loss: Loss) -> Kind | None:
     return kind_of(loss.loss) if isinstance(loss, Weighted) else _kind_of(loss)
 
 
-def brings_weights(loss: Loss) -> bool:
-    """Whether the targets of a loss are pairs `(y, weights)`."""
-    return isinstance(loss, Weighted) and loss.class_weights is None
+def without_weights(loss: Loss) -> Loss | None:
+    """The loss of `y` alone where targets are pairs `(y, weights)`; None where they are not."""
+    return loss.loss if isinstance(loss, Weighted) and loss.class_weights is None else None
 
 
 def pair_of_weights(y: PyTree) -> tuple[PyTree, Any]:

@@ -25,9 +25,7 @@ def with_schedules_of(before: PyTree, after: PyTree) -> PyTree:
 
 def after_a_batch(before: PyTree, after: PyTree) -> PyTree:
     """The state after the calls for a batch, with its schedules one further than before."""
-    return _counted(
-        lambda old, new: optax.safe_increment(jnp.asarray(old)).astype(jnp.asarray(old).dtype), before, after
-    )
+    return _counted(lambda old, new: jnp.asarray(optax.safe_increment(jnp.asarray(old))), before, after)
 
 
 def _counted(count: Callable[[Any, Any], Any], before: PyTree, after: PyTree) -> PyTree:

@@ -171,7 +171,7 @@ def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingSta
     found = diagnosis(
         functools.partial(look_compiled, rule), graph, state.model, state.rule_state, batch, key, int(state.step)
     )
-    return found or after_the_rule(first_not_finite(broken, exempt))
+    return found or after_the_rule(first_not_finite(broken, exempt), state.model)
 
 
 def _checked(state: TrainingState, exempt: tuple[str, ...]) -> list[tuple[str, Array]]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vicinal.graph import OUTPUT, Graph
-from vicinal.losses import Kind, Loss, brings_weights, kind_of, pair_of_weights
+from vicinal.losses import Kind, Loss, kind_of, pair_of_weights, without_weights
 from vicinal.train.metrics import are_indices
 
 Shapes = Any
@@ -60,7 +60,8 @@ def check_targets(output: Shapes, loss: Loss, y: PyTree, where: str) -> None:
         Traceback (most recent call last):
         ValueError: expected labels from 0 to 2 for 3 outputs, got 1 to 3 (in the test set); count classes from 0
     """
-    if brings_weights(loss):
+    plain = without_weights(loss)
+    if plain is not None:
         y, weights = pair_of_weights(y)
         _check_weights(weights, where)
     kind = kind_of(loss)
@@ -70,12 +71,12 @@ def check_targets(output: Shapes, loss: Loss, y: PyTree, where: str) -> None:
             f"expected finite targets, got an infinite or undefined one in example {row} of {where}; leave it out, "
             "or take vicinal.losses.masked_squared_error, which ignores those that are NaN"
         )
-    check_labels(output, loss.loss if brings_weights(loss) else loss, y, where)
+    check_labels(output, loss if plain is None else plain, y, where)
 
 
 def check_labels(output: Shapes, loss: Loss, y: PyTree, where: str) -> None:
     """Checks that labels have an output and probabilities their range; arguments and errors as for `check_targets`."""
-    if brings_weights(loss):
+    if without_weights(loss) is not None:
         y, _ = pair_of_weights(y)
     kind = kind_of(loss)
     if kind is None or not all(hasattr(tree, "shape") for tree in (output, y)) or 0 in y.shape:

@@ -128,14 +128,21 @@ def explain(facts: Facts, graph: Graph, step: int) -> str | None:
     return None
 
 
-def after_the_rule(name: str | None) -> str:
+def after_the_rule(name: str | None, model: PyTree = None) -> str:
     """The sentence where the rule gives finite numbers, and the update makes a leaf of the state non-finite.
 
     Args:
         name: Of the leaf; None if it is not known, for looking took other roundings than the update.
+        model: The model before the update, which says in what precision the optimiser computes.
     """
     if name is None:
         return "the next update makes a number that is not finite, just beyond what is; lower the learning rate"
+    if _in_half(model) and not name.startswith("rule_state"):
+        return (
+            f"the next update makes {name} non-finite, though every vertex is finite: the optimiser makes it of a "
+            "finite gradient in float16, where numbers below 6e-8 are 0 (as Adam's eps is: give it eps=1e-4) and those "
+            "above 65504 infinite; use bfloat16 or float32 otherwise"
+        )
     if name.startswith("rule_state"):
         return f"the next update makes {name} non-finite, though every vertex is finite; lower the rates of the rule"
     return (

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from vicinal.losses import Kind, Loss, brings_weights, kind_of, pair_of_weights
+from vicinal.losses import Kind, Loss, kind_of, pair_of_weights, without_weights
 from vicinal.train.totals import Total, total, wide
 
 Sums = dict[str, Total]
@@ -166,9 +166,10 @@ def metrics_of(loss: Loss, output: PyTree, x: PyTree, y: PyTree, own: Mapping[st
         >>> list(metrics_of(vc.losses.squared_error, jnp.zeros(2), jnp.ones((5, 3)), jnp.ones(5, int)))
         ['accuracy']
     """
-    if brings_weights(loss):
+    plain = without_weights(loss)
+    if plain is not None:
         y, _ = pair_of_weights(y)
-        return {name: Unweighted(metric) for name, metric in metrics_of(loss.loss, output, x, y, own).items()}
+        return {name: Unweighted(metric) for name, metric in metrics_of(plain, output, x, y, own).items()}
     kind, found = kind_of(loss), {}
     if kind is not None and all(hasattr(tree, "shape") for tree in (output, y)):
         found = _of_kind(kind, output, x, y)

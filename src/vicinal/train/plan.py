@@ -234,7 +234,8 @@ class Plan:
         found = diagnosis(see, self.graph, state.model, state.rule_state, batch, key, step)
         if found is not None:
             return found
-        return after_the_rule(first_not_finite(self._next(traced, state, batch), may_be_infinite(self.first(i))))
+        broken = first_not_finite(self._next(traced, state, batch), may_be_infinite(self.first(i)))
+        return after_the_rule(broken, state.model)
 
     @functools.cached_property
     def _look(self) -> Callable[..., Facts]:

@@ -129,7 +129,7 @@ class Wave:
     def sums(self) -> list[dict[str, Any]]:
         """What each member has summed since `reset_sums`."""
         held = jax.device_get(self.held[0].sums)
-        return [row_of(held, row) for row in self._row]
+        return [row_of(held, int(row)) for row in self._row]
 
     def reset_sums(self) -> None:
         """Begins the sums anew."""
