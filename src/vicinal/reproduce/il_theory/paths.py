@@ -32,11 +32,9 @@ _LEVELS = (1.0, 0.6, 0.4, 0.3, 0.2)
 def paths(scale: Scale) -> Study:
     """Path length and straightness of training runs; change of output and loss per unit of weight change."""
     task, steps = classification(scale), scale.pick(1_500, 20_000)
-    done = {
-        v.label: train(scale, task, v, steps=steps, batch_size=1, evaluate_every=steps // scale.pick(30, 80))
-        for v in _VARIANTS
-    }
-    stages = _stages(scale, task, steps)
+    every = steps // scale.pick(30, 80)
+    done = {v.label: train(scale, task, v, steps=steps, batch_size=1, evaluate_every=every) for v in _VARIANTS}
+    stages = _stages(scale, task, steps, every)
     examples = scale.pick(8, 50)
     scale.say(f"change of the function, on {examples} examples at {len(stages)} stages of training")
     changes = {stage: _changes(task, model, examples) for stage, model in stages.items()}
@@ -75,13 +73,13 @@ def paths(scale: Scale) -> Study:
     )
 
 
-def _stages(scale: Scale, task: Task, steps: int) -> dict[str, PyTree]:
-    """Weights at the start, early and late in training by BP-SGD."""
+def _stages(scale: Scale, task: Task, steps: int, every: int) -> dict[str, PyTree]:
+    """Weights at the start, early and late in training by BP-SGD; with one seed, that of the paths goes on."""
     lone = dataclasses.replace(scale, asked=1)
     early = steps // 20
     found = {"at the start": task.build(keys_of(0)[0])}
     for count, name in ((early, "early"), (steps, "late")):
-        done = train(lone, task, _VARIANTS[0], steps=count, batch_size=1, evaluate_every=count)
+        done = train(lone, task, _VARIANTS[0], steps=count, batch_size=1, evaluate_every=every)
         found[f"{name}, after {count} iterations"] = done.members[0].model
     return found
 
