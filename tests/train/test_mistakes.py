@@ -96,10 +96,10 @@ def grid(make, build=lambda key: MODEL):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        ("il", "expected make as a function of the numbers, got str"),
+        ("il", "expected make as a function, got 'il'"),
         (lambda learning_rate: optax.sgd(learning_rate), r"a pair \(rule, optimizer\), got GradientTransf"),
         (lambda learning_rate: RULE, r"expected make to return a pair \(rule, optimizer\), got Backprop"),
-        (lambda learning_rate: (optax.sgd(learning_rate), RULE), "expected a rule, got an optimiser; the order is"),
+        (lambda learning_rate: (optax.sgd(learning_rate), RULE), "got the optimiser first; exchange them"),
         (lambda learning_rate: (RULE, learning_rate), r"expected an optax optimiser, got the number 0.1; write"),
     ],
     ids=["a name", "an optimiser alone", "a rule alone", "swapped", "a rate"],
