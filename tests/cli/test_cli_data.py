@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -119,3 +120,19 @@ def test_settings_of_before_are_read_again(tmp_path):
         del plain[name]
     (tmp_path / "config.json").write_text(json.dumps(plain))
     assert read_config(tmp_path, TaskSettings) == TaskSettings()
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "extra"),
+    [("pandas", "people.csv", "tables"), ("PIL", "pets", "images")],
+    ids=["table", "images"],
+)
+def test_a_package_that_is_missing_is_named(tables, monkeypatch, capsys, package, name, extra):
+    for kind in ("cat", "dog"):
+        (tables / "pets" / kind).mkdir(parents=True)
+        (tables / "pets" / kind / "1.png").touch()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "verify", name])
+    assert ended.value.code == 2
+    assert f"pip install 'vicinal[{extra}]'" in capsys.readouterr().err
