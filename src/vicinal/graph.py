@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from vicinal._captured import Captured
+from vicinal._given import check_example, check_module
 from vicinal._masking import NORMS_UNKNOWN, counted
 from vicinal._primitive import OUTPUT, vertex
 from vicinal._program import Program
@@ -358,6 +359,7 @@ def capture(
         >>> output.shape, values["hidden"].shape
         ((5, 1), (5, 3))
     """
+    check_module(model)
     if not callable(model):
         raise TypeError(
             f"expected a callable model, got {type(model).__name__}; "
@@ -368,4 +370,5 @@ def capture(
             "expected a function in jax.tree_util.Partial, got a module, whose arrays it would hide; "
             "bind its arguments with equinox.Partial(module, ...)"
         )
+    check_example(x)
     return Graph(Program(trace(model, x, fixed, state, batch_size)))

@@ -13,6 +13,7 @@ from vicinal.cli import main
 from vicinal.cli.main import COMMANDS
 from vicinal.cli.parsing import options_of, spread
 from vicinal.recipes import ALIASES, RECIPES, audits, recipe
+from vicinal.sweeping import SweepSettings
 
 SLOW = ("jax", "numpy", "equinox", "optax", "tyro", "rich", "scipy", "matplotlib", "jinja2", "pooch", "requests")
 
@@ -158,3 +159,25 @@ def test_who_has_seen_enough_is_not_told_off():
     finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert finished.stdout.startswith("bp")
     assert not finished.stderr
+
+
+def test_a_sweep_over_rules_and_counts_keeps_words_and_whole_numbers(capsys, tmp_path):
+    folder = tmp_path / "s"
+    arguments = ["--rules", "bp-sgd,fa", "--learning-rates", "0.1", "--model.sizes", "64,4,10", "--epochs", "1"]
+    printed = said(capsys, "sweep", *arguments, "--seeds", "1", "--group-size", "1", "--folder", str(folder))
+    assert "2 combinations of rule, learning_rate, 1 seed each." in " ".join(printed.split())
+    members = json.loads((folder / "results.json").read_text())["numbers"]["members"]
+    assert [member["numbers"] for member in members] == [
+        {"rule": "bp-sgd", "learning_rate": 0.1},
+        {"rule": "fa", "learning_rate": 0.1},
+    ]
+    settings = SweepSettings(vary=("inference.steps=5,10", "inference.decay=true,false", "rule=pc"))
+    assert settings.grid() == {"inference.steps": [5, 10], "inference.decay": [True, False], "rule": ["il"]}
+    assert [type(value) for value in settings.grid()["inference.steps"]] == [int, int]
+    for words, expected in (
+        ("--rules bp il --rule fa --learning-rates 1", "either one rule or several"),
+        ("--rules bp il --vary eps=1", "a number of bp among learning_rate, b1, b2, got 'eps'"),
+        ("--vary inference.steps=a", "a whole number for inference.steps, got 'a'"),
+        ("--vary b1=high", "a number for b1, got 'high'"),
+    ):
+        assert expected in said(capsys, "sweep", *words.split())

@@ -1,5 +1,6 @@
 """Weights of their own for the error: a layer's input gets its error through them, its own weight learns as ever."""
 
+import inspect
 import zlib
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from vicinal._convolutions import laid_out
+from vicinal._given import check_key
 from vicinal.feedback.paths import Layer, Path, Route, with_weight
 from vicinal.nn.layers import Conv2d, Linear
 
@@ -99,6 +101,8 @@ def attach(model: PyTree, route: Route, *, key: PRNGKeyArray | None = None) -> P
         Lillicrap, Cownden, Tweed and Akerman, Random synaptic feedback weights support error backpropagation for deep
         learning, Nature Communications 7, 2016.
     """
+    _check_route(route)
+    check_key(key)
     kinds = (*_LAYERS, Fed)
     flat, structure = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda node: isinstance(node, kinds))
     layers = {f"{jax.tree_util.keystr(place)}.weight".lstrip("."): n for place, n in flat if isinstance(n, kinds)}
@@ -107,10 +111,27 @@ def attach(model: PyTree, route: Route, *, key: PRNGKeyArray | None = None) -> P
         raise ValueError(f"expected weights of {', '.join(layers) or 'no layer'}, got feedback for {missing[0]!r}")
     keys = {name: None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode())) for name in layers}
     found = {name: route(name, node.weight, keys[name]) for name, node in layers.items()}
+    if not found:
+        raise ValueError(
+            f"expected a model with linear or convolutional layers, of this library or of Equinox, got "
+            f"{type(model).__name__} without any; the order is attach(model, route, key=key)"
+        )
     if all(path is None for path in found.values()):
         raise ValueError(f"expected feedback for a weight of {', '.join(layers) or 'no layer'}, got none")
     fed = iter([node if found[name] is None else _fed(name, node, found[name]) for name, node in layers.items()])
     return jax.tree.unflatten(structure, [next(fed) if isinstance(node, kinds) else node for _, node in flat])
+
+
+def _check_route(route: Any) -> None:
+    """TypeError unless it can be called with the name of a weight, the weight and a key."""
+    if not callable(route):
+        raise TypeError(f"expected a route, like vicinal.feedback.random(), got {route!r}")
+    try:
+        inspect.signature(route).bind("name", "weight", "key")
+    except TypeError:
+        name = getattr(route, "__name__", type(route).__name__)
+        advice = "the order is attach(model, route)" if isinstance(route, eqx.Module) else f"call it, {name}()"
+        raise TypeError(f"expected a route, like vicinal.feedback.random(), got {name}; {advice}") from None
 
 
 def detach(model: PyTree) -> PyTree:

@@ -39,7 +39,8 @@ class Linear(eqx.Module):
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         if x.shape != self.weight.shape[1:]:
-            raise ValueError(f"expected an input of shape [{self.weight.shape[1]}], got {list(x.shape)}")
+            hint = "; give one example, x[0], not a batch" if x.shape[1:] == self.weight.shape[1:] else ""
+            raise ValueError(f"expected an input of shape [{self.weight.shape[1]}], got {list(x.shape)}{hint}")
         # This order keeps the batch axis first once mapped, without a transposed weight.
         product = jax.lax.dot_general(x, self.weight, (((0,), (1,)), ((), ())))
         return product if self.bias is None else product + self.bias

@@ -9,6 +9,7 @@ import jax
 import optax
 from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
+from vicinal._given import check_key
 from vicinal._nearest import did_you_mean
 from vicinal.feedback import Route, attach
 from vicinal.inference import Proximal
@@ -123,6 +124,7 @@ class Recipe:
 
 def with_route(model: PyTree, route: Route | None, *, key: PRNGKeyArray) -> PyTree:
     """The model with feedback by a route, if there is one; `key` may be that of the model's weights."""
+    check_key(key)
     # Not fold_in(key, 1): that is split(key, n)[1], from which the layer of this index draws its weights.
     return model if route is None else attach(model, route, key=jax.random.fold_in(key, 2**31 - 1))
 

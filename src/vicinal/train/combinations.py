@@ -49,9 +49,7 @@ def combinations_of(make: Make, build: Build, numbers: Any) -> list[dict[str, Va
         TypeError: If `make`, `build` or the values are of the wrong kind.
         ValueError: If there is no value, or the combinations have different names; or as `make` does.
     """
-    for name, function in (("make", make), ("build", build)):
-        if not callable(function):
-            raise TypeError(f"expected {name} as a function, got {function!r}")
+    _check_functions(make, build)
     try:
         if isinstance(numbers, Mapping):
             if any(isinstance(values, str) for values in numbers.values()):
@@ -163,6 +161,23 @@ def _parameters(function: Callable) -> tuple[str, ...]:
     return tuple(parameter.name for parameter in found if parameter.kind is not parameter.VAR_POSITIONAL)
 
 
+def _check_functions(make: Any, build: Any) -> None:
+    if isinstance(make, str):
+        advice = f"write lambda **numbers: vc.recipes.recipe({make!r}).make(**numbers)"
+        raise TypeError(f"expected make as a function, got {make!r}; {advice}")
+    for name, function in (("make", make), ("build", build)):
+        if not callable(function):
+            raise TypeError(f"expected {name} as a function, got {function!r}")
+    takes = _parameters(build)
+    if isinstance(build, eqx.Module | type) and takes is not ANY and takes[:1] != ("key",):
+        name = build.__name__ if isinstance(build, type) else type(build).__name__
+        raise TypeError(
+            f"expected build as a function from a key to a model, got {name}; write lambda key: {name}(..., key=key)"
+        )
+    if not takes and takes is not ANY:
+        raise TypeError("expected build to take a key, got a function without arguments; write lambda key: ...")
+
+
 def _check_names(make: Make, build: Build, names: list[str]) -> None:
     """Each number must be somebody's, and `make` must have all that it needs."""
     known = _parameters(make)
@@ -175,7 +190,7 @@ def _check_names(make: Make, build: Build, names: list[str]) -> None:
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if named and parameter.default is parameter.empty and parameter.name not in names:
             raise TypeError(
-                f"expected values of {parameter.name}, which make needs, got those of {', '.join(names)}; "
+                f"expected values of {parameter.name}, which make needs, got those of {', '.join(names) or 'nothing'}; "
                 f"add {parameter.name!r} to the numbers"
             )
 

@@ -126,6 +126,8 @@ def sweep(
     if not isinstance(devices, list | tuple) or not devices:
         raise ValueError(f"expected at least one device, in a list, got {devices!r}")
     groups = groups_of(make, build, runs)
+    if graph is not None and not isinstance(graph, Graph):
+        raise TypeError(f"expected a graph of vicinal.capture, got {type(graph).__name__}")
     if graph is not None and any(group.own_model for group in groups):
         raise ValueError("expected no graph with a build that takes numbers, got one; leave it out")
     plans: list[Plan] = []
@@ -135,6 +137,8 @@ def sweep(
         plans.append(Plan(group.make, group.build, *common, fixed if first else None, group))
     total = total_steps(epochs, steps, plans[0].steps_per_epoch)
     every = plans[0].steps_per_epoch if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
+    if memory is not None and not isinstance(memory, int | float):
+        raise TypeError(f"expected memory as a number of bytes, got {memory!r}; write int(4e9) for 4 GB")
     if memory is not None and not 0 < memory < math.inf:
         raise ValueError(f"expected memory as a number of bytes above 0, got {memory}")
     size = None if group_size is None else at_least_one("group_size", group_size)
