@@ -127,7 +127,8 @@ class Spec:
             if self.batch_size not in (None, item.shape[0]):
                 raise ValueError(
                     f"expected a batch of {self.batch_size} examples, for which the statistics of the batch were "
-                    f"captured, got {item.shape[0]}; capture the model with batch_size={item.shape[0]}"
+                    f"captured, got {item.shape[0]}; capture the model with batch_size={item.shape[0]}, or leave out "
+                    "batches of another size"
                 )
         return leaves, inputs
 
