@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from vicinal._numbers import check, number, optional_number
+from vicinal._numbers import check, number, optional_number, widened
 from vicinal._show import module_text, names_text
 from vicinal.graph import Graph, Values
 
@@ -136,8 +136,8 @@ class Weighted(eqx.Module):
     encoding: Encoding = SUBTRACTIVE
 
     def energy(self, name: str, value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."]) -> Array:
-        """The energy of one vertex, summed over units, `[batch]`."""
-        units = self._times(name, self.encoding.energy(value, prediction))
+        """The energy of one vertex, summed over units, `[batch]`; in float32 at least, as many units add up."""
+        units = widened(self._times(name, self.encoding.energy(value, prediction)))
         return jnp.sum(units.reshape(units.shape[0], -1), axis=1)
 
     def error(self, name: str, value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."]) -> Array:

@@ -101,3 +101,19 @@ def test_presynaptic_norms_beyond_half_precision():
     new, *_ = rule.step(graph, optimizer, model, optimizer.init(graph.trainable(model)), (), x, y)
     # The normalised step meets the target at once: 300 weights of 1 / (300 * 100); their norm is 3e6, beyond 65504.
     np.testing.assert_allclose(new.weight, np.full((1, 300), 1 / 30_000), rtol=2e-3)
+
+
+@pytest.mark.parametrize("strategy", [SETTLING, vc.inference.Sequential(steps=2), vc.inference.ErrorBased(steps=2)])
+def test_energies_beyond_half_precision(strategy):
+    units = 3000
+    network = jax.tree_util.Partial(
+        lambda w, x: vc.vertex(w @ x, "wide")[:1] * jnp.float16(0), jnp.ones((units, 1), jnp.float16)
+    )
+    x, y = jnp.ones((2, 1), jnp.float16), jnp.zeros((2, 1), jnp.float16)
+    graph = vc.capture(network, x[0])
+    rule = vc.rules.InferenceLearning(strategy, loss=SQUARED, precision=100.0)
+    problem = vc.inference.Problem(graph, network, x, y, SQUARED, jnp.float32(1.0), jnp.float32(100.0))
+    energy = problem.energies({"wide": jnp.full((2, units), 2.0, jnp.float16)})["wide"]
+    np.testing.assert_allclose(energy, [100 / 2 * units * (2 - 1) ** 2] * 2)  # 150 000: beyond 65504
+    *_, info = rule.value_and_grad(graph, network, (), x, y)
+    assert set(np.asarray(info.result)) <= {vc.inference.Result.STEP_LIMIT, vc.inference.Result.CONVERGED}

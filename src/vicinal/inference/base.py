@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from vicinal._numbers import check, check_count
+from vicinal._numbers import check, check_count, is_half, widened
 from vicinal._show import module_text
 from vicinal.graph import Values
 from vicinal.inference.problem import Problem
@@ -209,7 +209,7 @@ def conclude(
         The end of inference, with its result codes and energies.
     """
     # With the weights of one energy at both ends: a proximal output changes its own along the way.
-    before = total(problem.energies(start, gain_at=values)) if isinstance(start, dict) else start
+    before = total(problem.energies(start, gain_at=values)) if isinstance(start, dict) else widened(start)
     energies = problem.energies(values)
     after = total(energies)
     finite = jnp.isfinite(after) & (jnp.isfinite(largest(values)) if values else True)
@@ -232,9 +232,11 @@ def _rounding(energy: Float[Array, " batch"], output: PyTree, values: Values) ->
     An error is the difference of two numbers and so is wrong by `eps` times their size, not its own: with `s` the
     norm of values and output, the energy is wrong by some `eps * (energy + sqrt(2 energy) s + s)`.
     """
-    eps = 64 * jnp.finfo(energy.dtype).eps
     leaves = [leaf for leaf in jax.tree.leaves((output, values)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    squares = [jnp.sum(jnp.square(leaf.reshape(leaf.shape[0], -1)), axis=1).astype(energy.dtype) for leaf in leaves]
+    halves = [leaf.dtype for leaf in leaves if is_half(leaf)]  # energies have more digits than these
+    eps = 64 * max(float(jnp.finfo(dtype).eps) for dtype in (energy.dtype, *halves))
+    flat = [widened(leaf).reshape(leaf.shape[0], -1) for leaf in leaves]
+    squares = [jnp.sum(jnp.square(leaf), axis=1).astype(energy.dtype) for leaf in flat]
     size = jnp.sqrt(jnp.sum(jnp.stack(squares), axis=0))
     return eps * (energy + (jnp.sqrt(2 * energy) + 1) * size)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from vicinal._numbers import widened
 from vicinal.energy import SUBTRACTIVE, Encoding, Precision, Weighted
 from vicinal.graph import OUTPUT, Clamped, Graph, Values
 from vicinal.inference.proximal import Proximal
@@ -102,7 +103,7 @@ class Problem(eqx.Module):
         """
         output, predictions = self.predict(values)
         energies = {name: self.vertices.energy(name, value, predictions[name]) for name, value in values.items()}
-        loss = jax.vmap(self.loss)(output, self.y)
+        loss = widened(jax.vmap(self.loss)(output, self.y))
         return energies | {OUTPUT: self.gain(values if gain_at is None else gain_at, loss) * loss}
 
     def gain(self, values: Values, like: Array) -> Float[Array, " batch"]:
