@@ -133,6 +133,7 @@ def test_the_field_has_other_names_for_recipes(capsys):
         ("cite", "a name after `vicinal cite`, got none"),
         ("cite il bp", "got 'bp'"),
         ("rules il", "got 'il'"),
+        ("data fetch mnst", "got 'mnst'; did you mean 'mnist'"),
     ],
 )
 def test_a_clumsy_user_is_told_what_to_do(capsys, words, expected):

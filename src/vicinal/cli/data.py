@@ -32,15 +32,20 @@ def fetch(name: Name) -> None:
         name: mnist, fashion_mnist or cifar10.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
+    bar = Progress(*columns, console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-        def report(url: str, received: int, total: int) -> None:
-            if url not in tasks:
-                tasks[url] = bar.add_task(url.rsplit("/", 1)[-1], total=total or None)
-            bar.update(tasks[url], completed=received, total=total or None)
+    def report(url: str, received: int, total: int) -> None:
+        bar.start()  # when something arrives, and not before: a mistake is one line
+        if url not in tasks:
+            tasks[url] = bar.add_task(url.rsplit("/", 1)[-1], total=total or None)
+        bar.update(tasks[url], completed=received, total=total or None)
 
+    try:
         path = data.fetch(name, progress=report)
+    finally:
+        if tasks:
+            bar.stop()
     print(f"{name} is in {path}")
 
 

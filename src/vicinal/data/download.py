@@ -12,6 +12,7 @@ import numpy as np
 import pooch
 import requests
 
+from vicinal._nearest import did_you_mean
 from vicinal.data.archive import KEYS, read_arrays
 from vicinal.data.arrays import to_dataset
 from vicinal.data.catalogue import check_complete, verify
@@ -57,7 +58,8 @@ def fetch(
     if name == "digits":
         return DIGITS_PATH
     if name not in sources:
-        raise ValueError(f"expected one of {', '.join(sources)}, got {name!r}; check the spelling.")
+        hint = did_you_mean(name, sources) or "; check the spelling."
+        raise ValueError(f"expected one of {', '.join(sources)}, got {name!r}{hint}")
     place = data_folder(folder)
     path = place / f"{name}.npz"
     try:
