@@ -203,7 +203,7 @@ def test_the_problem_is_the_one_that_the_rule_settles():
 
 def test_clear_errors():
     graph, model, x, y = network()
-    with pytest.raises(ValueError, match=r"expected precisions for vertices of .* got one for 'hidden9'"):
+    with pytest.raises(ValueError, match=r"expected precisions for vertices among .* got one for 'hidden9'"):
         vc.rules.InferenceLearning(precision={"hidden9": 1.0}).problem(graph, model, x, y)
     plain = vc.nn.Linear(4, 3, key=jax.random.key(0))
     plain = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), plain)
