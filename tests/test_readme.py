@@ -1,4 +1,4 @@
-"""The README does what it says."""
+"""The README and the guide do what they say."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
+COMMANDS = [
+    command
+    for page in (README, *(page.read_text() for page in GUIDE))
+    for command in re.findall(r"^vicinal [^#\n]*", page, flags=re.MULTILINE)
+]
 
 
 def test_the_code_runs_in_order(capsys):
@@ -26,7 +32,16 @@ def test_the_code_runs_in_order(capsys):
     assert printed[-1].startswith("(5,) ")
 
 
-@pytest.mark.parametrize("command", re.findall(r"^vicinal [^#\n]*", README, flags=re.MULTILINE))
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_the_code_of_the_guide_runs_in_order(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # what the page writes
+    namespace: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        exec(compile(block, page.name, "exec"), namespace)
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_parse(command, capsys):
     from vicinal.cli import main
 
@@ -37,6 +52,6 @@ def test_the_commands_parse(command, capsys):
 
 
 def test_links_lead_somewhere():
-    for page in ("README.md", "CONTRIBUTING.md"):
-        for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
-            assert link.startswith("http") or (ROOT / link).exists(), f"{page}: {link}"
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *GUIDE):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"

@@ -70,7 +70,7 @@ class BatchNorm(eqx.Module):
     momentum: float = eqx.field(static=True)
     eps: float = eqx.field(static=True)
 
-    def __init__(self, features: int, momentum: float = 0.99, eps: float = 1e-5, dtype: Any = None):
+    def __init__(self, features: int, momentum: float = 0.9, eps: float = 1e-5, dtype: Any = None):
         check_count("features", features, 1)
         if not 0 <= momentum < 1:
             raise ValueError(f"expected momentum in [0, 1), got {momentum!r}")
