@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from vicinal.report.records import COMMON, curve_rows, curves_csv, quantities
 from vicinal.rules import Backprop, InferenceLearning, Rule
 from vicinal.settings import CURVES, PAGE, RESULTS, TaskSettings, kept_config
 from vicinal.task import Task
-from vicinal.train import Run, fit, keys_of
+from vicinal.train import Hook, Run, fit, keys_of
+from vicinal.train.hooks import EarlyStopping, TensorBoard
 
 _PROBE = 256  # examples on which angles and energies are measured
 _CLASSES = 100  # of more, what they are taken for is not stored
@@ -48,6 +49,23 @@ class TrainSettings(TaskSettings):
     """A recipe; `vicinal rules` lists them."""
     seed: int = 0
     """Decides the initial weights and the order of the examples."""
+    patience: int | None = None
+    """Stop when the validation loss has not improved for so many evaluations; the best model is kept in best.npz."""
+    tensorboard: bool = False
+    """Write curves for TensorBoard into the folder (pip install 'vicinal[tensorboard]')."""
+
+    def hooks(self, folder: Path) -> list[Hook]:
+        """What watches the run.
+
+        Raises:
+            ValueError: If there is patience and nothing to validate on.
+        """
+        found: list[Hook] = [TensorBoard(folder / "tensorboard")] if self.tensorboard else []
+        if self.patience is None:
+            return found
+        if self.validation is None:
+            raise ValueError("expected --validation beside --patience, got none; give a share such as --validation 0.1")
+        return [*found, EarlyStopping("validation_loss", patience=self.patience)]
 
 
 def compare(
@@ -118,10 +136,11 @@ def train(
         ValueError: If the settings do not fit the data, the rule is unknown, or the folder holds another run.
     """
     settings = dataclasses.replace(settings, rule=recipe(settings.rule).name)
-    task = _Runs(settings, (settings.rule,), settings.evaluate_every, settings.seed)
-    with kept_config(Path(folder), settings):
-        run = task.run(settings.rule, settings.seed, Path(folder), resume, progress)
-    return task.report({settings.rule: [run]}, Path(folder), command)
+    folder = Path(folder)
+    task, hooks = _Runs(settings, (settings.rule,), settings.evaluate_every, settings.seed), settings.hooks(folder)
+    with kept_config(folder, settings):
+        run = task.run(settings.rule, settings.seed, folder, resume, progress, hooks)
+    return task.report({settings.rule: [run]}, folder, command)
 
 
 class _Runs(Task):
@@ -138,7 +157,9 @@ class _Runs(Task):
             self.plain = capture(detach(self.build(keys_of(seed)[0])), jnp.asarray(self.data.x_train[0]))
         self.probe = jnp.asarray(self.data.x_train[:_PROBE]), jnp.asarray(self.data.y_train[:_PROBE])
 
-    def run(self, name: str, seed: int, folder: Path, resume: bool, progress: bool | None) -> Run:
+    def run(
+        self, name: str, seed: int, folder: Path, resume: bool, progress: bool | None, hooks: Sequence[Hook] = ()
+    ) -> Run:
         rule, optimizer = self.made[name]
         model_key, train_key = keys_of(seed)
         reference = Backprop(loss=rule.loss)
@@ -167,6 +188,7 @@ class _Runs(Task):
             resume=resume,
             progress=progress,
             on_record=measure,
+            hooks=hooks,
         )
 
     def report(self, runs: dict[str, list[Run]], folder: Path, command: str) -> Comparison:
@@ -227,7 +249,8 @@ class _Runs(Task):
             more={name: last(name) for name in others},
             energies=_energies(self.made[name][0], self.graphs[name], self.data, runs[0]),
             stopped=next((run.stopped for run in runs if run.stopped), None),
-            confusion=self._confusion([run for run in runs if not run.stopped]),
+            stopped_by=next((run.stopped_by for run in runs if run.stopped), None),
+            confusion=self._confusion([run for run in runs if run.stopped is None or run.stopped_by]),
         )
 
     def _confusion(self, runs: list[Run]) -> list[list[float]]:

@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from vicinal import feedback, losses, nn
 from vicinal._assignment import assignment as assignment
 from vicinal._nearest import did_you_mean
+from vicinal._numbers import positive
 from vicinal.config import CONFIG as CONFIG, kept_config as kept_config, read_config as read_config
 from vicinal.data import Dataset, load
 from vicinal.data.targets import TaskKind
@@ -250,6 +251,8 @@ class TaskSettings:
     inference: InferenceSettings = InferenceSettings()
     learning_rate: float | None = None
     """Of the weights; by default the recipe's."""
+    clip: float | None = None
+    """Largest norm of a gradient, all parameters together; a larger one is scaled down to it."""
     set: tuple[str, ...] = ()
     """Other numbers of the recipes, NAME=VALUE each: eps=0.5, b1=0.95, inference.pull=0.5, ..."""
     epochs: int = 30
@@ -323,6 +326,8 @@ class TaskSettings:
         own = {n: numbers.pop(n) for n in chosen.numbers if n in numbers}
         rule, optimizer = chosen.make(loss, learning_rate=rate, **own)
         rule = chosen.with_numbers(self.inference.apply(rule), **numbers)
+        if self.clip is not None:
+            optimizer = optax.chain(optax.clip_by_global_norm(positive("clip", self.clip)), optimizer)
         if self.model.feedback is not None:
             optimizer = feedback.optimizers(optimizer, optax.adam(self.model.feedback_learning_rate))
         return rule, optimizer

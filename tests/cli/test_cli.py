@@ -7,9 +7,11 @@ import statistics
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 from vicinal.cli import main
+from vicinal.compare import CompareSettings
 from vicinal.report import Comparison, Study
 from vicinal.reproduce import EXPERIMENTS
 
@@ -313,3 +315,28 @@ def test_as_a_program(somewhere):
     )
     assert finished.returncode == 2
     assert finished.stderr.startswith("vicinal: expected a recipe")
+
+
+def test_train_stops_early_and_keeps_the_best_model(capsys, somewhere):
+    quick = ["--model.sizes", "64", "16", "10", "--epochs", "60", "--validation", "0.2", "--learning-rate", "0.05"]
+    printed = run(capsys, "train", "--rule", "bp", *quick, "--patience", "2", "--tensorboard").out
+    folder = somewhere / "runs" / "train-001"
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [record["validation_loss"] for record in records if "validation_loss" in record]
+    assert len(losses) < 60
+    assert losses.index(min(losses)) == len(losses) - 3  # two records without an improvement after the best one
+    assert records[-1]["stopped_by"] == "EarlyStopping"
+    assert "stopped by EarlyStopping" in printed
+    assert (folder / "best.npz").exists()
+    assert list((folder / "tensorboard").iterdir())
+    assert "--validation" in fails(capsys, "train", "--patience", "2")
+    assert "patience" in fails(capsys, "train", "--patience", "0", "--validation", "0.1")
+
+
+def test_a_clipped_gradient_moves_weights_by_so_much_at_most(capsys, somewhere):
+    settings = CompareSettings(clip=1e-3, learning_rate=0.5)
+    _, optimizer = settings.make("bp-sgd")["bp-sgd"]
+    gradient = {"w": jnp.array([3.0, 4.0])}
+    update, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    assert update["w"].tolist() == pytest.approx([-0.5e-3 * 0.6, -0.5e-3 * 0.8])
+    assert "clip" in fails(capsys, "train", "--clip", "0")

@@ -59,7 +59,7 @@ def train(
     settings, folder = _settings_and_folder(settings, folder, resume, "train")
     done = comparing.train(settings, folder, resume=resume is not None, command=command())
     _report(done, folder, figures)
-    if done.rules[0].stopped:
+    if done.rules[0].stopped and not done.rules[0].stopped_by:
         raise SystemExit(1)
 
 

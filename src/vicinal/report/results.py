@@ -89,7 +89,8 @@ class RuleResult:
         curve: The course of training.
         energies: Vertex name -> mean energy per example at each inference step, counted from 0; empty for a
             rule that does not settle.
-        stopped: One sentence if training diverged and was stopped, else None.
+        stopped: One sentence if training ended before its last step, else None.
+        stopped_by: The hook that ended it, or None, as where it diverged.
         color: `"#rrggbb"`, or None to take one from the colour-blind-safe palette.
         paper_link: Address of the paper (`https://...`), or None.
         norm_ratios: As `angles`, the norm of this rule's update over that of backpropagation's; empty in results that
@@ -113,6 +114,7 @@ class RuleResult:
     curve: Curve
     energies: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     stopped: str | None = None
+    stopped_by: str | None = None
     color: str | None = None
     paper_link: str | None = None
     norm_ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
