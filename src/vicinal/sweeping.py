@@ -145,7 +145,7 @@ def keep_study(folder: Path, study: Study) -> None:
 
 def last(member: Member, quantity: str) -> float:
     """A quantity of a member's last record; NaN if it diverged, or has no such number."""
-    if member.stopped is not None or not member.records:
+    if member.diverged or not member.records:
         return np.nan
     value = member.records[-1].get(quantity)
     return np.nan if value is None else value
@@ -172,7 +172,7 @@ def _study(settings: SweepSettings, task: Task, grid: dict[str, list[Any]], done
     groups = combinations(done.members)
     accuracy = task.data.classes is not None and not settings.model.reconstructs
     quantity, heading, unit = ("test_accuracy", "test accuracy (%)", 100) if accuracy else ("test_loss", "test loss", 1)
-    stopped = sum(member.stopped is not None for member in done.members)
+    stopped = sum(member.diverged for member in done.members)
     label = "learning rules" if "rule" in grid else recipe(settings.rule).label
     return Study(
         title=f"{label[0].upper()}{label[1:]} on {task.data.name}: a sweep",
@@ -253,7 +253,7 @@ def _table(groups: list[list[Member]], accuracy: bool) -> Table:
             row.append(interval_text([last(member, "test_accuracy") for member in group], 100.0))
         row.append(interval_text([last(member, "test_loss") for member in group]))
         row.append(interval_text([last(member, "train_loss") for member in group]))
-        diverged = sum(member.stopped is not None for member in group)
+        diverged = sum(member.diverged for member in group)
         rows.append([*row, f"{diverged} of {len(group)}" if diverged else "none"])
     columns = ["numbers", *["test accuracy (%)"] * accuracy, "test loss", "training loss", "diverged"]
     return Table("Mean over seeds ± half a 95 % interval (of two seeds both values)", columns, rows)

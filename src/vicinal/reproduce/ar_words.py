@@ -137,7 +137,7 @@ def relaxed(done: dict[str, Sweep]) -> Claim:
     kept = [_accuracy(done[label]) >= exact - _NEAR for label in FROZEN]
     words = []
     for label, name in FROZEN.items():
-        lost = sum(member.stopped is not None for member in done[label].members)
+        lost = sum(member.diverged for member in done[label].members)
         angle_of = _mean(done[label], f"angle {CONCATENATED}")
         words.append(
             f"{name} {100 * _accuracy(done[label]):.1f} %"

@@ -107,7 +107,7 @@ def section(task: Task, done: Done, marks: Sequence[int], accuracy: bool) -> Sec
                 [
                     name,
                     *(interval_text([at_step(m, quantity, mark) for m in sweep.members], unit) for mark in marks),
-                    str(sum(m.stopped is not None for m in sweep.members)),
+                    str(sum(m.diverged for m in sweep.members)),
                 ]
                 for name, sweep in done.items()
             ],

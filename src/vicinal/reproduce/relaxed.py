@@ -204,7 +204,7 @@ def _none_matters(done: dict[str, Sweep]) -> Claim:
 
 def _together(done: dict[str, Sweep]) -> Claim:
     members = done["all three"].members
-    lost = sum(member.stopped is not None for member in members)
+    lost = sum(member.diverged for member in members)
     gap = 1.0 if lost else mean(done[_PC], "test_accuracy") - mean(done["all three"], "test_accuracy")
     found = f"{lost} of {len(members)} runs diverged" if lost else f"{100 * gap:.1f} points behind predictive coding"
     return Claim(

@@ -160,7 +160,7 @@ def _measure(record: dict[str, Any], state: TrainingState) -> None:
 
 def _accuracy(member: Member) -> float:
     """Test accuracy at the end, or that of chance if it diverged."""
-    return 0.1 if member.stopped is not None else last(member, "test_accuracy")
+    return 0.1 if member.diverged else last(member, "test_accuracy")
 
 
 def _values(found: Sweep, number: str) -> list[float]:
@@ -189,7 +189,7 @@ def _best_text(name: str, bp: Sweep, runs: dict[str, Sweep]) -> str:
 
 
 def _cell(members: list[Member]) -> str:
-    stopped = sum(member.stopped is not None for member in members)
+    stopped = sum(member.diverged for member in members)
     if stopped:
         return f"{stopped} of {len(members)} diverged"
     angle = np.mean([last(member, "angle") for member in members])

@@ -142,7 +142,7 @@ def train(
         on_record=note,
     )
     for member in done.members:
-        if member.records and member.stopped is None:
+        if member.records and not member.diverged:
             member.records[-1]["distance_moved"] = distance_moved(task, member)
     return done
 

@@ -96,7 +96,7 @@ def accuracy_table(title: str, done: Mapping[str, Sweep]) -> Table:
     rows: list[list[Any]] = []
     for label, found in done.items():
         values = [[at_step(member, "test_accuracy", step) for member in found.members] for step in shown]
-        diverged = sum(member.stopped is not None for member in found.members)
+        diverged = sum(member.diverged for member in found.members)
         rows.append([label, *(interval_text(row, 100.0) for row in values), diverged])
     heading = f"{title}: test accuracy (%) after so many updates (mean over seeds ± half a 95 % interval)"
     return Table(heading, ["rule", *map(str, shown), "diverged"], rows)

@@ -22,7 +22,7 @@ class Member:
         records: What was measured, one dictionary per evaluation, as in `Run.records`; none if it stopped before the
             first.
         steps: Updates taken.
-        stopped: None, or the sentence that says why it was frozen at its last good state.
+        stopped: None, or the sentence that says why it was frozen at its last good state; see `diverged`.
         model: The trained model, or the last good one.
         stopped_by: None, or the name of the hook that stopped it.
         best: The best model, if a hook keeps it, else None.
@@ -36,6 +36,11 @@ class Member:
     model: PyTree
     stopped_by: str | None = None
     best: PyTree = None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it was frozen because its next step would make a number that is not finite, and not by a hook."""
+        return self.stopped is not None and self.stopped_by is None
 
     def __repr__(self) -> str:
         return showing.member_text(self)

@@ -42,7 +42,7 @@ def sweep_text(sweep: Sweep) -> str:
         quantity, member = found
         where = _numbers({**member.numbers, "seed": member.seed})
         parts.append(f"best {record_text(member.records[-1], (quantity,))} at {where}")
-    stopped = sum(_is_broken(member) for member in members)
+    stopped = sum(member.diverged for member in members)
     early = sum(member.stopped_by is not None for member in members)
     parts += [f"{stopped} stopped"] * bool(stopped) + [f"{early} stopped by a hook"] * bool(early)
     return f"Sweep({'; '.join(parts)})"
@@ -51,10 +51,10 @@ def sweep_text(sweep: Sweep) -> str:
 def best(members: Sequence[Member]) -> tuple[str, Member] | None:
     """The member whose last record is best, and the quantity that says so.
 
-    That is the highest test accuracy, else the lowest test loss, else the lowest training loss. A member whose
-    numbers broke takes part only where all did; one that a hook stopped takes part.
+    That is the highest test accuracy, else the lowest test loss, else the lowest training loss. A member that
+    diverged takes part only where all did; one that a hook stopped takes part.
     """
-    there = [member for member in members if member.records and not _is_broken(member)]
+    there = [member for member in members if member.records and not member.diverged]
     there = there or [member for member in members if member.records]
     for quantity, sign in _BETTER:
         values = [(_finite(member.records[-1].get(quantity)), member) for member in there]
@@ -62,11 +62,6 @@ def best(members: Sequence[Member]) -> tuple[str, Member] | None:
         if known:
             return quantity, max(known, key=lambda pair: pair[0])[1]
     return None
-
-
-def _is_broken(member: Member) -> bool:
-    """Whether a member stopped at its last good state, and not by a hook."""
-    return member.stopped is not None and member.stopped_by is None
 
 
 def run_html(run: Run) -> str:

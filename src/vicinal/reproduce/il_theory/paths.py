@@ -204,7 +204,7 @@ def _path_panel(done: dict[str, Sweep]) -> Panel:
     """Test loss against path length; the path length of a point is the mean over seeds."""
     series = []
     for name, sweep in done.items():
-        live = [member for member in sweep.members if member.stopped is None]
+        live = [member for member in sweep.members if not member.diverged]
         if live:
             x = np.mean([[record["path_length"] for record in member.records] for member in live], axis=0)
             series.append(Series(name, x.tolist(), [[r["test_loss"] for r in member.records] for member in live]))

@@ -120,7 +120,7 @@ def _summary(done: dict[str, Sweep], alone: dict[str, float], steps: int) -> str
             for rows in groups
         }
         whole = {rate: value for rate, value in means.items() if not np.isnan(value)}
-        lost = sum(member.stopped is not None for member in sweep.members)
+        lost = sum(member.diverged for member in sweep.members)
         best = max(whole, key=lambda rate: whole[rate]) if whole else None
         at = f"is best at {best:g} ({100 * whole[best]:.1f} %)" if best is not None else "diverges everywhere"
         parts.append(f"{name} {at} and loses {lost} of {len(sweep.members)} members.")
@@ -136,7 +136,7 @@ def _claim(done: dict[str, Sweep]) -> Claim:
 
     best = max(value for name in done for value in accuracies(name))
     usable = {name: sum(value >= best - _NEAR for value in accuracies(name)) for name in done}
-    lost = {name: sum(member.stopped is not None for member in done[name].members) for name in done}
+    lost = {name: sum(member.diverged for member in done[name].members) for name in done}
     words = "; ".join(
         f"{name}: {usable[name]} of {len(RATES)} rates within {100 * _NEAR:.0f} points of the best of all "
         f"({100 * best:.1f} %), {lost[name]} members diverged"
@@ -163,7 +163,7 @@ def _accuracies(done: dict[str, Sweep]) -> Table:
         row: list[Any] = [name]
         for rate in RATES:
             members = by_rate[rate]
-            lost = sum(member.stopped is not None for member in members)
+            lost = sum(member.diverged for member in members)
             text = interval_text([last(member, "test_accuracy") for member in members], 100.0)
             row.append("diverged" if text is None and lost else text)
         rows.append(row)

@@ -265,7 +265,7 @@ def _loss_table(done: dict[str, Sweep]) -> Table:
             label,
             interval_text([m.records[0]["test_loss"] if m.records else np.nan for m in found.members]),
             interval_text([last(m, "test_loss") for m in found.members]),
-            sum(m.stopped is not None for m in found.members),
+            sum(m.diverged for m in found.members),
         ]
         for label, found in done.items()
     ]

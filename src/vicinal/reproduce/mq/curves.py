@@ -204,7 +204,7 @@ def _sizes(member: Member) -> dict[str, float]:
 def spread(member: Member) -> float:
     """The logarithm (base 10) of the largest over the smallest mean size of updates, of all matrices."""
     sizes = list(_sizes(member).values())
-    if member.stopped is not None or not sizes or min(sizes) <= 0:
+    if member.diverged or not sizes or min(sizes) <= 0:
         return np.nan
     return float(np.log10(max(sizes) / min(sizes)))
 

@@ -95,7 +95,7 @@ def train(
     sizes = []
     for member in done.members:
         halves = [[v for key, v in record.items() if key.startswith("size ")] for record in member.records]
-        lost = member.stopped is not None or len(halves) < 2
+        lost = member.diverged or len(halves) < 2
         sizes.append([np.nan] if lost else (np.subtract(halves[-1], halves[0]) / (steps - steps // 2)).tolist())
     return done.members, sizes
 
