@@ -41,7 +41,7 @@ def test_what_is_of_pytorch():
     [
         (MODEL, "random", KEY, TypeError, r"a route, like vicinal.feedback.random\(\), got 'random'"),
         (MODEL, vc.feedback.random, KEY, TypeError, r"got random; call it, random\(\)"),
-        (MODEL, vc.feedback.random(), 0, TypeError, r"got the number 0; write key=jax.random.key\(0\)"),
+        (MODEL, vc.feedback.random(), 0, TypeError, r"got the integer 0; write key=jax.random.key\(0\)"),
         (MODEL, vc.feedback.random(), "seed", TypeError, "as a random key, got str"),
         ("il", vc.feedback.random(), KEY, ValueError, "got str without any; the order is attach"),
         (vc.feedback.random(), MODEL, KEY, TypeError, "got MLP; the order is attach"),
@@ -72,7 +72,7 @@ def test_numbers_of_recipes(numbers, words):
 def test_counts_and_choices_of_recipes_can_be_set():
     rule, _ = recipe("il").make(**{"inference.steps": 7, "inference.decay": True, "start": "random"})
     assert (rule.inference.steps, rule.inference.decay, rule.start) == (7, True, "random")
-    with pytest.raises(TypeError, match="got the number 0; write key"):
+    with pytest.raises(TypeError, match="got the integer 0; write key"):
         recipe("fa").attach(MODEL, key=0)
 
 

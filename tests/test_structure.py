@@ -16,6 +16,7 @@ LEVELS = [
     {
         "files",
         "_assignment",
+        "_foreign",
         "_given",
         "_nearest",
         "report",  # draws plain data, and needs no other part

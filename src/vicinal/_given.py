@@ -1,20 +1,23 @@
-"""What is handed to `capture` and `attach`, looked at: a wrong kind of thing is told from what was expected."""
+"""What is handed to `capture`, `attach` and `fit`, looked at: a wrong kind of thing is told from what was expected."""
 
 import numbers
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from vicinal._foreign import is_a
 
 
 def check_module(model: Any) -> None:
     """TypeError if the model is a class, or a module of PyTorch."""
     if isinstance(model, type):
         raise TypeError(f"expected a model, got the class {model.__name__}; make one with {model.__name__}(...)")
-    if any(kind.__module__.startswith("torch.") for kind in type(model).__mro__):
+    if is_a(model, "torch.Module"):
         raise TypeError(
             f"expected a model of JAX arrays, got PyTorch's {type(model).__name__}; build it of layers from vicinal.nn "
-            "or Equinox, and take its parameters over with vicinal.interchange.from_state_dict"
+            "or Equinox, and take its parameters over with vc.interchange.from_state_dict"
         )
 
 
@@ -24,20 +27,25 @@ def check_example(x: Any) -> None:
     for leaf in leaves:
         if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic | numbers.Number):
             continue
-        kind = type(leaf)
         advice = "write jnp.asarray(...), or jax.ShapeDtypeStruct(shape, dtype)"
-        if kind.__module__.split(".")[0] == "torch":
+        if is_a(leaf, "torch.Tensor"):
             advice = "convert it with jnp.asarray(tensor.numpy())"
-        elif kind.__name__ == "Dataset":
+        elif type(leaf).__name__ == "Dataset":
             advice = "give one of its examples, like data.x_train[0]"
-        raise TypeError(f"expected one example as an array, or a tree of arrays, got {kind.__name__}; {advice}")
+        raise TypeError(f"expected one example as an array, or a tree of arrays, got {type(leaf).__name__}; {advice}")
     if isinstance(x, list) and leaves and all(isinstance(leaf, numbers.Number) for leaf in leaves):
         raise TypeError("expected one example as an array, got a list of numbers; write jnp.asarray(x)")
 
 
 def check_key(key: Any) -> None:
-    """TypeError if a key is a plain number, or no key at all."""
-    if isinstance(key, numbers.Number):
-        raise TypeError(f"expected key as a random key, got the number {key}; write key=jax.random.key({key})")
-    if key is not None and not isinstance(key, jax.Array | np.ndarray):
+    """TypeError if it is no random key: one of `jax.random.key`, or two or four old-style numbers."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        raise TypeError(f"expected key as a random key, got the integer {key}; write key=jax.random.key({key})")
+    if not isinstance(key, jax.Array | np.ndarray) or not (_is_typed(key) or key.dtype == np.uint32):
         raise TypeError(f"expected key as a random key, got {type(key).__name__}; write key=jax.random.key(0)")
+    if key.ndim != (0 if _is_typed(key) else 1):
+        raise TypeError(f"expected one random key, got an array of shape {list(key.shape)}; take one of them")
+
+
+def _is_typed(key: jax.Array | np.ndarray) -> bool:
+    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)

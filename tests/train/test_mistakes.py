@@ -43,6 +43,7 @@ MISTAKES = {
     "an integer as key": ({"key": 0}, r"got the integer 0; write key=jax.random.key\(0\)"),
     "a generator": ({"key": np.random.default_rng(0)}, r"expected key as a random key, got Generator; write key="),
     "several keys": ({"key": jax.random.split(jax.random.key(0))}, r"expected one random key, got .* shape \[2\]"),
+    "a word as graph": ({"graph": "captured"}, "expected a graph of vicinal.capture, got str"),
     "half an epoch": ({"epochs": 0.5, "steps": None}, r"got 0.5; give steps= for a part of an epoch"),
 }
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from vicinal._foreign import as_numpy, is_a, is_array, whole
 from vicinal.data.dataset import Dataset
-from vicinal.data.foreign import as_numpy, is_a, is_array, whole
 from vicinal.data.splitting import TEST_SHARE, rows_of, split_rows
 from vicinal.data.targets import TaskKind, check_every_class, decode
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import PRNGKeyArray, Shaped
 
+from vicinal._foreign import is_a
 from vicinal.data.batching import epoch_order
-from vicinal.data.foreign import is_a
 from vicinal.data.streams import Batches
 from vicinal.data.tables import TARGET_NAMES
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from vicinal._foreign import as_arrays
 from vicinal.data.archive import INPUTS, TARGETS
-from vicinal.data.foreign import as_arrays
 
 Pair = tuple[PyTree, PyTree]
 """Inputs and targets of a batch, `[batch, ...]` each."""

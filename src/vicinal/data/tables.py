@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from vicinal._foreign import is_a
 from vicinal.data.arrays import from_arrays
 from vicinal.data.dataset import Dataset
 from vicinal.data.errors import DataError
-from vicinal.data.foreign import is_a
 from vicinal.data.splitting import rows_of
 from vicinal.data.targets import TaskKind
 

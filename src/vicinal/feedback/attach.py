@@ -102,7 +102,8 @@ def attach(model: PyTree, route: Route, *, key: PRNGKeyArray | None = None) -> P
         learning, Nature Communications 7, 2016.
     """
     _check_route(route)
-    check_key(key)
+    if key is not None:
+        check_key(key)
     kinds = (*_LAYERS, Fed)
     flat, structure = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda node: isinstance(node, kinds))
     layers = {f"{jax.tree_util.keystr(place)}.weight".lstrip("."): n for place, n in flat if isinstance(n, kinds)}

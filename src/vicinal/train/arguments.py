@@ -1,15 +1,17 @@
 """What `fit` and `sweep` are asked for, checked."""
 
 import operator
-import sys
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from vicinal._foreign import is_a
+from vicinal._given import check_module
+from vicinal.graph import Graph, capture
+from vicinal.roles import Where
 from vicinal.rules import Rule
 
 
@@ -67,7 +69,7 @@ def check_optimizer(optimizer: Any) -> None:
         advice = f"the number {optimizer!r}; write optax.adam({optimizer!r}), or another optimiser with this rate"
     elif isinstance(optimizer, Rule):
         advice = "a rule; the order is rule, model, optimizer"
-    elif _is_of("torch", "optim.Optimizer", optimizer):
+    elif is_a(optimizer, "torch.Optimizer"):
         advice = f"PyTorch's {_name(optimizer)}; take the one of optax"
     elif callable(optimizer) and str(getattr(optimizer, "__module__", "")).startswith("optax"):
         advice = f"the function {getattr(optimizer, '__name__', '')}; call it with a learning rate"
@@ -78,18 +80,12 @@ def check_optimizer(optimizer: Any) -> None:
 
 def check_model(model: Any) -> None:
     """TypeError if it is no callable pytree of JAX arrays."""
-    if _is_of("torch", "nn.Module", model):
-        raise TypeError(
-            f"expected a model of JAX arrays, got PyTorch's {_name(model)}; build it of layers from vicinal.nn or "
-            "Equinox, and take its parameters over with vc.interchange.from_state_dict"
-        )
-    if isinstance(model, type):
-        raise TypeError(f"expected a model, got the class {model.__name__}; make one with {model.__name__}(...)")
+    check_module(model)
     if isinstance(model, Rule | optax.GradientTransformation | optax.MultiSteps):
         kind = "a rule" if isinstance(model, Rule) else "an optimiser"
         raise TypeError(f"expected a model, got {kind}; the order is rule, model, optimizer")
     for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]:
-        if _is_of("torch", "Tensor", leaf):
+        if is_a(leaf, "torch.Tensor"):
             where = jax.tree_util.keystr(path) or "model"
             raise TypeError(
                 f"expected parameters as JAX arrays, got a PyTorch tensor at {where!r}; "
@@ -97,18 +93,28 @@ def check_model(model: Any) -> None:
             )
 
 
-def check_key(key: Any) -> None:
-    """TypeError if it is no random key: one of `jax.random.key`, or two or four old-style numbers."""
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        raise TypeError(f"expected key as a random key, got the integer {key}; write key=jax.random.key({key})")
-    if not isinstance(key, jax.Array | np.ndarray) or not (_is_typed(key) or key.dtype == np.uint32):
-        raise TypeError(f"expected key as a random key, got {_name(key)}; write key=jax.random.key(0)")
-    if key.ndim != (0 if _is_typed(key) else 1):
-        raise TypeError(f"expected one random key, got an array of shape {list(key.shape)}; take one of them")
+def graph_of(graph: Graph | None, fixed: Where | None, model: PyTree, example: PyTree, batch_size: int) -> Graph:
+    """The graph that was given, or else that of the model; a model that cannot be evaluated is found now.
 
+    Args:
+        graph: As given to `fit` or `sweep`.
+        fixed: The same.
+        model: The model.
+        example: One input.
+        batch_size: Examples in a batch.
 
-def _is_typed(key: jax.Array | np.ndarray) -> bool:
-    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    Raises:
+        TypeError: If `graph` is something else.
+        ValueError: If there is a graph, and `fixed` too; or the model cannot be evaluated.
+    """
+    if graph is None:
+        graph = capture(model, example, fixed=fixed, batch_size=batch_size)
+    elif not isinstance(graph, Graph):
+        raise TypeError(f"expected a graph of vicinal.capture, got {type(graph).__name__}")
+    elif fixed is not None:
+        raise ValueError("expected `fixed` or a graph, got both; say what is fixed to vicinal.capture")
+    graph.evaluation(model)
+    return graph
 
 
 def check_make(make: Any, numbers: dict[str, Any]) -> None:
@@ -128,14 +134,6 @@ def _is_optimizer(value: Any) -> bool:
     """Whether it has the two functions of an optimiser: `MultiSteps`, or a user's own, is no tuple as optax's are."""
     functions = (getattr(value, name, None) for name in ("init", "update"))
     return not isinstance(value, type | Rule) and all(map(callable, functions))
-
-
-def _is_of(package: str, name: str, value: Any) -> bool:
-    """Whether a value is of a class of a package, which need not be there: then nothing is of it."""
-    found: Any = sys.modules.get(package)
-    for part in name.split("."):
-        found = None if found is None else getattr(found, part, None)
-    return isinstance(found, type) and isinstance(value, found)
 
 
 def _name(value: PyTree) -> str:

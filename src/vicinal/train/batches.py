@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from vicinal._foreign import is_array
 from vicinal.data import Batches, epoch_order
-from vicinal.data.foreign import is_array
 from vicinal.data.streams import length_of, pair_of
 
 _ROWS_AHEAD = 2**16  # epochs of small data are put in order together, so that a chunk can span many of them

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vicinal.graph import OUTPUT, Graph, capture
+from vicinal._given import check_key
+from vicinal.graph import OUTPUT, Graph
 from vicinal.roles import Where
 from vicinal.rules import Rule
 from vicinal.train import showing
 from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state, may_be_infinite
-from vicinal.train.arguments import at_least_one, check_key, check_model, check_optimizer, check_rule, total_steps
+from vicinal.train.arguments import at_least_one, check_model, check_optimizer, check_rule, graph_of, total_steps
 from vicinal.train.batches import ArraySource, IterableSource, source_of
 from vicinal.train.checks import check_examples, check_labels
 from vicinal.train.evaluate import first_sums, means
@@ -176,12 +177,8 @@ def fit(
     total = total_steps(epochs, steps, source.steps_per_epoch)
     every = source.steps_per_epoch or total
     every = every if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
-    if graph is None:
-        sizes = source.batch_size or len(jax.tree.leaves(source.sample())[0])
-        graph = capture(model, source.example(), fixed=fixed, batch_size=sizes)
-    elif fixed is not None:
-        raise ValueError("expected `fixed` or a graph, got both; say what is fixed to vicinal.capture")
-    graph.evaluation(model)  # a model that cannot be evaluated is found now
+    size = source.batch_size or len(jax.tree.leaves(source.sample())[0])
+    graph = graph_of(graph, fixed, model, source.example(), size)
     seen = metrics_of(rule.loss, graph.shapes[OUTPUT], *source.sample(), metrics)
     source.check(
         functools.partial(check_examples, graph, rule.loss, model),

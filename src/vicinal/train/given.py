@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
+from vicinal._foreign import as_arrays, is_a, is_array, library_of
 from vicinal.data import Dataset, from_frame, from_hugging_face, split_rows
-from vicinal.data.foreign import as_arrays, is_a, is_array, library_of
 from vicinal.data.streams import Pair, pair_of
 from vicinal.graph import Graph
 from vicinal.losses import Loss

@@ -16,11 +16,11 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal._numbers import weakened
-from vicinal.graph import OUTPUT, Graph, capture
+from vicinal.graph import OUTPUT, Graph
 from vicinal.roles import Where
 from vicinal.rules import Rule
 from vicinal.train.advance import TrainingState, first_not_finite, first_state, may_be_infinite, take_steps
-from vicinal.train.arguments import check_model
+from vicinal.train.arguments import check_model, graph_of
 from vicinal.train.batches import ArraySource, StackedBatches
 from vicinal.train.checks import check_examples
 from vicinal.train.combinations import Group, Value
@@ -89,13 +89,7 @@ class Plan:
         check_model(self._model(self._seeds[0]))
         self._batch_size = self._sources[0].batch_size
         self._example = self._sources[0].example()
-        if graph is None:
-            model = self._model(self._seeds[0])
-            graph = capture(model, self._example, fixed=fixed, batch_size=self._batch_size)
-        elif fixed is not None:
-            raise ValueError("expected `fixed` or a graph, got both; say what is fixed to vicinal.capture")
-        graph.evaluation(self._model(self._seeds[0]))  # a model that cannot be evaluated is found now
-        self.graph = graph
+        self.graph = graph_of(graph, fixed, self._model(self._seeds[0]), self._example, self._batch_size)
         loss, output = make(**runs[self.members[0]][0])[0].loss, self.graph.shapes[OUTPUT]
         for name, part in {"training": self._data, **self._sets}.items():
             check_examples(self.graph, loss, self._model(self._seeds[0]), part, f"the {name} set")

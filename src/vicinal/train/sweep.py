@@ -126,8 +126,6 @@ def sweep(
     if not isinstance(devices, list | tuple) or not devices:
         raise ValueError(f"expected at least one device, in a list, got {devices!r}")
     groups = groups_of(make, build, runs)
-    if graph is not None and not isinstance(graph, Graph):
-        raise TypeError(f"expected a graph of vicinal.capture, got {type(graph).__name__}")
     if graph is not None and any(group.own_model for group in groups):
         raise ValueError("expected no graph with a build that takes numbers, got one; leave it out")
     plans: list[Plan] = []
