@@ -30,12 +30,12 @@ def check_examples(graph: Graph, loss: Loss, model: PyTree, data: tuple[PyTree, 
     """
     x, y = data
     check_targets(graph.shapes[OUTPUT], loss, y, where)
-    row = first_not_finite(x)
+    row = first_bad_row(x)
     if row is None:
         return
     graph, model = graph.evaluation(model)
     output, _ = graph.feedforward(model, jax.tree.map(lambda leaf: jnp.asarray(leaf[row : row + 1]), x))
-    if first_not_finite(output) is not None:
+    if first_bad_row(output) is not None:
         raise ValueError(
             f"expected finite inputs, got an infinite or undefined one in example {row} of {where}; "
             "leave it out, or replace it"
@@ -65,7 +65,7 @@ def check_targets(output: Shapes, loss: Loss, y: PyTree, where: str) -> None:
         y, weights = pair_of_weights(y)
         _check_weights(weights, where)
     kind = kind_of(loss)
-    row = None if kind is None else first_not_finite(y, undefined=not (kind.numbers and kind.ignores))
+    row = None if kind is None else first_bad_row(y, undefined=not (kind.numbers and kind.ignores))
     if row is not None:
         raise ValueError(
             f"expected finite targets, got an infinite or undefined one in example {row} of {where}; leave it out, "
@@ -115,7 +115,7 @@ def _check_indices(outputs: int, kind: Kind, y: Any, where: str) -> None:
     )
 
 
-def first_not_finite(tree: PyTree, undefined: bool = True) -> int | None:
+def first_bad_row(tree: PyTree, undefined: bool = True) -> int | None:
     """The first example, of `[examples, ...]`, with a number that is infinite, or with `undefined` NaN; or None."""
     rows = [_first(leaf, undefined) for leaf in jax.tree.leaves(tree)]
     found = [row for row in rows if row is not None]
