@@ -24,6 +24,7 @@ LEVELS = [
         "_masking",
         "_trace",
         "_program",
+        "_records",
         "_synapses",
         "_activations",
         "activations",

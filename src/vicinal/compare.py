@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from vicinal._records import or_nan
 from vicinal.analysis import angles, feedback_likeness, norm_ratios
 from vicinal.data import Dataset
 from vicinal.environment import environment, now
@@ -220,12 +221,12 @@ class _Runs(Task):
         steps = sorted({record["step"] for rows in records for record in rows})
 
         def curve(quantity: str) -> list[list[float]]:
-            by_step = [{record["step"]: _number(record.get(quantity)) for record in rows} for rows in records]
+            by_step = [{record["step"]: or_nan(record.get(quantity)) for record in rows} for rows in records]
             rows = [[found.get(step, np.nan) for step in steps] for found in by_step]
             return [] if np.all(np.isnan(rows)) else rows
 
         def last(quantity: str) -> list[float]:
-            return [_number(rows[-1].get(quantity)) if rows else np.nan for rows in records]
+            return [or_nan(rows[-1].get(quantity)) if rows else np.nan for rows in records]
 
         others = [name for name in quantities(records) if name not in COMMON and np.any(curve(name))]
         rates = [record["examples_per_second"] for rows in records for record in rows]
@@ -292,16 +293,11 @@ def _over_training(records: list[list[dict[str, Any]]], name: str, average: Call
         finite = [value for value in values if np.isfinite(value)]
         return float(average(finite)) if finite else np.nan
 
-    return {layer: [of([_number(found.get(layer)) for found in rows]) for rows in measured] for layer in layers}
-
-
-def _number(value: float | None) -> float:
-    """A number of a record, in which one that is not finite is None."""
-    return np.nan if value is None else value
+    return {layer: [of([or_nan(found.get(layer)) for found in rows]) for rows in measured] for layer in layers}
 
 
 def _steps_to(accuracy: float, rows: list[dict[str, Any]]) -> int | None:
-    return next((record["step"] for record in rows if _number(record.get("test_accuracy")) >= accuracy), None)
+    return next((record["step"] for record in rows if or_nan(record.get("test_accuracy")) >= accuracy), None)
 
 
 def _energies(rule: Rule, graph: Graph, data: Dataset, run: Run) -> dict[str, list[float]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vicinal._records import is_number, or_nan
 from vicinal.environment import environment, now
 from vicinal.files import write_text_atomically
 from vicinal.recipes import recipe
@@ -147,8 +148,7 @@ def last(member: Member, quantity: str) -> float:
     """A quantity of a member's last record; NaN if it diverged, or has no such number."""
     if member.diverged or not member.records:
         return np.nan
-    value = member.records[-1].get(quantity)
-    return np.nan if value is None else value
+    return or_nan(member.records[-1].get(quantity))
 
 
 def combinations(members: list[Member]) -> list[list[Member]]:
@@ -207,11 +207,7 @@ def plain(members: Sequence[Member]) -> list[dict[str, Any]]:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.6g}" if _is_number(value) else str(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.6g}" if is_number(value) else str(value)
 
 
 def _name(numbers: dict[str, Any], names: list[str]) -> str:
@@ -263,7 +259,7 @@ def _against(
     grid: dict[str, list[Any]], groups: list[list[Member]], quantity: str, heading: str, unit: int
 ) -> list[Panel]:
     """The quantity at the end against the number with the most values, a line for each combination of the others."""
-    numeric = [name for name in grid if all(map(_is_number, grid[name]))]
+    numeric = [name for name in grid if all(map(is_number, grid[name]))]
     if not numeric:
         return []
     along = max(numeric, key=lambda name: len(grid[name]))

@@ -10,9 +10,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vicinal._records import flat_record, is_number
 from vicinal.report.study import Series
 
-__all__ = ["COMMON", "curve_rows", "curves_csv", "flat_record", "heading", "is_share", "quantities", "series_of"]
+__all__ = ["COMMON", "curve_rows", "curves_csv", "heading", "is_share", "quantities", "series_of"]
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -20,26 +21,6 @@ COMMON = ("test_accuracy", "test_loss", "train_loss", "train_accuracy")
 """The quantities that come first, where they were measured."""
 _WORDS = {"rmse": "RMSE", "mse": "MSE", "mae": "MAE", "r2": "R2"}
 _PLACES = ("step", "epoch", "examples_per_second")  # where a record stands, and how fast it came: no curves
-
-
-def flat_record(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A record without dictionaries in it: a nested name gets a dot.
-
-    Args:
-        record: Numbers, and dictionaries of them.
-        prefix: What to put in front of each name.
-
-    Returns:
-        Name -> value.
-
-    Example:
-        >>> flat_record({"step": 5, "angles": {"layers[0]": 5.2}})
-        {'step': 5, 'angles.layers[0]': 5.2}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        flat |= flat_record(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 def quantities(runs: Iterable[Records]) -> list[str]:
@@ -56,7 +37,7 @@ def quantities(runs: Iterable[Records]) -> list[str]:
         for records in runs
         for record in records
         for name, value in record.items()
-        if name not in _PLACES and _is_number(value)
+        if name not in _PLACES and is_number(value)
     )
     return [name for name in COMMON if name in found] + [name for name in found if name not in COMMON]
 
@@ -90,8 +71,8 @@ def series_of(label: str, runs: Sequence[Records], quantity: str, unit: float = 
     Returns:
         The line.
     """
-    steps = sorted({record["step"] for records in runs for record in records if _is_number(record.get(quantity))})
-    known = [[record for record in records if _is_number(record.get(quantity))] for records in runs]
+    steps = sorted({record["step"] for records in runs for record in records if is_number(record.get(quantity))})
+    known = [[record for record in records if is_number(record.get(quantity))] for records in runs]
     rows = [{record["step"]: unit * record[quantity] for record in records} for records in known]
     values = [[row.get(step, math.nan) for step in steps] for row in rows]
     return Series(label, [float(step) for step in steps], values)
@@ -111,7 +92,7 @@ def curve_rows(names: Mapping[str, Any], records: Records) -> list[dict[str, Any
         {**names, "step": record["step"], "quantity": quantity, "value": value}
         for record in records
         for quantity, value in flat_record(record).items()
-        if quantity not in ("step", "epoch") and _is_number(value) and math.isfinite(value)
+        if quantity not in ("step", "epoch") and is_number(value) and math.isfinite(value)
     ]
 
 
@@ -135,7 +116,3 @@ def curves_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import optax
 
+from vicinal._records import or_nan
 from vicinal.analysis import displacement, measure_path, path_of
 from vicinal.report import mean_interval
 from vicinal.rules import Rule
@@ -155,8 +156,7 @@ def distance_moved(task: Task, member: Member) -> float:
 def at_step(member: Member, quantity: str, step: int) -> float:
     """A quantity at a step; NaN if it was not recorded there, or the member had stopped."""
     found = [record for record in member.records if record["step"] == step]
-    value = found[0].get(quantity) if found else None
-    return np.nan if value is None else value
+    return or_nan(found[0].get(quantity)) if found else np.nan
 
 
 def first_step(member: Member, quantity: str, reached: Callable[[float], bool]) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal._nearest import did_you_mean
+from vicinal._records import is_number
 from vicinal.train.arguments import at_least_one, check_make
 from vicinal.train.fleet import Make
 
@@ -93,7 +94,7 @@ def groups_of(make: Make, build: Build, runs: list[tuple[dict[str, Value], int]]
     """
     rows = [row for row, _ in runs]
     of_build = [name for name in rows[0] if name in _parameters(build)[1:]]
-    numeric = [name for name in rows[0] if name not in of_build and all(_is_number(row[name]) for row in rows)]
+    numeric = [name for name in rows[0] if name not in of_build and all(is_number(row[name]) for row in rows)]
     traced_with: dict[tuple, tuple[str, ...]] = {}
     members: dict[tuple, list[int]] = {}
     for i, row in enumerate(rows):
@@ -212,7 +213,3 @@ def _plain(value: Any) -> Value:
 
 def _exact(value: Value) -> tuple[type, Value]:
     return type(value), value  # True is no 1
-
-
-def _is_number(value: Value) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool)

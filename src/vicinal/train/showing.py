@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vicinal._records import flat_record, is_number, or_nan
 from vicinal._show import record_text, value_text
 
 if TYPE_CHECKING:
@@ -101,9 +102,7 @@ def sweep_frame(sweep: Sweep) -> pandas.DataFrame:
 
 
 def _rows(records: Records) -> list[dict[str, Any]]:
-    from vicinal.report.records import flat_record
-
-    return [{name: _or_nan(value) for name, value in flat_record(record).items()} for record in records]
+    return [{name: or_nan(value) for name, value in flat_record(record).items()} for record in records]
 
 
 def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
@@ -112,10 +111,6 @@ def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
     except ImportError:
         raise ImportError("expected pandas for a data frame, got none; run: pip install 'vicinal[tables]'") from None
     return pandas.DataFrame(rows)
-
-
-def _or_nan(value: Any) -> Any:
-    return math.nan if value is None else value  # a number of a record that is not finite is None
 
 
 def _course(steps: int, records: Records, stopped: str | None) -> str:
@@ -138,4 +133,4 @@ def _names(members: Sequence[Member]) -> list[str]:
 
 
 def _finite(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    return value if is_number(value) and math.isfinite(value) else None

@@ -11,6 +11,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from vicinal._records import flat_record, is_number
 from vicinal.train.advance import TrainingState
 from vicinal.train.best import Best
 
@@ -169,20 +170,11 @@ def hooks_of(hooks: Any) -> list[AnyHook]:
     return [copy.copy(hook) if isinstance(hook, Hook) else hook for hook in hooks]
 
 
-def flat(record: Record, separator: str = "/") -> Record:
-    """The values of a record by name, those of a dictionary within it as `name/inner name`."""
-    found: Record = {}
-    for name, value in record.items():
-        inner = flat(value, separator) if isinstance(value, dict) else None
-        found |= {name: value} if inner is None else {f"{name}{separator}{key}": item for key, item in inner.items()}
-    return found
-
-
 def numbers_of(record: Record) -> dict[str, float]:
     """The finite numbers of a record by name; `step` is left out."""
     found = {}
-    for name, value in flat(record).items():
+    for name, value in flat_record(record, "/").items():
         value = value.item() if isinstance(value, jax.Array | np.ndarray | np.generic) and value.ndim == 0 else value
-        if name != "step" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if name != "step" and is_number(value) and math.isfinite(value):
             found[name] = float(value)
     return found

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vicinal._records import flat_record
 from vicinal.files import write_text_atomically
 from vicinal.train.advance import TrainingState
-from vicinal.train.hooks.base import Hook, Record, Start, flat
+from vicinal.train.hooks.base import Hook, Record, Start
 
 
 @dataclasses.dataclass
@@ -71,7 +72,7 @@ class CSVLog(Hook):
 
 
 def _row(record: Record) -> dict[str, Any]:
-    return {name: _cell(value) for name, value in flat(record, ".").items()}
+    return {name: _cell(value) for name, value in flat_record(record).items()}
 
 
 def _cell(value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Literal
 
+from vicinal._records import or_nan
 from vicinal.train.advance import TrainingState
 from vicinal.train.arguments import at_least_one
 from vicinal.train.hooks.base import Hook, Record, Start, Stop
@@ -93,7 +94,7 @@ class EarlyStopping(Hook):
                 f"expected {self.quantity!r} in the record, got {', '.join(record)}; give test examples, or choose "
                 "another quantity"
             )
-        number = _number(record[self.quantity])
+        number = float(or_nan(record[self.quantity]))
         worst = math.inf if self._best is None else self._best[0]
         better = not math.isnan(number) and self._sign * number < worst - self.minimum_change
         if better:
@@ -110,8 +111,3 @@ class EarlyStopping(Hook):
         )
         records = "record" if self.patience == 1 else f"{self.patience} records"
         return Stop(f"{self.quantity} has not improved for {records} ({best})")
-
-
-def _number(value: Any) -> float:
-    """A number of a record; one that is not finite is read back as None."""
-    return math.nan if value is None else float(value)
