@@ -35,3 +35,13 @@ def or_nan(value: Any) -> Any:
 def is_number(value: Any) -> bool:
     """Whether a value is a plain number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def stop_words(reason: str) -> str:
+    """Why a run ended, in words that begin with `stopped`, once.
+
+    Example:
+        >>> stop_words("stopped at step 5: it is enough"), stop_words("the data ended")
+        ('stopped at step 5: it is enough', 'stopped: the data ended')
+    """
+    return reason if reason.startswith("stopped ") else f"stopped: {reason}"

@@ -127,9 +127,6 @@ def say(sentence: str) -> None:
 
 def _report(comparison: report.Comparison, folder: Path, figures: tuple[FigureFormat, ...]) -> None:
     report.print_tables(comparison)
-    for rule in comparison.rules:
-        if rule.stopped:
-            print(f"{rule.name} {rule.stopped}")
     _say_files(report.save_figures(comparison, folder, figures), folder)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from vicinal._numbers import check
 from vicinal.losses.base import Loss
-from vicinal.losses.kinds import Declared, Kind, classification
+from vicinal.losses.kinds import Kind, classification
 
 
 def _as_distribution(output: Float[Array, "..."], target: Array) -> Float[Array, "..."]:
@@ -232,22 +232,11 @@ def _sigmoid_divisive_error(shift: float, offset: float) -> Loss:
     return classification(loss)
 
 
-_KINDS = (
+KINDS = (
     (Kind(labels=True, shares=True), (softmax_cross_entropy, sigmoid_cross_entropy)),
     (Kind(labels=True), (sigmoid_squared_error,)),
     (Kind(labels=True, ignores=True), (masked_softmax_cross_entropy,)),
     (Kind(labels=True, numbers=True), (squared_error,)),
     (Kind(numbers=True, ignores=True), (masked_squared_error,)),
 )
-
-
-def kind_of(loss: Loss) -> Kind | None:
-    """What a loss says of its targets; None for a function of one's own that says nothing.
-
-    Example:
-        >>> kind_of(masked_softmax_cross_entropy)
-        Kind(labels=True, numbers=False, shares=False, ignores=True)
-    """
-    if isinstance(loss, Declared):
-        return loss.kind
-    return next((kind for kind, losses in _KINDS if any(loss is own for own in losses)), None)
+"""What the losses of this module say of their targets."""

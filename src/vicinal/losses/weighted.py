@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from vicinal.losses.base import Loss, check_loss
-from vicinal.losses.kinds import Kind
-from vicinal.losses.plain import kind_of as _kind_of
+from vicinal.losses.kinds import Declared, Kind
+from vicinal.losses.plain import KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,11 @@ def kind_of(loss: Loss) -> Kind | None:
         >>> kind_of(weighted(vc.losses.squared_error)) == kind_of(vc.losses.squared_error)
         True
     """
-    return kind_of(loss.loss) if isinstance(loss, Weighted) else _kind_of(loss)
+    if isinstance(loss, Weighted):
+        return kind_of(loss.loss)
+    if isinstance(loss, Declared):
+        return loss.kind
+    return next((kind for kind, losses in KINDS if any(loss is own for own in losses)), None)
 
 
 def without_weights(loss: Loss) -> Loss | None:

@@ -6,8 +6,8 @@ from html import escape
 from typing import Any
 
 from vicinal.report.outline import INPUT, Node, outline, parameter_words
-from vicinal.report.palette import DARK, INK, MUTED
-from vicinal.report.svg import shorten
+from vicinal.report.palette import DARK, INK, MUTED, themed
+from vicinal.report.svg import FONT, shorten
 
 __all__ = ["draw_graph"]
 
@@ -16,7 +16,6 @@ _HEAD, _TAIL = 12, 6
 _WIDE = 6  # boxes beside each other; of more, the first and the last
 _LINE, _GAP, _ASIDE, _LANE, _EDGE = 15.0, 36.0, 18.0, 12.0, 6.0
 _LETTERS = (7.5, 6.1)  # about the width of a letter of a name, which is bold, and of a parameter
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _FILL, _FILL_DARK = "#ffffff", "#1b1f23"
 _ENDS, _ENDS_DARK = "#f1efe8", "#262b30"
 
@@ -55,7 +54,7 @@ def draw_graph(graph: Any) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
         f'height="{height:g}" role="img" aria-label="{escape(label)}" '
-        f'style="max-width: 100%; height: auto; font-family: {escape(_FONT)}">{"".join(parts)}</svg>'
+        f'style="max-width: 100%; height: auto; font-family: {escape(FONT)}">{"".join(parts)}</svg>'
     )
 
 
@@ -173,23 +172,20 @@ def _edges(boxes: dict[str, _Box], lanes: dict[str, int], left: float) -> str:
             into, above = found.x + 28.0 - 8.0 * turn, found.y - 18.0 + 4.0 * turn
             lines.append(f"M{lane:g} {above - 5:g}q0 5 5 5H{into - 5:g}q5 0 5 5V{found.y - 5:g}")
             heads.append((into, found.y))
-    stroke = f"fill: none; {_both('stroke', MUTED, DARK[MUTED])}; stroke-width: 1.3"
+    stroke = f"fill: none; {themed('stroke', MUTED, DARK[MUTED])}; stroke-width: 1.3"
     points = "".join(f"M{x - 3.6:g} {y - 7:g}L{x:g} {y - 0.5:g}L{x + 3.6:g} {y - 7:g}z" for x, y in heads)
-    return (
-        f'<path d="{"".join(lines)}" style="{stroke}"/><path d="{points}" style="{_both("fill", MUTED, DARK[MUTED])}"/>'
-    )
+    fill = themed("fill", MUTED, DARK[MUTED])
+    return f'<path d="{"".join(lines)}" style="{stroke}"/><path d="{points}" style="{fill}"/>'
 
 
 def _box(box: _Box) -> str:
     ends = not box.node.reads or box.node.name == "output"
     fill = (_ENDS, _ENDS_DARK) if ends else (_FILL, _FILL_DARK)
-    style = f"{_both('fill', *fill)}; {_both('stroke', MUTED, DARK[MUTED])}; stroke-width: 1"
+    style = f"{themed('fill', *fill)}; {themed('stroke', MUTED, DARK[MUTED])}; stroke-width: 1"
     texts = []
     for row, line in enumerate(box.lines):
-        color = (INK, DARK[INK]) if row == 0 else (MUTED, DARK[MUTED])
-        look = (
-            f"font-size: {12.5 if row == 0 else 11}px; font-weight: {600 if row == 0 else 400}; {_both('fill', *color)}"
-        )
+        size, weight, color = (12.5, 600, INK) if row == 0 else (11, 400, MUTED)
+        look = f"font-size: {size}px; font-weight: {weight}; {themed('fill', color, DARK[color])}"
         texts.append(
             f'<text x="{box.middle:g}" y="{box.y + 18 + _LINE * row:g}" text-anchor="middle" style="{look}">'
             f"{escape(line)}</text>"
@@ -200,7 +196,3 @@ def _box(box: _Box) -> str:
         f'<g>{hint}<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="7" '
         f'style="{style}"/>{"".join(texts)}</g>'
     )
-
-
-def _both(name: str, light: str, dark: str) -> str:
-    return f"{name}: {light}; {name}: light-dark({light}, {dark})"

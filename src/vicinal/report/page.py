@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from vicinal._records import stop_words
 from vicinal.files import write_atomically
 from vicinal.report.cells import WHOLE, Column, angle_cells, main_columns, more_cells, row_cells, seeds_text
 from vicinal.report.classes import class_rows, confusions
@@ -78,6 +79,7 @@ def _rows(comparison: Comparison, columns: list[Column]) -> list[dict[str, Any]]
             "swatch": Markup(swatch(styles[rule.name])),
             "strip": Markup(strip),
             "cells": row_cells(rule, columns),
+            "stopped": "Stopped" + stop_words(rule.stopped).removeprefix("stopped") if rule.stopped else "",
         }
         for rule, strip in zip(comparison.rules, strips, strict=True)
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from vicinal.report.results import Comparison
 
-__all__ = ["DARK", "GRID", "INK", "MUTED", "LineStyle", "line_styles", "rule_styles", "vertex_styles"]
+__all__ = ["DARK", "GRID", "INK", "MUTED", "LineStyle", "line_styles", "rule_styles", "themed", "vertex_styles"]
 
 INK = "#22272d"
 MUTED = "#5b646e"
@@ -47,6 +47,24 @@ class LineStyle:
     dark: str
     dashes: tuple[float, ...]
     marker: str
+
+
+def themed(name: str, light: str, dark: str) -> str:
+    """Write a CSS property of a colour that follows the page's colour scheme.
+
+    Args:
+        name: The property, such as `"stroke"`.
+        light: The colour on a light page.
+        dark: The colour on a dark page.
+
+    Returns:
+        The declarations; an older browser, which does not know `light-dark()`, keeps the first.
+
+    Example:
+        >>> themed("fill", "#ffffff", "#000000")
+        'fill: #ffffff; fill: light-dark(#ffffff, #000000)'
+    """
+    return f"{name}: {light}; {name}: light-dark({light}, {dark})"
 
 
 def rule_styles(comparison: Comparison) -> dict[str, LineStyle]:

@@ -3,7 +3,7 @@
 import math
 
 from vicinal.report.interval import mean_interval
-from vicinal.report.palette import rule_styles
+from vicinal.report.palette import LineStyle, rule_styles, themed
 from vicinal.report.results import Comparison, RuleResult
 
 __all__ = ["accuracy_strips"]
@@ -28,20 +28,18 @@ def accuracy_strips(comparison: Comparison) -> list[str]:
     styles = rule_styles(comparison)
     strips = []
     for rule in comparison.rules:
-        style = styles[rule.name]
-        color = f"{style.color}; NAME: light-dark({style.color}, {style.dark})"
-        strips.append(_strip(rule, low, high, color))
+        strips.append(_strip(rule, low, high, styles[rule.name]))
     return strips
 
 
-def _strip(rule: RuleResult, low: float, high: float, color: str) -> str:
+def _strip(rule: RuleResult, low: float, high: float, style: LineStyle) -> str:
     def place(value: float) -> str:
         return f"{_MARGIN + (_WIDTH - 2 * _MARGIN) * (value - low) / (high - low):.2f}"
 
     mean, half_width = mean_interval(rule.test_accuracy)
     if math.isnan(mean):
         return ""
-    stroke, fill = (f"{name}: {color.replace('NAME', name)}" for name in ("stroke", "fill"))
+    stroke, fill = (themed(name, style.color, style.dark) for name in ("stroke", "fill"))
     middle = _HEIGHT / 2
     marks = [f'<path class="track" d="M0 {middle}H{_WIDTH}"/>']
     if half_width is not None:

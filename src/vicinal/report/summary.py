@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Callable
 
+from vicinal._records import stop_words
 from vicinal.report.cells import (
     accuracy_cell,
     layer_range,
@@ -42,7 +43,7 @@ def summary(comparison: Comparison) -> str:
     else:
         opening = f"{_count(len(rules))} learning rules, trained {over} each."
     sentences = [opening, *_best(comparison), *_angle(rules), *_time(rules)]
-    sentences += [f"{_start(rule.label)} was stopped: {_sentence(rule.stopped)}" for rule in rules if rule.stopped]
+    sentences += [f"{_start(rule.label)} was {_sentence(stop_words(rule.stopped))}" for rule in rules if rule.stopped]
     return " ".join(sentences)
 
 
@@ -187,6 +188,6 @@ def _start(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _sentence(text: str | None) -> str:
-    text = (text or "").strip()
+def _sentence(text: str) -> str:
+    text = text.strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."

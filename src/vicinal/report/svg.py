@@ -11,14 +11,14 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from vicinal.report.look import LINE_WIDTH, RIGHT, house_style
-from vicinal.report.palette import DARK, LineStyle
+from vicinal.report.palette import DARK, LineStyle, themed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "shorten", "swatch"]
+__all__ = ["FONT", "draw", "shorten", "swatch"]
 
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
 def draw(
@@ -96,18 +96,13 @@ def _rewrite(tag: str, used: set[str], prefix: str, dark: Mapping[str, str]) -> 
 
 def _restyle(style: str, dark: Mapping[str, str]) -> str:
     """Let colours follow the colour scheme, and use the reader's own font."""
-    style = re.sub(r"font: (?:\S+ )*?([\d.]+px) [^;]*", rf"font-size: \1; font-family: {_FONT}", style)
-    style = re.sub(r"font-family: [^;]*", f"font-family: {_FONT}", style)
+    style = re.sub(r"font: (?:\S+ )*?([\d.]+px) [^;]*", rf"font-size: \1; font-family: {FONT}", style)
+    style = re.sub(r"font-family: [^;]*", f"font-family: {FONT}", style)
     return re.sub(
         r"\b(fill|stroke): (#[0-9a-f]{6})",
-        lambda match: _both(match[1], match[2], dark.get(match[2], match[2])),
+        lambda match: themed(match[1], match[2], dark.get(match[2], match[2])),
         style,
     )
-
-
-def _both(name: str, light: str, dark: str) -> str:
-    # An older browser, which does not know light-dark(), keeps the first declaration.
-    return f"{name}: {light}; {name}: light-dark({light}, {dark})"
 
 
 def swatch(style: LineStyle, *, solid: bool = False) -> str:
@@ -125,7 +120,7 @@ def swatch(style: LineStyle, *, solid: bool = False) -> str:
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" class="swatch" viewBox="0 0 34 10" width="34" height="10" '
         f'aria-hidden="true"><path d="M1 5H33" stroke-width="{LINE_WIDTH + 0.4:g}"{pattern} '
-        f'style="fill: none; {_both("stroke", style.color, style.dark)}"/></svg>'
+        f'style="fill: none; {themed("stroke", style.color, style.dark)}"/></svg>'
     )
 
 

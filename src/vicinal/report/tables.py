@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vicinal._records import stop_words
 from vicinal.report.cells import WHOLE, Cell, angle_cells, main_columns, more_cells, row_cells, seeds_text
 from vicinal.report.interval import FEWEST
 from vicinal.report.results import CONCATENATED, Comparison
@@ -103,7 +104,7 @@ def print_tables(comparison: Comparison, console: Console | None = None) -> None
         console.print(Text(WHOLE))
     for rule in comparison.rules:
         if rule.stopped:
-            console.print(Text(f"{rule.label} was stopped: {rule.stopped}"))
+            console.print(Text(f"{rule.label} was {stop_words(rule.stopped)}"))
 
 
 def plain_table(title: str = "") -> Table:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vicinal._records import flat_record, is_number, or_nan
+from vicinal._records import flat_record, is_number, or_nan, stop_words
 from vicinal._show import record_text, value_text
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
 def _course(steps: int, records: Records, stopped: str | None) -> str:
     measured = [record for record in records if "stopped" not in record]  # the last one of a log may say why it ended
     numbers = record_text(measured[-1], _SHOWN) if measured else ""
-    end = "" if stopped is None else f"; {stopped}" if stopped.startswith("stopped ") else f"; stopped: {stopped}"
+    end = "" if stopped is None else f"; {stop_words(stopped)}"
     return f"{steps} steps{': ' * bool(numbers)}{numbers}{end}"
 
 
