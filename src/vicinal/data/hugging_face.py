@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray, Shaped
 from vicinal._foreign import is_a
 from vicinal.data.batching import epoch_order
 from vicinal.data.streams import Batches
-from vicinal.data.tables import TARGET_NAMES
+from vicinal.data.tables import target_column
 
 
 def from_hugging_face(
@@ -55,20 +55,20 @@ def from_hugging_face(
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size!r}")
     columns = dataset.column_names or [*next(iter(dataset), {})]
-    target = _target(columns, target)
-    chosen = [name for name in columns if name != target] if inputs is None else inputs
+    predicted = target_column(columns, target)
+    chosen = [name for name in columns if name != predicted] if inputs is None else inputs
     chosen = [chosen] if isinstance(chosen, str) else [*chosen]
     for name in chosen:
         if name not in columns:
             raise ValueError(f"expected inputs among the columns {', '.join(columns)}, got {name!r}")
     if not chosen:
-        raise ValueError(f"expected columns beside the target {target!r}, got none")
-    dataset = dataset.select_columns([*dict.fromkeys([*chosen, target])]).with_format("numpy")
+        raise ValueError(f"expected columns beside the target {predicted!r}, got none")
+    dataset = dataset.select_columns([*dict.fromkeys([*chosen, predicted])]).with_format("numpy")
 
     def pair(rows: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        return _inputs(rows, chosen), _targets(rows[target], target)
+        return _inputs(rows, chosen), _targets(rows[predicted], predicted)
 
-    names = getattr((dataset.features or {}).get(target), "names", None)
+    names = getattr((dataset.features or {}).get(predicted), "names", None)
     begin, length = (_indexed if is_a(dataset, "datasets.Dataset") else _streamed)(dataset, int(batch_size), key, pair)
     return Batches(begin, length, None if names is None else tuple(names))
 
@@ -92,17 +92,6 @@ def _streamed(dataset: Any, size: int, key: Any, pair: Callable) -> tuple[Callab
         return map(pair, itertools.islice(dataset.iter(size, drop_last_batch=key is not None), skip, None))
 
     return begin, None
-
-
-def _target(columns: list[str], target: str | None) -> str:
-    if target is None:
-        known = [name for name in columns if name.lower() in TARGET_NAMES]
-        if len(known) > 1:
-            raise ValueError(f"expected one target, got {' and '.join(known)}; give target=")
-        target = known[0] if known else (columns[-1] if columns else "")
-    if target not in columns:
-        raise ValueError(f"expected the target among the columns {', '.join(columns) or 'none'}, got {target!r}")
-    return target
 
 
 def _inputs(rows: dict[str, Any], chosen: list[str]) -> Shaped[np.ndarray, "batch ..."]:

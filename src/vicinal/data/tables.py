@@ -71,7 +71,7 @@ def from_frame(
     """
     origin = name if origin is None else origin
     table = _joined(frame, test, origin)
-    column = _target_column([*table.columns], target, origin)
+    column = target_column([*table.columns], target, f"{origin}: ")
     rows = None if test is None else np.arange(len(frame), len(table))
     if _says_split(table, column):
         if test is not None:
@@ -97,6 +97,33 @@ def from_frame(
         origin=f"{origin}: target {str(column)!r}",
     )
     return replace(made, feature_names=tuple(feature for feature, _ in features))
+
+
+def target_column(columns: Sequence[Any], target: str | None, place: str = "") -> Any:
+    """The column to predict: that of this name; by default one of `TARGET_NAMES`, else the last that is no split.
+
+    Args:
+        columns: The names that there are.
+        target: The one to predict, or None.
+        place: What an error message begins with.
+
+    Raises:
+        ValueError: There is no such column, or several go by the names of targets.
+
+    Example:
+        >>> target_column(["label", "size"], None), target_column(["size", "colour", "split"], None)
+        ('label', 'colour')
+    """
+    chosen: Any = target
+    if target is None:
+        known = [name for name in columns if str(name).lower() in TARGET_NAMES]
+        if len(known) > 1:
+            raise ValueError(f"{place}expected one target, got {' and '.join(map(str, known))}; give target=")
+        chosen = next(iter(known or [name for name in reversed(columns) if name != _SPLIT]), None)
+    if chosen not in columns:
+        among = ", ".join(map(str, columns)) or "the columns, of which there are none"
+        raise ValueError(f"{place}expected the target among {among}, got {chosen!r}")
+    return chosen
 
 
 def is_table(path: Path) -> bool:
@@ -173,17 +200,6 @@ def _joined(frame: Any, test: Any, origin: str) -> Any:
         different = sorted(map(str, set(frame.columns) ^ set(test.columns)))
         raise ValueError(f"{origin}: expected the same columns in both tables, got {', '.join(different)} in one alone")
     return pandas.concat([frame, test[[*frame.columns]]], ignore_index=True)
-
-
-def _target_column(columns: list[Any], target: str | None, origin: str) -> Any:
-    if target is not None:
-        if target not in columns:
-            raise ValueError(f"{origin}: expected the target among {', '.join(map(str, columns))}, got {target!r}")
-        return target
-    known = [name for name in columns if str(name).lower() in TARGET_NAMES]
-    if len(known) > 1:
-        raise ValueError(f"{origin}: expected one target, got {' and '.join(map(str, known))}; give target=")
-    return known[0] if known else [name for name in columns if name != _SPLIT][-1]
 
 
 def _says_split(table: Any, target: Any) -> bool:

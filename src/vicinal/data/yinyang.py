@@ -5,6 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
+from vicinal._numbers import check_count
 from vicinal.data.dataset import Dataset
 
 YIN, YANG, DOT = 0, 1, 2
@@ -78,8 +79,7 @@ def yin_yang(
         Kriener, Göltz and Petrovici, The Yin-Yang dataset, NICE 2022, arXiv 2102.08211.
     """
     for name, count in (("train", train), ("test", test)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"expected {name} as an integer of at least 1, got {count!r}")
+        check_count(name, count, 1)
     if not 0 < radius < math.inf or not 0 < dot < 0.5 * radius:
         raise ValueError(f"expected 0 < dot < radius / 2, got a dot of {dot!r} and a radius of {radius!r}")
     generator = np.random.default_rng(seed)
