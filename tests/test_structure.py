@@ -19,6 +19,7 @@ LEVELS = [
         "_foreign",
         "_given",
         "_nearest",
+        "_optional",
         "report",  # draws plain data, and needs no other part
         "_primitive",
         "_masking",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from vicinal._optional import optional
 from vicinal.data.arrays import from_arrays
 from vicinal.data.dataset import Dataset
 
@@ -113,7 +114,9 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _image(file: Path, size: tuple[int, int] | None) -> UInt8[np.ndarray, "height width ..."]:
-    image_library = _pillow()
+    optional("PIL", "reading images", "Pillow", "images")
+    from PIL import Image as image_library
+
     try:
         with image_library.open(file) as image:
             if image.mode not in _MODES:
@@ -130,14 +133,6 @@ def _image(file: Path, size: tuple[int, int] | None) -> UInt8[np.ndarray, "heigh
 def _grey(image: Any) -> bool:
     colours = np.asarray(image.getpalette("RGB")).reshape(-1, 3)
     return bool((colours == colours[:, :1]).all())
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("images need Pillow; pip install 'vicinal[images]'") from error
-    return Image
 
 
 def _size(image_size: Any) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vicinal._foreign import is_a
+from vicinal._optional import optional
 from vicinal.data.arrays import from_arrays
 from vicinal.data.dataset import Dataset
 from vicinal.data.errors import DataError
@@ -171,11 +172,7 @@ def read_table(path: Path) -> Any:
 
 
 def _pandas() -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("tables need pandas; pip install 'vicinal[tables]'") from error
-    return pandas
+    return optional("pandas", "reading tables", "pandas", "tables")
 
 
 def _is_number(name: Any) -> bool:

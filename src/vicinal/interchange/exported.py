@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from vicinal._optional import optional
 from vicinal._trace import inference_mode
 from vicinal.files import write_atomically
 from vicinal.graph import capture
@@ -20,8 +21,7 @@ def export(model: PyTree, example: PyTree, path: str | os.PathLike[str]) -> None
     `jax.export.deserialize(bytearray(Path(path).read_bytes())).call(x)`.
 
     Args:
-        model: Any callable pytree; it acts on one example. It is written as it is evaluated: without dropout, and
-            with running averages.
+        model: Any callable pytree; it acts on one example.
         example: One input, without the batch axis: arrays, or a tree of them.
         path: The file; its folder must exist. An older one is replaced in a single step.
 
@@ -42,10 +42,7 @@ def export(model: PyTree, example: PyTree, path: str | os.PathLike[str]) -> None
     References:
         https://docs.jax.dev/en/latest/export/export.html
     """
-    try:
-        import flatbuffers as flatbuffers
-    except ImportError as error:
-        raise ImportError("export needs flatbuffers; pip install 'vicinal[export]'") from error
+    optional("flatbuffers", "export", "flatbuffers", "export")
     from jax import export as jax_export  # a part that `import jax` leaves out
 
     (batch,) = jax_export.symbolic_shape("batch")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from vicinal._optional import optional
 from vicinal.files import write_atomically
 from vicinal.interchange.names import few, in_words, is_array, named_arrays
 
@@ -106,11 +107,7 @@ def load_safetensors(path: str | os.PathLike[str], like: PyTree) -> PyTree:
 
 
 def _package() -> Any:
-    try:
-        import safetensors
-    except ImportError as error:
-        raise ImportError("safetensors files need the package; pip install 'vicinal[safetensors]'") from error
-    return safetensors
+    return optional("safetensors", "a safetensors file", "safetensors", "safetensors")
 
 
 def _is_key(leaf: Any) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vicinal._optional import optional
 from vicinal._records import flat_record, is_number, or_nan, stop_words
 from vicinal._show import record_text, value_text
 
@@ -106,11 +107,7 @@ def _rows(records: Records) -> list[dict[str, Any]]:
 
 
 def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError("expected pandas for a data frame, got none; run: pip install 'vicinal[tables]'") from None
-    return pandas.DataFrame(rows)
+    return optional("pandas", "a data frame", "pandas", "tables").DataFrame(rows)
 
 
 def _course(steps: int, records: Records, stopped: str | None) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from vicinal._optional import optional
 from vicinal.train.advance import TrainingState
 from vicinal.train.hooks.base import Hook, Record, Start, numbers_of
 
@@ -26,14 +27,11 @@ class TensorBoard(Hook):
 
     def begin(self, start: Start) -> None:
         """Opens the event file."""
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise ImportError("TensorBoard needs tensorboardX; pip install 'vicinal[tensorboard]'") from error
+        package = optional("tensorboardX", "TensorBoard", "tensorboardX", "tensorboard")
         folder = Path(self.folder) if start.member is None else Path(self.folder) / f"member-{start.member}"
         purge, suffix = start.step + 1 if start.resumed else None, f".from-{start.step}"
         # Files are named by the second: without the suffix, a run resumed in the same one would replace the file.
-        self._writer: Any = SummaryWriter(str(folder), purge_step=purge, filename_suffix=suffix)
+        self._writer: Any = package.SummaryWriter(str(folder), purge_step=purge, filename_suffix=suffix)
 
     def __call__(self, record: Record, state: TrainingState) -> None:
         """Writes the numbers at the record's step."""

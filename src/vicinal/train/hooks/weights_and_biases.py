@@ -1,8 +1,8 @@
 """Curves for Weights & Biases."""
 
-import importlib
 from typing import Any
 
+from vicinal._optional import optional
 from vicinal.train.advance import TrainingState
 from vicinal.train.hooks.base import Hook, Record, Start, numbers_of
 
@@ -26,10 +26,7 @@ class WeightsAndBiases(Hook):
 
     def begin(self, start: Start) -> None:
         """Begins the run there."""
-        try:
-            wandb = importlib.import_module("wandb")
-        except ImportError as error:
-            raise ImportError("WeightsAndBiases needs wandb; pip install 'vicinal[wandb]'") from error
+        wandb = optional("wandb", "WeightsAndBiases", "wandb", "wandb")
         settings = dict(self.settings)
         if start.member is not None:
             settings["config"] = {**settings.get("config", {}), **start.numbers}
