@@ -120,6 +120,8 @@ def public_things():
         vc.interchange,
         vc.losses,
         vc.nn,
+        vc.optim,
+        vc.recipes,
         vc.report,
         vc.rules,
         vc.rules.projectors,
