@@ -256,6 +256,7 @@ def test_which_columns_are_inputs(tmp_path):
     assert data.feature_names == ("wild", "width")
     table().assign(name=[f"id{i}" for i in range(20)]).to_csv(tmp_path / "own.csv", index=False)
     assert load(tmp_path / "own.csv", target="kind", inputs=["count"]).shape == (1,)
+    assert from_frame(table(), target="kind", inputs="count").feature_names == ("count",)
     with pytest.raises(
         ValueError, match=r"got 20 in 20 rows, such as 'id0'; leave the column out \(inputs=, --inputs\)"
     ) as caught:

@@ -48,7 +48,7 @@ def load(
     folder: str | os.PathLike[str] | None = None,
     *,
     target: str | None = None,
-    inputs: Sequence[str] | None = None,
+    inputs: str | Sequence[str] | None = None,
     test_share: float | None = None,
     task: TaskKind | None = None,
     image_size: tuple[int, int] | None = None,
@@ -70,7 +70,7 @@ def load(
         name_or_path: A name, or the path of a file or a folder.
         folder: Where to look for a name, as for `data_folder`.
         target: The column of a table to predict.
-        inputs: The columns to predict it from; by default all others.
+        inputs: The column or columns to predict it from; by default all others.
         test_share: Which share of the examples is for testing, where the data do not say it; by default 0.2.
         task: `"classification"` or `"regression"`, where the targets do not tell; see `from_arrays`.
         image_size: Height and width, in pixels, that images are resized to.

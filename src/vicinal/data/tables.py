@@ -29,7 +29,7 @@ def from_frame(
     frame: Any,
     target: str | None = None,
     *,
-    inputs: Sequence[str] | None = None,
+    inputs: str | Sequence[str] | None = None,
     test: Any = None,
     test_share: float | None = None,
     task: TaskKind | None = None,
@@ -46,7 +46,7 @@ def from_frame(
     Args:
         frame: The table, one example a row.
         target: The column to predict; by default the one called target, label, labels, y or class, else the last one.
-        inputs: The columns to predict it from; by default all others.
+        inputs: The column or columns to predict it from; by default all others.
         test: A second table with the same columns, for testing.
         test_share: Which share of the rows is for testing, if nothing else says it; by default 0.2.
         task: `"classification"` or `"regression"`, if the column does not tell; see `from_arrays`.
@@ -79,7 +79,8 @@ def from_frame(
             raise ValueError(f"{origin}: expected a test table or a column {_SPLIT!r}, got both")
         rows = rows_of(table[_SPLIT].to_numpy(), len(table), f"{origin}: column {_SPLIT!r}")[1]
         table = table.drop(columns=_SPLIT)
-    chosen = [name for name in table.columns if name != column] if inputs is None else [*inputs]
+    chosen = [name for name in table.columns if name != column] if inputs is None else inputs
+    chosen = [chosen] if isinstance(chosen, str) else [*chosen]
     for wanted in chosen:
         if wanted not in table.columns or wanted == column:
             raise ValueError(f"{origin}: expected inputs among the columns beside {column!r}, got {wanted!r}")

@@ -26,10 +26,7 @@ def accuracy_strips(comparison: Comparison) -> list[str]:
         return [""] * len(comparison.rules)
     low, high = min(ends), max(ends)
     styles = rule_styles(comparison)
-    strips = []
-    for rule in comparison.rules:
-        strips.append(_strip(rule, low, high, styles[rule.name]))
-    return strips
+    return [_strip(rule, low, high, styles[rule.name]) for rule in comparison.rules]
 
 
 def _strip(rule: RuleResult, low: float, high: float, style: LineStyle) -> str:

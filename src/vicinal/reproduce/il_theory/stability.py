@@ -34,7 +34,7 @@ def stability(scale: Scale) -> Study:
         alone[variant.label] = seconds_alone(task, variant, steps, every)
     return Study(
         title=f"Stability across learning rates, on {task.data.name}",
-        summary=_summary(done, alone, steps),
+        summary=_summary(done, steps),
         command="",
         settings={
             "data": task.data.name,
@@ -111,7 +111,7 @@ def _sizes(task: Task) -> list[int]:
     return [layers[0].weight.shape[1], *(layer.weight.shape[0] for layer in layers)]
 
 
-def _summary(done: dict[str, Sweep], alone: dict[str, float], steps: int) -> str:
+def _summary(done: dict[str, Sweep], steps: int) -> str:
     parts = []
     for name, sweep in done.items():
         groups = combinations(sweep.members)
