@@ -116,9 +116,9 @@ class Rule(eqx.Module):
             >>> @functools.partial(jax.jit, donate_argnums=(0, 1))
             ... def step(model, optimizer_state, x, y):
             ...     loss, gradient, _, _ = rule.value_and_grad(graph, model, (), x, y)
-            ...     updates, optimizer_state = optimizer.update(gradient, optimizer_state, model)
+            ...     updates, optimizer_state = optimizer.update(gradient, optimizer_state, graph.trainable(model))
             ...     return optax.apply_updates(model, updates), optimizer_state, loss
-            >>> optimizer_state = optimizer.init(model)
+            >>> optimizer_state = optimizer.init(graph.trainable(model))
             >>> for _ in range(100):
             ...     model, optimizer_state, loss = step(model, optimizer_state, x, y)
             >>> bool(loss < 0.05)  # it was log 2 or so

@@ -52,7 +52,7 @@ class IncrementalPC(Rule):
         >>> import jax, jax.numpy as jnp, optax, vicinal as vc
         >>> model, x, y = vc.nn.MLP((3, 4, 2), key=jax.random.key(0)), jnp.ones((5, 3)), jnp.zeros(5, int)
         >>> graph, rule, optimizer = vc.capture(model, x[0]), vc.rules.IncrementalPC(steps=4), optax.sgd(0.1)
-        >>> model, *_, info = rule.step(graph, optimizer, model, optimizer.init(model.layers), (), x, y)
+        >>> model, *_, info = rule.step(graph, optimizer, model, optimizer.init(graph.trainable(model)), (), x, y)
         >>> int(info.steps[0])
         4
 
