@@ -4,10 +4,10 @@ import numbers
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vicinal._foreign import is_a
+from vicinal.keys import is_key
 
 
 def check_module(model: Any) -> None:
@@ -41,11 +41,7 @@ def check_key(key: Any) -> None:
     """TypeError if it is no random key: one of `jax.random.key`, or two or four old-style numbers."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         raise TypeError(f"expected key as a random key, got the integer {key}; write key=jax.random.key({key})")
-    if not isinstance(key, jax.Array | np.ndarray) or not (_is_typed(key) or key.dtype == np.uint32):
+    if not isinstance(key, jax.Array | np.ndarray) or not (is_key(key) or key.dtype == np.uint32):
         raise TypeError(f"expected key as a random key, got {type(key).__name__}; write key=jax.random.key(0)")
-    if key.ndim != (0 if _is_typed(key) else 1):
+    if key.ndim != (0 if is_key(key) else 1):
         raise TypeError(f"expected one random key, got an array of shape {list(key.shape)}; take one of them")
-
-
-def _is_typed(key: jax.Array | np.ndarray) -> bool:
-    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)

@@ -26,9 +26,14 @@ class Keyed(eqx.Module):
     key: PRNGKeyArray
 
 
+def is_key(array: Any) -> bool:
+    """Whether an array, or its shape and dtype, is one of keys of the kind that `jax.random.key` makes."""
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
 def keyed(x: PyTree, key: PRNGKeyArray) -> Keyed:
     """A batch of inputs with a key for each example, of the kind that `jax.random.key` makes."""
-    if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if not is_key(key):
         key = jax.random.wrap_key_data(key)
     if key.dtype != _plain().dtype:
         key = jax.random.key(jax.random.bits(key, dtype="uint32"))

@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 from vicinal._optional import optional
 from vicinal.files import write_atomically
 from vicinal.interchange.names import few, in_words, is_array, named_arrays
+from vicinal.keys import is_key
 
 _DTYPES = {
     "F64": "float64",
@@ -110,13 +111,9 @@ def _package() -> Any:
     return optional("safetensors", "a safetensors file", "safetensors", "safetensors")
 
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _plain(leaf: Any) -> np.ndarray:
     """The numbers of a leaf, in the order in which the file holds them."""
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf, order="C")
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, order="C")
 
 
 def _array(entry: dict[str, Any]) -> np.ndarray:
@@ -128,13 +125,13 @@ def _array(entry: dict[str, Any]) -> np.ndarray:
 
 def _restored(name: str, array: np.ndarray, like: Any, path: str | os.PathLike[str]) -> Any:
     """A stored array as the template has it."""
-    expected = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
+    expected = jax.eval_shape(jax.random.key_data, like) if is_key(like) else like
     if (array.shape, array.dtype) != (expected.shape, expected.dtype):
         raise ValueError(
             f"expected {in_words(expected)} at {name!r}, got {in_words(array)} in {str(path)!r}; load with a "
             "model built as the saved one was"
         )
-    if _is_key(like):
+    if is_key(like):
         return jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(like))
     if isinstance(like, np.ndarray):
         return np.array(array)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vicinal._numbers import check_count
+from vicinal._numbers import check_count, widened
 from vicinal.roles import Part
 from vicinal.state import update
 
@@ -96,8 +96,7 @@ class BatchNorm(eqx.Module):
 
 def _mean_of_batch(x: Float[Array, "features ..."]) -> Float[Array, " features"]:
     """The mean over further axes and the batch, in single precision at least: half precision overflows in the sum."""
-    wide = x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
-    return jax.lax.pmean(jnp.mean(wide.reshape(x.shape[0], -1), axis=1), "batch")
+    return jax.lax.pmean(jnp.mean(widened(x).reshape(x.shape[0], -1), axis=1), "batch")
 
 
 def _beside(values: Float[Array, " features"], x: Float[Array, "features ..."]) -> Array:

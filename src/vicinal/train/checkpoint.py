@@ -27,6 +27,7 @@ from jaxtyping import PyTree
 
 from vicinal._numbers import weakened
 from vicinal.files import write_atomically
+from vicinal.keys import is_key
 
 FORMAT_VERSION = 1
 
@@ -161,7 +162,7 @@ def _flatten(tree: PyTree) -> tuple[list[tuple[str, Any]], jax.tree_util.PyTreeD
 def _describe(leaf: Any) -> dict[str, Any]:
     """What must agree between a stored leaf and its template: kind, shape and dtype."""
     if isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
-        kind = "key" if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else "array"
+        kind = "key" if is_key(leaf) else "array"
         return {"kind": kind, "shape": list(leaf.shape), "dtype": str(leaf.dtype)}
     if isinstance(leaf, bool | int | float | complex):
         return {"kind": "scalar", "shape": [], "dtype": type(leaf).__name__}

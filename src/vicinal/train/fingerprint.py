@@ -25,6 +25,7 @@ from jax.extend import core
 from jaxtyping import PyTree
 
 from vicinal.graph import Graph
+from vicinal.keys import is_key
 from vicinal.rules import Rule
 from vicinal.rules.base import apply_gradient
 from vicinal.train.batches import is_pair
@@ -196,7 +197,7 @@ def _of_arrays(tree: PyTree) -> str:
     """The digest of shapes, dtypes and bytes."""
     found = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         found.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from vicinal.keys import is_key
 from vicinal.train.advance import TrainingState
 from vicinal.train.fleet import Fleet, row_of
 
@@ -163,7 +164,7 @@ def _take(tree: PyTree, rows: np.ndarray) -> PyTree:
     """These rows of arrays on any devices, on the default one."""
 
     def take(leaf: Array) -> Array:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             data = np.asarray(jax.random.key_data(leaf))[rows]
             return jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(leaf))
         return jnp.asarray(np.asarray(leaf)[rows])
