@@ -1,10 +1,13 @@
 """Names of the arrays of a model, as other libraries write them: `layers.0.weight`."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
+
+from vicinal._show import names_text
 
 
 def dotted(path: tuple[Any, ...]) -> str:
@@ -38,8 +41,11 @@ def in_words(array: Any) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
-def few(names: Any) -> str:
-    """Some names, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - 6} more" if len(listed) > 6 else ""
-    return ", ".join(map(repr, listed[:6])) + more if listed else "none"
+def few(names: Iterable[str]) -> str:
+    """Names in quotation marks; of many the first, and how many there are.
+
+    Example:
+        >>> few(["0.weight", "0.bias"]), few([])
+        ("'0.weight', '0.bias'", 'none')
+    """
+    return names_text(map(repr, names)) or "none"
