@@ -8,6 +8,7 @@ import pytest
 
 from vicinal.reproduce import constrained, direct, feedback_convergence, feedback_paths, relaxed, routes
 from vicinal.reproduce.learning import size_text
+from vicinal.train import Member
 
 NAN = float("nan")
 
@@ -16,11 +17,9 @@ def sweep(*accuracies: float) -> Any:
     """Members with such accuracies at the end; one without a number had diverged."""
     return SimpleNamespace(
         members=[
-            SimpleNamespace(
-                records=[] if np.isnan(value) else [{"step": 1, "test_accuracy": value}],
-                stopped="it diverged" if np.isnan(value) else None,
-                seed=seed,
-            )
+            Member({}, seed, [], 0, "it diverged", None)
+            if np.isnan(value)
+            else Member({}, seed, [{"step": 1, "test_accuracy": value}], 1, None, None)
             for seed, value in enumerate(accuracies)
         ]
     )
@@ -59,7 +58,7 @@ def test_mirrors_have_to_be_ahead_of_feedback_alignment():
 
 def test_an_error_that_never_turned_is_not_said_to_have():
     def done(*angles: float) -> Any:
-        members = [SimpleNamespace(records=[{"angle of the error": a}], stopped=None) for a in angles]
+        members = [Member({}, 0, [{"angle of the error": a}], 1, None, None) for a in angles]
         return {feedback_paths._FA: SimpleNamespace(members=members)}
 
     assert feedback_paths._unaligned(done(30.0, 35.0), [88.0, 92.0]).verdict == "holds"
@@ -96,7 +95,7 @@ def swept(*accuracies: float) -> Any:
     numbers = [{"rate": rate, "deviation": deviation} for deviation in (0.0, 0.01) for rate in (1.0, 100.0)]
     return SimpleNamespace(
         members=[
-            SimpleNamespace(numbers=each, records=[{"test_accuracy": value}], stopped=None)
+            Member(each, 0, [{"test_accuracy": value}], 1, None, None)
             for each, value in zip(numbers, accuracies, strict=True)
         ]
     )
@@ -104,7 +103,7 @@ def swept(*accuracies: float) -> Any:
 
 def test_the_claims_on_two_routes():
     bp = {
-        name: SimpleNamespace(members=[SimpleNamespace(records=[{"test_accuracy": 0.95}], stopped=None)])
+        name: SimpleNamespace(members=[Member({}, 0, [{"test_accuracy": 0.95}], 1, None, None)])
         for name in ("shallow", "deep")
     }
     level, poor, narrow = swept(0.95, 0.95, 0.95, 0.95), swept(0.6, 0.6, 0.6, 0.6), swept(0.95, 0.5, 0.95, 0.5)

@@ -16,6 +16,7 @@ from vicinal.reproduce import phaseless
 from vicinal.reproduce.phaseless import alignment, tasks
 from vicinal.reproduce.runs import Scale
 from vicinal.rules import Microcircuit, PhaselessAlignment
+from vicinal.train import Member
 
 SLOW = pytest.mark.slow
 QUICK = Scale(quick=True, asked=1, progress=False)
@@ -100,7 +101,7 @@ def test_voltages_show_a_new_input_at_once_and_the_membrane_on_its_way(kind):
 
 def test_the_claim_of_alignment_is_of_what_was_measured():
     marks = ({"angle top feedback": 62.0, "angle update": 70.0}, {"angle top feedback": 31.0, "angle update": 40.0})
-    claim = tasks._aligned({"PAL": SimpleNamespace(members=[SimpleNamespace(records=list(marks), stopped=None)])})
+    claim = tasks._aligned({"PAL": SimpleNamespace(members=[Member({}, 0, list(marks), 1, None, None)])})
     assert claim.verdict == "holds"
     assert set(re.findall(r"(\d+)°", claim.measured)) == {"62", "31", "40", "45"}
 
