@@ -157,8 +157,8 @@ def test_refused_settings(settings, words):
         settings.build(settings.shaped(vc.data.load("digits")), key=KEY)
 
 
-def test_labels_are_needed():
+def test_numbers_to_predict_have_an_output_each():
     settings = ModelSettings(kind="residual")
     data = settings.shaped(vc.data.load("digits"))
-    with pytest.raises(ValueError, match="expected labels for a residual network"):
-        settings.build(data.as_autoencoding(), key=KEY)
+    assert settings.build(data, key=KEY)(jnp.ones(64)).shape == (10,)
+    assert settings.build(data.as_autoencoding(), key=KEY)(jnp.ones(64)).shape == (64,)
