@@ -72,3 +72,21 @@ def test_a_constant_rate_keeps_its_bits(name):
     constant = trained(rule, OPTIMIZERS[name](0.1), 3)[0][-1]
     scheduled = trained(rule, OPTIMIZERS[name](ends_after(100)), 3)[0][-1]
     assert distance(constant, scheduled) < 1e-7  # a schedule that stays where it is
+
+
+def test_a_schedule_of_the_weight_decay_counts_batches():
+    def decayed(decay):
+        return optax.chain(optax.add_decayed_weights(decay), optax.sgd(0.1))
+
+    def schedule(count):
+        return jnp.maximum(1.0 - count / 4, 0.0)
+
+    rule, batches = vc.rules.IncrementalPC(steps=3), 4
+    found, _ = trained(rule, decayed(schedule), batches)
+    model = MODEL
+    for i in range(batches):  # the decay of each batch, as a constant
+        optimizer = decayed(1.0 - i / 4)
+        model, *_ = rule.step(
+            GRAPH, optimizer, model, optimizer.init(GRAPH.trainable(model)), (), X, Y, key=jax.random.key(i)
+        )
+    assert distance(found[-1], model) < 1e-6

@@ -13,9 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-# The state of a schedule that `optax.inject_hyperparams` holds has no public name.
-_OF_ONE: Any = type(optax.schedules.WrappedSchedule(lambda count: count).init())
-_COUNTERS = (optax.ScaleByScheduleState, optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState, _OF_ONE)
+_HOLDERS = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
 
 
 def with_schedules_of(before: PyTree, after: PyTree) -> PyTree:
@@ -30,7 +28,9 @@ def after_a_batch(before: PyTree, after: PyTree) -> PyTree:
 
 def _counted(count: Callable[[Any, Any], Any], before: PyTree, after: PyTree) -> PyTree:
     def is_counter(node: Any) -> bool:
-        return isinstance(node, _COUNTERS)
+        # A schedule remembers a count and nothing else. Some of these states have no public name: those of schedules
+        # that `optax.inject_hyperparams` holds, and of one for the weight decay.
+        return isinstance(node, _HOLDERS) or (isinstance(node, tuple) and getattr(node, "_fields", ()) == ("count",))
 
     def changed(old: Any, new: Any) -> Any:
         if not is_counter(new):

@@ -78,7 +78,8 @@ def sweep(
             of numbers, it gets them, `build(key, width=...)`, and models differ.
         data: As for `fit`, but arrays: a `Dataset`, a DataFrame, a pair or a dictionary of arrays.
         numbers: For each name the values (numbers, words, True, False, None), every combination of which is run; or
-            the combinations themselves.
+            the combinations themselves. A number, whole or not, reaches `make` as a traced floating-point one if `make`
+            takes that, so `make` must not ask for its Python type.
         seeds: How many, from 0; or which. See `keys_of`.
         epochs: Passes through the arrays; or give `steps`.
         steps: Updates of each member.
