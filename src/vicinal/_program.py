@@ -75,6 +75,11 @@ class Program:
                     f"go on with what vertex returns: h = vertex(h, {name!r})"
                 )
 
+    @property
+    def closed(self) -> core.ClosedJaxpr:
+        """The whole program, from the arrays of the model and of the input, with its constants."""
+        return core.ClosedJaxpr(self.jaxpr, [self._constants[v] for v in self.jaxpr.constvars])
+
     def feedforward(self) -> Callable:
         """`(model, x) -> outputs + values`; with statistics, of examples that are mapped over the batch."""
         return self._part(self._model + self._x, self._outputs + self._shown, whole=True)

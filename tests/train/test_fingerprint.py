@@ -91,6 +91,106 @@ def test_functions_of_ones_own_are_known_by_their_code(tmp_path):
             run(tmp_path, resume=True, rule=learning(loss=loss))
 
 
+SCALE = 1.0
+
+
+def scaled_by_global(output, target):
+    return SCALE * vc.losses.softmax_cross_entropy(output, target)
+
+
+def through_helper(output, target):
+    return scaled_by_global(output, target)
+
+
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, output, target):
+        return self.factor * vc.losses.softmax_cross_entropy(output, target)
+
+
+def scaled_by_list(factor):
+    factors = [factor]
+    return lambda output, target: factors[0] * vc.losses.softmax_cross_entropy(output, target)
+
+
+def with_slope(factor):
+    """A loss whose gradient alone holds the factor."""
+    held = [factor]
+
+    @jax.custom_vjp
+    def loss(output, target):
+        return vc.losses.softmax_cross_entropy(output, target)
+
+    loss.defvjp(
+        lambda output, target: (loss(output, target), output), lambda output, bar: (held[0] * bar * output, None)
+    )
+    return loss
+
+
+def of_global(factor, monkeypatch, loss):
+    monkeypatch.setattr(sys.modules[__name__], "SCALE", factor)
+    return jax.jit(lambda output, target: loss(output, target))  # anew: a compiled function never reads a global again
+
+
+LOSSES = {
+    "a global": lambda factor, monkeypatch: of_global(factor, monkeypatch, scaled_by_global),
+    "a global of a helper": lambda factor, monkeypatch: of_global(factor, monkeypatch, through_helper),
+    "a list in a closure": lambda factor, monkeypatch: scaled_by_list(factor),
+    "an attribute": lambda factor, monkeypatch: Scaled(factor),
+    "a gradient": lambda factor, monkeypatch: with_slope(factor),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_known_by_what_it_computes(name, monkeypatch):
+    def of(factor):
+        return printed(loss=LOSSES[name](factor, monkeypatch))
+
+    first = of(1.0)
+    assert prints.difference(first, of(1.0)) == (None, None)
+    assert prints.difference(first, of(50.0)) == ("loss", None)
+
+
+def of_array(array):
+    """A model whose program holds an array that is no parameter."""
+    fixed = jnp.asarray(array)
+    return jax.tree_util.Partial(
+        lambda weight, x: weight @ vc.vertex(jnp.tanh(fixed @ x), "hidden"), jnp.ones((3, 500))
+    )
+
+
+def test_a_model_is_known_by_its_program_and_its_constants():
+    def of(array):
+        model = of_array(array)
+        return printed(model=model, graph=vc.capture(model, X[0]))
+
+    first, changed = np.ones((500, 4), np.float32), np.ones((500, 4), np.float32)
+    changed[250, 2] = 7.0  # in the middle of what would be printed as dots
+    assert prints.difference(of(first), of(first.copy())) == (None, None)
+    assert prints.difference(of(first), of(changed)) == ("model's program", None)
+
+
+def test_runs_and_sweeps_do_not_go_on_with_what_a_function_reads(tmp_path, monkeypatch):
+    def swept(resume=False, steps=3):
+        settings = {"group_size": 1, "graph": GRAPH, "progress": False, "batch_size": 8, "folder": tmp_path / "sweep"}
+        make = lambda rate: (rule(), optax.sgd(rate))  # noqa: E731
+        return sweep(make, lambda key: MODEL, (X, Y), {"rate": [0.1]}, steps=steps, resume=resume, **settings)
+
+    rule = lambda: learning(loss=scaled_by_global)  # noqa: E731
+    run(tmp_path / "run", steps=2, rule=rule())
+    swept(steps=2)
+    monkeypatch.setattr(sys.modules[__name__], "SCALE", 50.0)
+    with pytest.raises(ValueError, match="expected the loss of the run in"):
+        run(tmp_path / "run", resume=True, rule=rule())
+    with pytest.raises(ValueError, match="expected the loss of the sweep in"):
+        swept(resume=True)
+    monkeypatch.setattr(sys.modules[__name__], "SCALE", 1.0)
+    run(tmp_path / "run", resume=True, steps=3, rule=rule())
+    swept(resume=True)
+
+
 def test_batches_are_known_by_the_first(tmp_path):
     batches = [(X[:8], Y[:8]), (X[8:], Y[8:])]
     run(tmp_path, steps=1, data=batches)
@@ -157,16 +257,24 @@ def test_a_checkpoint_from_before_there_were_fingerprints(tmp_path):
         run(tmp_path, resume=True, model=vc.nn.MLP((4, 6, 3), key=jax.random.key(0)), graph=None)
 
 
-def printed():
-    rule = learning(loss=other_loss)
+def printed(loss=other_loss, model=MODEL, graph=GRAPH):
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(0.1, 50)))
-    state = optimizer.init(eqx.filter(MODEL, eqx.is_inexact_array))
-    return prints.fingerprint(rule, GRAPH, optimizer, MODEL, state, {"training data": ({"b": X, "a": X}, Y)})
+    state = optimizer.init(graph.trainable(model))
+    data = {"training data": ({"b": X, "a": X}, Y)}
+    return prints.fingerprint(learning(loss=loss), graph, optimizer, model, state, data)
+
+
+def printed_of_functions():
+    """Of a loss and a model with all that might differ between processes: compiled parts, objects, closures."""
+    model = of_array(np.ones((500, 4), np.float32))
+    return printed(jax.jit(Scaled(2.0)), model, vc.capture(model, X[0]))
 
 
 def test_it_is_the_same_in_every_process():
     command = (
-        "import sys, json; sys.path[0] = sys.argv[1]; import test_fingerprint as t; print(json.dumps(t.printed()))"
+        "import sys, json; sys.path[0] = sys.argv[1]; import test_fingerprint as t; "
+        "print(json.dumps([t.printed(), t.printed_of_functions()])); t.jax.clear_caches(); "
+        "print(json.dumps([t.printed(), t.printed_of_functions()]))"
     )
     found = subprocess.run(
         [sys.executable, "-c", command, os.path.dirname(__file__)],
@@ -175,5 +283,5 @@ def test_it_is_the_same_in_every_process():
         text=True,
         check=True,
     ).stdout
-    assert json.loads(found) == printed()
+    assert [json.loads(line) for line in found.splitlines()] == 2 * [[printed(), printed_of_functions()]]
     assert not re.search("0x", found)

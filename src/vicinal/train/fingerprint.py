@@ -1,9 +1,10 @@
 """What a run was begun with, as digests beside its checkpoint: a resumed run must have the same.
 
 Data are known by their bytes. Rule and model are known by what they consist of: classes, numbers, arrays, and the
-names of functions. That does not depend on the version of anything. An optimiser is a pair of functions, known by
-the program that they make (which holds the rates), and a function of one's own by its code; both change with the
-versions of JAX and Python, so they are compared only where the versions are those of the run.
+names of functions. That does not depend on the version of anything. What functions compute is known by the program
+that they make: an optimiser's (which holds the rates), the loss's and the model's, with all that they read of modules
+and closures; and a function of one's own by its code too. These change with the versions of JAX and Python, so they
+are compared only where the versions are those of the run.
 """
 
 import dataclasses
@@ -24,11 +25,12 @@ import optax
 from jax.extend import core
 from jaxtyping import PyTree
 
-from vicinal.graph import Graph
-from vicinal.keys import is_key
+from vicinal.graph import OUTPUT, Graph
+from vicinal.losses.base import Loss, loss_and_error
 from vicinal.rules import Rule
 from vicinal.rules.base import apply_gradient
 from vicinal.train.batches import is_pair
+from vicinal.train.programs import digest_of_arrays, digest_of_program
 
 Fingerprint = dict[str, Any]
 """Digests by name, and under `"exact"` those that only compare between equal versions."""
@@ -63,8 +65,12 @@ def fingerprint(
     models.add(model)
     rates = [leaf for leaf in jax.tree.leaves(optimizer_state) if eqx.is_array(leaf) and leaf.ndim == 0]
     exact = {"rule": rules.code, "model": models.code, "optimiser": _of_optimizer(optimizer, graph, model, rates)}
+    if "training data" in data:
+        exact["loss"] = _of_loss(rule.loss, graph, data["training data"][1])
+    exact["model's program"] = digest_of_program(graph.program.closed)
     plain = {"rule": rules.plain, "model": models.plain}
-    return {**{name: _of_arrays(tree) for name, tree in data.items()}, **plain, "exact": exact, "versions": versions()}
+    arrays = {name: digest_of_arrays(tree) for name, tree in data.items()}
+    return {**arrays, **plain, "exact": exact, "versions": versions()}
 
 
 def arrays_in(data: Mapping[str, Any]) -> dict[str, PyTree]:
@@ -107,7 +113,8 @@ def difference(stored: Fingerprint | None, own: Fingerprint) -> tuple[str | None
             f"{name} {theirs.get(name)} (now {ours[name]})" for name in ours if theirs.get(name) != ours[name]
         )
         return found, f"was begun with {moved}: its optimiser cannot be compared, and bits may differ from here on"
-    return found or next((name for name in own["exact"] if stored["exact"].get(name) != own["exact"][name]), None), None
+    theirs, ours = stored["exact"], own["exact"]
+    return found or next((name for name in ours if name in theirs and theirs[name] != ours[name]), None), None
 
 
 class Digest:
@@ -140,7 +147,7 @@ class Digest:
         elif isinstance(value, type):
             self._say("class", value.__qualname__)
         elif isinstance(value, jax.Array | np.ndarray | np.generic):
-            self._say("array", _of_arrays(value) if self._arrays else f"{value.dtype}{value.shape}")
+            self._say("array", digest_of_arrays(value) if self._arrays else f"{value.dtype}{value.shape}")
         elif isinstance(value, Mapping):
             self._each("mapping", [item for key in value for item in (key, value[key])])
         elif isinstance(value, set | frozenset):
@@ -193,16 +200,15 @@ class Digest:
                 )
 
 
-def _of_arrays(tree: PyTree) -> str:
-    """The digest of shapes, dtypes and bytes."""
-    found = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        if is_key(leaf):
-            leaf = jax.random.key_data(leaf)
-        array = np.ascontiguousarray(leaf)
-        found.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
-        found.update(array.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+def _of_loss(loss: Loss, graph: Graph, targets: PyTree) -> str:
+    """The digest of the program of a loss and its gradient, of one example."""
+
+    def one(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((1, *shape), jax.dtypes.canonicalize_dtype(dtype))
+
+    output = jax.tree.map(lambda leaf: one(leaf.shape, leaf.dtype), graph.shapes[OUTPUT])
+    target = jax.tree.map(lambda leaf: one(leaf.shape[1:], leaf.dtype), targets)
+    return digest_of_program(jax.make_jaxpr(functools.partial(loss_and_error, loss))(output, target))
 
 
 def _of_optimizer(optimizer: optax.GradientTransformation, graph: Graph, model: PyTree, rates: list[Any]) -> str:
@@ -212,7 +218,7 @@ def _of_optimizer(optimizer: optax.GradientTransformation, graph: Graph, model: 
     leaves, structure = jax.tree.flatten(form)
     return hashlib.blake2b(
         (
-            _program(optimizer, tuple((leaf.shape, leaf.dtype) for leaf in leaves), structure) + _of_arrays(rates)
+            _program(optimizer, tuple((leaf.shape, leaf.dtype) for leaf in leaves), structure) + digest_of_arrays(rates)
         ).encode(),
         digest_size=16,
     ).hexdigest()
@@ -230,7 +236,7 @@ def _program(optimizer: optax.GradientTransformation, leaves: tuple[Any, ...], s
     with jax.numpy_dtype_promotion("standard"):
         state = jax.eval_shape(optimizer.init, form)
     closed = jax.make_jaxpr(update)(form, state, form)
-    constants = _of_arrays([np.asarray(constant) for constant in _constants(closed)])
+    constants = digest_of_arrays([np.asarray(constant) for constant in _constants(closed)])
     return _ADDRESS.sub("", str(closed)) + constants
 
 
