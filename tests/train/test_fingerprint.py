@@ -253,7 +253,7 @@ def test_a_checkpoint_from_before_there_were_fingerprints(tmp_path):
         warnings.simplefilter("error")
         resumed = run(tmp_path, resume=True)
     assert eqx.tree_equal(resumed.state.model, whole.state.model)
-    with pytest.raises(checkpoint.CheckpointError):
+    with pytest.raises(ValueError, match="expected the model of the run"):
         run(tmp_path, resume=True, model=vc.nn.MLP((4, 6, 3), key=jax.random.key(0)), graph=None)
 
 

@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Without the program's name; those of the process if None.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    is_process, arguments = arguments is None, sys.argv[1:] if arguments is None else arguments
     ARGUMENTS.set(tuple(arguments))
     try:
         _run(arguments)
@@ -87,6 +87,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         print("vicinal: interrupted; what was done so far is in the run's folder", file=sys.stderr)
+        if is_process:  # an interpreter that ends while XLA compiles may end in a segmentation fault
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
         sys.exit(130)
 
 

@@ -85,22 +85,27 @@ class RunFiles:
 
     def _load(self, folder: Path, first: TrainingState, total: int) -> TrainingState:
         found = checkpoint.read_metadata(folder / CHECKPOINT)
+        self._check(folder, found, self._settings)
+        # Before the state is read: another optimiser has another state, and is then named as what differs.
+        check_fingerprint(found.get("fingerprint"), self._settings["fingerprint"], f"the run in {str(folder)!r}")
         loaded = load_state(folder / CHECKPOINT, first)
         key, first_key = (jax.random.key_data(state.key).tolist() for state in (loaded, first))
-        expected, got = {**found, "key": key}, {**self._settings, "key": first_key}
-        for name in got:
-            if name != "fingerprint" and name in expected and got[name] != expected[name]:
-                raise ValueError(
-                    f"expected the {name.replace('_', ' ')} of the run in {str(folder)!r}, "
-                    f"{expected.get(name)}, got {got[name]}; resume with it, or choose another folder"
-                )
-        check_fingerprint(found.get("fingerprint"), self._settings["fingerprint"], f"the run in {str(folder)!r}")
+        self._check(folder, {"key": key}, {"key": first_key})
         if int(loaded.step) > total:
             raise ValueError(
                 f"expected at least the {int(loaded.step)} steps that the run in {str(folder)!r} has taken, "
                 f"got {total}; ask for more steps"
             )
         return loaded
+
+    @staticmethod
+    def _check(folder: Path, expected: dict[str, Any], got: dict[str, Any]) -> None:
+        for name in got:
+            if name != "fingerprint" and name in expected and got[name] != expected[name]:
+                raise ValueError(
+                    f"expected the {name.replace('_', ' ')} of the run in {str(folder)!r}, "
+                    f"{expected[name]}, got {got[name]}; resume with it, or choose another folder"
+                )
 
     def log(self, state: TrainingState) -> JSONLog:
         """The log as it was at `state`, without what comes after, which the run will write again."""
