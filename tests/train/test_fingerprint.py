@@ -172,6 +172,20 @@ def test_a_model_is_known_by_its_program_and_its_constants():
     assert prints.difference(of(first), of(changed)) == ("model's program", None)
 
 
+def test_a_model_is_known_by_its_gradient():
+    def of(slope):
+        held = [slope]
+        spike = jax.custom_jvp(lambda z: jnp.sign(z))
+        spike.defjvp(lambda z, change: (spike(z[0]), change[0] / (1 + held[0] * jnp.abs(z[0]))))
+        model = jax.tree_util.Partial(lambda w, x: w[0] @ vc.vertex(spike(w[1] @ x), "hidden"), (X[:3, :2], X[:2]))
+        model = jax.tree.map(jnp.asarray, model)
+        return printed(model=model, graph=vc.capture(model, X[0]))
+
+    first = of(1.0)
+    assert prints.difference(first, of(1.0)) == (None, None)
+    assert prints.difference(first, of(50.0)) == ("model's gradient", None)
+
+
 def test_runs_and_sweeps_do_not_go_on_with_what_a_function_reads(tmp_path, monkeypatch):
     def swept(resume=False, steps=3):
         settings = {"group_size": 1, "graph": GRAPH, "progress": False, "batch_size": 8, "folder": tmp_path / "sweep"}

@@ -68,6 +68,7 @@ def fingerprint(
     if "training data" in data:
         exact["loss"] = _of_loss(rule.loss, graph, data["training data"][1])
     exact["model's program"] = digest_of_program(graph.program.closed)
+    exact["model's gradient"] = _of_gradient(graph, model)
     plain = {"rule": rules.plain, "model": models.plain}
     arrays = {name: digest_of_arrays(tree) for name, tree in data.items()}
     return {**arrays, **plain, "exact": exact, "versions": versions()}
@@ -209,6 +210,29 @@ def _of_loss(loss: Loss, graph: Graph, targets: PyTree) -> str:
     output = jax.tree.map(lambda leaf: one(leaf.shape, leaf.dtype), graph.shapes[OUTPUT])
     target = jax.tree.map(lambda leaf: one(leaf.shape[1:], leaf.dtype), targets)
     return digest_of_program(jax.make_jaxpr(functools.partial(loss_and_error, loss))(output, target))
+
+
+def _of_gradient(graph: Graph, model: PyTree) -> str:
+    """The digest of the program of a model's gradient, which may be another than that of its values (a surrogate's)."""
+    arrays, static = eqx.partition(model, eqx.is_array)
+    size = graph.batch_size or 1
+    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), graph.program.spec.example)
+
+    def gradient(arrays: PyTree, x: PyTree) -> PyTree:
+        trained, rest = graph.partition(eqx.combine(arrays, static))
+
+        def floats(trained: PyTree) -> list[jax.Array]:
+            found = graph.feedforward(eqx.combine(trained, rest), x)
+            return [leaf for leaf in jax.tree.leaves(found) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+        values, back = jax.vjp(floats, trained)
+        return back([jnp.ones_like(value) for value in values])
+
+    try:
+        closed = jax.make_jaxpr(gradient)(arrays, x)
+    except (TypeError, ValueError, NotImplementedError):
+        return "none"  # a rule that needs it says so itself
+    return digest_of_program(closed)
 
 
 def _of_optimizer(optimizer: optax.GradientTransformation, graph: Graph, model: PyTree, rates: list[Any]) -> str:
