@@ -129,7 +129,7 @@ def test_any_valid_file_loads_to_the_unit_interval(tmp_path, data, train, test, 
         ({"y_train": np.array([0, 1, 0, 10**6])}, "for 4 classes, got 0, 1, 3, 1000000; give task='classification'"),
         ({"y_train": np.full(4, "a")}, "of one kind, got whole numbers and words"),
         ({"y_train": np.array([0.5, np.nan, 1, 2]), "y_test": np.ones(2)}, "y_train: expected finite numbers"),
-        ({"y_train": np.array([0, -1, 2, 1])}, "y_train: expected labels from 0 to .*, got -1 to 2"),
+        ({"y_train": np.array([0, -1, 2, 1])}, "y_train: expected labels from 0 up, got -1 to 2"),
         ({"y_train": np.array([0, 2**31, 2, 1])}, "got 0 to 2147483648"),
     ],
 )

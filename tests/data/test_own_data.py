@@ -88,7 +88,7 @@ def test_class_names_allow_for_classes_without_examples(tmp_path):
         (
             [-1, 1] * 4,
             {},
-            "from 0 to 2147483646, got -1 to 1; number the classes from 0, or give task='classification'",
+            "expected labels from 0 up, got -1 to 1; number the classes from 0, or give task='classification'",
         ),
         (["a"] * 8, {}, "at least two classes, got a alone"),
         (["a", ""] * 4, {}, "a label for every example, got an empty word"),

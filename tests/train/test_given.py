@@ -51,7 +51,7 @@ def plain():
         [X, Y],
         {"x": X, "y": Y},
         {"X": X, "target": Y},
-        {"x_train": X, "y_train": Y},
+        {"x_train": X, "y_train": Y, "class_names": np.array(["a", "b", "c"])},
         (jnp.asarray(X), jnp.asarray(Y)),
         (X.astype(np.float64), Y.astype(np.int64)),
     ],
@@ -354,6 +354,9 @@ def test_a_test_set_in_batches_counts_every_example_once():
         ({"data": batches(), "validation": 0.1}, ValueError, "validation as a set, since the data come in batches"),
         ({"data": {"pixels": X}}, TypeError, "the inputs as one of x, .*got pixels; vicinal.data.batches"),
         ({"data": {"x_train": X, "y_train": Y, "x_test": X}}, ValueError, "x_test and y_test, got one of them"),
+        ({"data": {"x": X, "y": Y, "y_test": Y}}, ValueError, "x_test and y_test, got one of them"),
+        ({"data": {"x": X, "y": Y, "x_val": X}}, ValueError, "got x_val too; .*validation=.x, y."),
+        ({"data": {"x_train": X, "y_train": Y, "x": X}}, ValueError, "in a dictionary of arrays, got x too"),
         ({"data": (np.ma.masked_less(X, 0), Y)}, TypeError, "whole arrays, got a masked array with .* masked values"),
         ({"data": (scipy.sparse.csr_matrix(X), Y)}, TypeError, r"got a csr_matrix; call its toarray\(\)"),
         ({"data": (X, np.zeros(30, [("label", int)]))}, TypeError, "arrays of numbers, got .*label"),
@@ -370,6 +373,15 @@ def test_what_is_refused(options, error, message):
     data = options.pop("data", (X, Y))
     with pytest.raises(error, match=message):
         train(data, epochs=1, **options)
+
+
+def test_the_test_part_of_a_dictionary_is_used():
+    parts = {"x": X, "y": Y, "x_test": X[:9], "y_test": Y[:9]}
+    (x, y), (x_test, y_test) = given(parts, None, None, batch_size=5, key=None).sets["test"], (X[:9], Y[:9])
+    np.testing.assert_array_equal(x, x_test)
+    np.testing.assert_array_equal(y, y_test)
+    other = given((X, Y), parts, None, batch_size=5, key=None).sets["test"]  # as of a Dataset
+    np.testing.assert_array_equal(other[0], x_test)
 
 
 def test_a_dataset_stands_for_its_test_part():

@@ -13,7 +13,8 @@ from vicinal.data.errors import DataError
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 INPUTS = ("x", "X", "data", "inputs", "image", "images")
 TARGETS = ("y", "Y", "target", "targets", "label", "labels")
-_SPLIT, _NAMES = ("split", "test"), ("class_names", "target_names")
+NAMES = ("class_names", "target_names")
+_SPLIT = ("split", "test")
 
 
 def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
@@ -37,6 +38,7 @@ def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Shap
         _check_zip(path)
         with np.load(path, allow_pickle=False) as archive:
             held = set(archive.files)
+            twofold = "" if keys is not None else _twofold(held)
             keys = tuple(names_in(held).values()) if keys is None else keys
             missing = [key for key in keys if key not in held]
             arrays = {} if missing else {key: archive[key] for key in keys}
@@ -48,6 +50,8 @@ def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Shap
             f"expected an intact npz file of plain arrays at {path}, got: {reason}; fetch it again, or write "
             "it with numpy.savez."
         ) from error
+    if twofold:
+        raise ValueError(f"{path}: expected the examples once, got {twofold}; leave one of them out of the file.")
     if missing:
         raise ValueError(
             f"{path}: expected the arrays {', '.join(keys)}, got {', '.join(sorted(held)) or 'none'}; "
@@ -63,7 +67,7 @@ def names_in(held: Collection[str]) -> dict[str, str]:
         held: The names in the file.
 
     Returns:
-        `x_train`, `y_train` and perhaps `x_test`, `y_test`; or `x` and `y` under the names they have. Beside them
+        `x_train` and `y_train`, or `x` and `y` under the names they have; perhaps `x_test` and `y_test`. Beside them
         `split` (which examples are for testing) and `class_names`, where the file has them.
 
     Example:
@@ -71,10 +75,11 @@ def names_in(held: Collection[str]) -> dict[str, str]:
         {'x': 'X', 'y': 'target', 'split': 'split'}
     """
     x, y, split, names = (
-        next((name for name in known if name in held), None) for known in (INPUTS, TARGETS, _SPLIT, _NAMES)
+        next((name for name in known if name in held), None) for known in (INPUTS, TARGETS, _SPLIT, NAMES)
     )
-    if x is not None and y is not None and not set(KEYS) & set(held):
-        found = {"x": x, "y": y} | ({} if split is None else {"split": split})
+    parts = [key for key in KEYS if key in held]
+    if x is not None and y is not None and parts in ([], [*KEYS[2:]]):
+        found = {"x": x, "y": y} | {key: key for key in parts} | ({} if split is None else {"split": split})
     else:
         wanted = KEYS[:2] if set(KEYS[:2]) <= set(held) and not set(KEYS[2:]) & set(held) else KEYS
         found = dict(zip(wanted, wanted, strict=True))
@@ -88,6 +93,16 @@ def arrays_in(mapping: Mapping[str, Shaped[np.ndarray, "..."]]) -> dict[str, Sha
         KeyError: One is not there.
     """
     return {key: mapping[name] for key, name in names_in(mapping).items()}
+
+
+def _twofold(held: Collection[str]) -> str:
+    """Two sets of arrays in a file of which nobody knows which one is meant; empty if there is no such choice."""
+    found = [[name for name in known if name in held] for known in (INPUTS, TARGETS, _SPLIT, NAMES)]
+    for names in found:
+        if len(names) > 1:
+            return " and ".join(names)
+    (x, y), train = found[:2], [key for key in KEYS[:2] if key in held]
+    return f"{x[0]}, {y[0]} and {', '.join(train)}" if x and y and train else ""
 
 
 def _check_zip(path: Path) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Shaped
 
 from vicinal._foreign import as_numpy, is_a, is_array, whole
 from vicinal.data.dataset import Dataset
+from vicinal.data.precision import check_apart
 from vicinal.data.splitting import TEST_SHARE, rows_of, split_rows
 from vicinal.data.targets import TaskKind, check_every_class, decode
 
@@ -43,7 +44,8 @@ def from_arrays(
         test_share: Which share is for testing instead; by default 0.2.
         task: `"classification"` to number whatever values there are and keep them as class names, `"regression"` to
             predict whole numbers; by default what the targets look like.
-        class_names: Of the classes, for labels that are whole numbers; some classes may have no example then.
+        class_names: Of the classes, one for each label from 0, and some may have no example then; or for each value in
+            ascending order (`False`, `True`); or the words of `y` in the order in which to number them.
         name: A short name, for tables and file names.
         credit: Whom to name.
         origin: What error messages call the data; by default the name.
@@ -73,11 +75,18 @@ def from_arrays(
     (values,) = found.parts.values()
     if len(values) != len(inputs):
         raise ValueError(f"{origin}: expected one target for each example, got {len(inputs)} and {len(values)}.")
+    if found.classes is not None and class_names is None and (values == values[0]).all():
+        raise ValueError(f"{origin}: expected at least two classes, got {values[0]} alone.")
     if test_rows is not None:
         if test_share is not None:
             raise ValueError(f"{origin}: expected either test rows or a test share, got both")
         train, test = rows_of(test_rows, len(inputs), f"{origin}: test rows")
     else:
+        if found.classes is not None and len(np.unique(values)) == len(values):
+            raise ValueError(
+                f"{origin}: expected a class with at least two examples, got {len(values)} examples of as many "
+                "classes; give task='regression' (--task regression) if the targets are numbers to predict."
+            )
         share = TEST_SHARE if test_share is None else test_share
         train, test = split_rows(len(inputs), share, None if found.classes is None else values)
         kind = "at random" if found.classes is None else "at random from each class"
@@ -117,6 +126,12 @@ def to_dataset(
         ValueError: An array is empty, of a wrong type or shape, or holds values that are not allowed.
     """
     x_train, x_test = (finite_inputs(arrays[key], f"{origin}: {key}") for key in ("x_train", "x_test"))
+    kinds = [arrays[key].dtype for key in ("x_train", "x_test")]
+    if (kinds[0] == np.uint8) != (kinds[1] == np.uint8):
+        raise ValueError(
+            f"{origin}: expected training and test inputs of one kind, got {kinds[0]} and {kinds[1]}, of which only "
+            "bytes are divided by 255; store both alike."
+        )
     parts = {f"{origin}: {key}": arrays[key] for key in ("y_train", "y_test")}
     found = decode(parts, task=task, classes=classes, class_names=class_names)
     y_train, y_test = found.parts.values()
@@ -167,6 +182,7 @@ def finite_inputs(x: Shaped[np.ndarray, "n ..."], origin: str) -> Float[np.ndarr
     if not np.isfinite(converted).all():
         low, high = float(x.min()), float(x.max())
         raise ValueError(f"{origin}: expected what float32 can hold, got {low:g} to {high:g}; scale the values.")
+    check_apart(x, origin)
     return converted
 
 

@@ -1,6 +1,7 @@
 """A data set from a folder of images, one folder for each class."""
 
 import os
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from vicinal.data.arrays import from_arrays
 from vicinal.data.dataset import Dataset
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_READ, _UNREAD = ("train", "test"), ("val", "valid", "validation", "training", "testing")
 _MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}  # what becomes of each
 
 
@@ -26,9 +28,10 @@ def from_folder(
 ) -> Dataset:
     """Reads images from `folder/cat/1.png, folder/dog/1.png, ...`, the folders naming the classes.
 
-    A folder `train` with such folders in it, and one called `test`, say what is for testing. Grey images become
-    `[height, width]`, colour images `[height, width, 3]`, bytes divided by 255; all must have the same size and the
-    same colours.
+    A folder `train` with such folders in it, and one called `test`, say what is for testing, in capitals or not; a
+    folder `val` beside them is not read, and a warning says so. Images are turned as their camera says. Grey ones
+    become `[height, width]`, colour images `[height, width, 3]`, bytes divided by 255; all must have the same size and
+    the same colours.
 
     Args:
         path: The folder.
@@ -57,16 +60,30 @@ def from_folder(
     size = None if image_size is None else _size(image_size)
     name = folder.resolve().name if name is None else name
     credit = f"{folder.name}: images of the user's own" if credit is None else credit
-    parts = [folder / part for part in ("train", "test") if (folder / part).is_dir()]
+    parts = _parts(folder)
     if len(parts) == 1 and any((folder / parts[0].name / found).is_dir() for found in os.listdir(parts[0])):
         raise ValueError(f"{folder}: expected the folders train and test, got {parts[0].name} alone; add the other.")
     if len(parts) < 2:
         images, labels = _read([folder], size)
         return from_arrays(images[0], labels[0], test_share=test_share, name=name, credit=credit, origin=str(folder))
+    unread = [place.name for place in folder.iterdir() if place.is_dir() and place.name.lower() in _UNREAD]
+    if unread:
+        warnings.warn(f"{folder}: {' and '.join(sorted(unread))} beside train and test is not read", stacklevel=2)
     if test_share is not None:
         raise ValueError(f"{folder}: expected no test share where a folder test says what is for testing, got one")
     (x, x_test), (y, y_test) = _read(parts, size)
     return from_arrays(x, y, x_test, y_test, name=name, credit=credit, origin=str(folder))
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The folders `train` and `test`, as far as there are any, however their names are capitalised."""
+    found = []
+    for part in _READ:
+        places = [place for place in sorted(folder.iterdir()) if place.is_dir() and place.name.lower() == part]
+        if len(places) > 1:
+            raise ValueError(f"{folder}: expected one folder {part}, got {' and '.join(p.name for p in places)}")
+        found += places
+    return found
 
 
 def _read(folders: list[Path], size: tuple[int, int] | None) -> tuple[list[UInt8[np.ndarray, "..."]], list[np.ndarray]]:
@@ -97,6 +114,12 @@ def _read(folders: list[Path], size: tuple[int, int] | None) -> tuple[list[UInt8
 def _files(folder: Path) -> list[tuple[str, Path]]:
     """The images of a folder's folders, each with the name of its class."""
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    sets = [place.name for place in classes if place.name.lower() in (*_READ, *_UNREAD)]
+    if sets:
+        raise ValueError(
+            f"{folder}: expected a folder of images for each class, got {', '.join(sets)}, which name sets of "
+            "examples; name these train and test, with a folder for each class in both, or rename a class of this name."
+        )
     found = [
         (place.name, file)
         for place in classes
@@ -115,12 +138,13 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
 
 def _image(file: Path, size: tuple[int, int] | None) -> UInt8[np.ndarray, "height width ..."]:
     optional("PIL", "reading images", "Pillow", "images")
-    from PIL import Image as image_library
+    from PIL import Image as image_library, ImageOps
 
     try:
         with image_library.open(file) as image:
             if image.mode not in _MODES:
                 raise ValueError(f"it has the mode {image.mode}; convert it to 8 bits, grey or RGB")
+            image = ImageOps.exif_transpose(image)  # a camera held upright says so, and stores what lies
             mode = "L" if image.mode == "P" and _grey(image) else _MODES[image.mode]
             image = image.convert(mode)
             if size is not None:

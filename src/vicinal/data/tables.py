@@ -14,6 +14,7 @@ from vicinal._optional import optional
 from vicinal.data.arrays import from_arrays
 from vicinal.data.dataset import Dataset
 from vicinal.data.errors import DataError
+from vicinal.data.precision import check_apart
 from vicinal.data.splitting import rows_of
 from vicinal.data.targets import TaskKind
 
@@ -41,7 +42,8 @@ def from_frame(
 
     Columns of numbers are one input each, as they are (`Dataset.standardized` brings them to one scale). Columns of
     words become an input for each value, 1 where the row has it and 0 elsewhere; so for categories. Columns of truth
-    values are 0 and 1. A column `split` with the words `train` and `test` says what is for testing.
+    values are 0 and 1. A column `split` with the words `train` and `test` says what is for testing. A first column
+    without a name that numbers the rows is left out.
 
     Args:
         frame: The table, one example a row.
@@ -74,11 +76,12 @@ def from_frame(
     table = _joined(frame, test, origin)
     column = target_column([*table.columns], target, f"{origin}: ")
     rows = None if test is None else np.arange(len(frame), len(table))
-    if _says_split(table, column):
+    split = _split_column(table, column, inputs, origin)
+    if split is not None:
         if test is not None:
-            raise ValueError(f"{origin}: expected a test table or a column {_SPLIT!r}, got both")
-        rows = rows_of(table[_SPLIT].to_numpy(), len(table), f"{origin}: column {_SPLIT!r}")[1]
-        table = table.drop(columns=_SPLIT)
+            raise ValueError(f"{origin}: expected a test table or a column {split!r}, got both")
+        rows = rows_of(_plain_words(table[split]), len(table), f"{origin}: column {split!r}")[1]
+        table = table.drop(columns=split)
     chosen = [name for name in table.columns if name != column] if inputs is None else inputs
     chosen = [chosen] if isinstance(chosen, str) else [*chosen]
     for wanted in chosen:
@@ -86,6 +89,10 @@ def from_frame(
             raise ValueError(f"{origin}: expected inputs among the columns beside {column!r}, got {wanted!r}")
     read = {name: _features(table[name], f"{origin}: column {str(name)!r}") for name in chosen}
     features = [(f"{name}{value}", row) for name, found in read.items() for value, row in found.items()]
+    names = [feature for feature, _ in features]
+    if len(set(names)) < len(names):
+        twice = next(feature for feature in names if names.count(feature) > 1)
+        raise ValueError(f"{origin}: expected inputs of different names, got {twice!r} twice; rename a column")
     if not features:
         raise ValueError(f"{origin}: expected columns beside the target {column!r}, got none")
     made = from_arrays(
@@ -98,7 +105,7 @@ def from_frame(
         credit=credit,
         origin=f"{origin}: target {str(column)!r}",
     )
-    return replace(made, feature_names=tuple(feature for feature, _ in features))
+    return replace(made, feature_names=tuple(names))
 
 
 def target_column(columns: Sequence[Any], target: str | None, place: str = "") -> Any:
@@ -121,7 +128,7 @@ def target_column(columns: Sequence[Any], target: str | None, place: str = "") -
         known = [name for name in columns if str(name).lower() in TARGET_NAMES]
         if len(known) > 1:
             raise ValueError(f"{place}expected one target, got {' and '.join(map(str, known))}; give target=")
-        chosen = next(iter(known or [name for name in reversed(columns) if name != _SPLIT]), None)
+        chosen = next(iter(known or [name for name in reversed(columns) if str(name).lower() != _SPLIT]), None)
     if chosen not in columns:
         among = ", ".join(map(str, columns)) or "the columns, of which there are none"
         raise ValueError(f"{place}expected the target among {among}, got {chosen!r}")
@@ -136,7 +143,7 @@ def is_table(path: Path) -> bool:
 def read_table(path: Path) -> Any:
     """Reads a table into a DataFrame: `.csv` or `.tsv` with a line of names first, or `.parquet`.
 
-    A first column without a name that counts the rows, as pandas writes it, is left out.
+    A first column without a name that numbers the rows, as pandas writes it, is left out.
 
     Args:
         path: The file.
@@ -153,10 +160,7 @@ def read_table(path: Path) -> Any:
     try:
         if path.name.endswith(".parquet"):
             return pandas.read_parquet(path)
-        frame = pandas.read_csv(path, sep="\t" if path.name.endswith(".tsv") else ",")
-        for other in (";", "\t"):  # what spreadsheets write where a comma is in the numbers, or nobody asked
-            if len(frame.columns) == 1 and other in str(frame.columns[0]):
-                frame = pandas.read_csv(path, sep=other, decimal="," if other == ";" else ".")
+        frame = _separated(path)
     except OSError as error:
         raise DataError(f"could not read {path}: {error.strerror or error}; check its permissions.") from error
     except ImportError as error:
@@ -164,11 +168,40 @@ def read_table(path: Path) -> Any:
     except Exception as error:  # of pandas and pyarrow, which have many kinds
         reason = " ".join(str(error).split())
         raise ValueError(f"expected a table at {path}, got: {reason}") from error
-    first = str(frame.columns[0]) if len(frame.columns) else ""
-    if len(frame) and all(_is_number(name) for name in frame.columns):
+    if len(frame) and _are_values([*map(str, frame.columns)]):
         raise ValueError(f"{path}: expected a first line with the names of the columns, got numbers; add one.")
-    if first.startswith("Unnamed") and np.array_equal(frame[first], np.arange(len(frame))):
-        frame = frame.drop(columns=first)
+    return _without_index(frame)
+
+
+def _separated(path: Path) -> Any:
+    """A table whose values commas separate, or what spreadsheets write where commas are in the numbers."""
+    pandas, separator = _pandas(), "\t" if path.name.endswith(".tsv") else ","
+    for other in (";", "\t"):
+        first = [*pandas.read_csv(path, sep=separator, nrows=0).columns]
+        if len(first) == 1 and other in str(first[0]):
+            separator = other
+    frame = pandas.read_csv(path, sep=separator)
+    if separator == ";":
+        commas = pandas.read_csv(path, sep=separator, decimal=",")
+        numbers = [table.select_dtypes("number").shape[1] for table in (frame, commas)]
+        return commas if numbers[1] > numbers[0] else frame
+    return frame
+
+
+def _are_values(names: list[str]) -> bool:
+    """Whether a first line is an example rather than names: numbers for the most part, which do not count columns."""
+    numbers = [float(name) for name in names if _is_number(name)]
+    if len(numbers) == len(names):
+        return True
+    counted = not numbers or (all(number == numbers[0] + i for i, number in enumerate(numbers)) and numbers[0] % 1 == 0)
+    return 2 * len(numbers) >= len(names) and not counted
+
+
+def _without_index(frame: Any) -> Any:
+    """The table without a first column that has no name and numbers the rows, whatever their order."""
+    first = frame.columns[0] if len(frame.columns) else None
+    if str(first).startswith("Unnamed") and frame[first].dtype.kind in "iu" and frame[first].is_unique:
+        return frame.drop(columns=first)
     return frame
 
 
@@ -178,10 +211,9 @@ def _pandas() -> Any:
 
 def _is_number(name: Any) -> bool:
     try:
-        float(name)
+        return bool(np.isfinite(float(name)))
     except (TypeError, ValueError):
         return False
-    return True
 
 
 def _joined(frame: Any, test: Any, origin: str) -> Any:
@@ -192,16 +224,37 @@ def _joined(frame: Any, test: Any, origin: str) -> Any:
             raise TypeError(f"{origin}: expected a pandas DataFrame, got {type(table).__name__}{advice}")
         if len(table) == 0 or table.columns.duplicated().any():
             raise ValueError(f"{origin}: expected rows, and columns with different names")
+    frame = _without_index(frame)
     if test is None:
         return frame
+    test = _without_index(test)
     if set(frame.columns) != set(test.columns):
         different = sorted(map(str, set(frame.columns) ^ set(test.columns)))
         raise ValueError(f"{origin}: expected the same columns in both tables, got {', '.join(different)} in one alone")
     return pandas.concat([frame, test[[*frame.columns]]], ignore_index=True)
 
 
-def _says_split(table: Any, target: Any) -> bool:
-    return _SPLIT in table.columns and target != _SPLIT and table[_SPLIT].isin(["train", "test"]).all()
+def _split_column(table: Any, target: Any, inputs: str | Sequence[str] | None, origin: str) -> Any:
+    """The column that says what is for testing, or None; one that may say it in other words is refused."""
+    chosen = [inputs] if isinstance(inputs, str) else [*(inputs or [])]
+    for name in table.columns:
+        if str(name).lower() != _SPLIT or name == target or name in chosen:
+            continue
+        column = table[name]
+        if column.dtype.kind in "iuf" and not column.isin([0, 1]).all():
+            return None  # a measurement
+        found = np.unique(_plain_words(column))
+        if np.isin(found, ("train", "test")).all():
+            return name
+        raise ValueError(
+            f"{origin}: expected the words train and test in column {name!r}, got {', '.join(found[:5])}; write "
+            "these two, drop other rows, or name the column otherwise if it is an input."
+        )
+    return None
+
+
+def _plain_words(column: Any) -> np.ndarray:
+    return np.array([str(value).strip().lower() for value in column])
 
 
 def _present(column: Any, origin: str) -> Any:
@@ -210,7 +263,7 @@ def _present(column: Any, origin: str) -> Any:
     if missing:
         raise ValueError(
             f"{origin}: expected a value in every row, got none in {missing} of {len(column)}; drop these rows or fill "
-            "them first (pandas: dropna, fillna)."
+            "them first (pandas: dropna, fillna; from files it reads NA, None, null and empty cells as missing)."
         )
     return column
 
@@ -220,10 +273,14 @@ def _features(column: Any, origin: str) -> dict[str, np.ndarray]:
     types, column = _pandas().api.types, _present(column, origin)
     words = types.is_string_dtype(column) or isinstance(column.dtype, _pandas().CategoricalDtype)
     if types.is_numeric_dtype(column) and not types.is_complex_dtype(column):  # truth values too
-        return {"": column.to_numpy(dtype=np.float64)}
+        numbers = column.to_numpy(dtype=np.float64)
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"{origin}: expected finite numbers, got infinity; remove these rows or replace them.")
+        check_apart(numbers, origin)
+        return {"": numbers}
     if not words:
         raise ValueError(f"{origin}: expected numbers, truth values or words, got {column.dtype}; convert or drop it.")
-    values = column.astype(str).to_numpy(dtype=str)
+    values = np.char.strip(column.astype(str).to_numpy(dtype=str))
     different = np.unique(values)
     if len(different) > WORDS or len(different) == len(values) > 2:
         raise ValueError(

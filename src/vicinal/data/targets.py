@@ -7,6 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Shaped
 
+from vicinal.data.precision import check_apart
+
 TaskKind = Literal["classification", "regression"]
 """Whether targets are labels of classes, or numbers to predict."""
 
@@ -49,7 +51,8 @@ def decode(
         task: `"classification"` numbers whatever values there are (0 and 1000000, or -1 and 1) and keeps them as
             names; `"regression"` takes whole numbers as what they are.
         classes: How many classes there are; by default one more than the largest label.
-        class_names: Their names, for labels that are whole numbers.
+        class_names: Their names, one for each label from 0; or for each value, in ascending order (`False` before
+            `True`). Of targets that are words it is the order in which they are numbered.
 
     Returns:
         The targets, how many classes they name, and how these are called.
@@ -72,11 +75,11 @@ def decode(
         raise ValueError(f"expected {' and '.join(arrays)} of one kind, got {' and '.join(sorted(sorts))}")
     (sort,) = sorts
     if task == "classification":
-        return _named(arrays)
+        return _named(arrays, class_names)
     if sort == "words":
         if task == "regression":
             raise ValueError(f"{next(iter(arrays))}: expected numbers, got words; leave out task='regression'")
-        return _named(arrays)
+        return _named(arrays, class_names)
     if task is None and all(_is_one_hot(array) for array in arrays.values()):
         indices = {name: array.argmax(axis=1).astype(np.int32) for name, array in arrays.items()}
         return _numbered(indices, next(iter(arrays.values())).shape[1], class_names)
@@ -130,6 +133,8 @@ def _plain(name: str, array: Shaped[np.ndarray, "..."]) -> np.ndarray:
         array = _from_objects(name, array)
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8")
+    if array.dtype.kind == "U":
+        array = np.char.strip(array)  # blanks beside a comma make no other class
     if array.ndim == 2 and array.shape[1] == 1 and array.dtype.kind in "iubU":
         array = array[:, 0]
     return array
@@ -157,7 +162,7 @@ def _sort(name: str, array: np.ndarray) -> str:
     return sort
 
 
-def _named(arrays: Mapping[str, np.ndarray]) -> Decoded:
+def _named(arrays: Mapping[str, np.ndarray], names: Sequence[str] | None) -> Decoded:
     for name, array in arrays.items():
         if array.ndim != 1:
             raise ValueError(f"{name}: expected a label for each example, got shape {array.shape}.")
@@ -166,24 +171,48 @@ def _named(arrays: Mapping[str, np.ndarray]) -> Decoded:
         if array.dtype.kind == "U" and (np.char.str_len(np.char.strip(array)) == 0).any():
             raise ValueError(f"{name}: expected a label for every example, got an empty word.")
     values = np.unique(np.concatenate(list(arrays.values())))
+    words, place = _words(values), next(iter(arrays))
     if len(values) < 2:
-        raise ValueError(f"{next(iter(arrays))}: expected at least two classes, got {_values(values)} alone.")
+        raise ValueError(f"{place}: expected at least two classes, got {_values(values)} alone.")
     labels = {name: np.searchsorted(values, array).astype(np.int32) for name, array in arrays.items()}
-    return Decoded(labels, len(values), tuple(_word(value) for value in values))
+    if names is None:
+        return Decoded(labels, len(values), words)
+    names = _own_names(names)
+    if set(words) <= set(names):  # their order, in which there may be classes without an example
+        order = np.array([names.index(word) for word in words], np.int32)
+        return Decoded({name: order[array] for name, array in labels.items()}, len(names), names)
+    if values.dtype.kind in "iu" and values[0] >= 0 and values[-1] < len(names):
+        return _numbered(arrays, None, names)
+    if values.dtype.kind == "U" or len(names) != len(values):
+        raise ValueError(
+            f"{place}: expected class_names for the {len(values)} classes {_values(values)}, got {_values(names)}; "
+            + (
+                "give these words in the order that you want."
+                if values.dtype.kind == "U"
+                else "give one for each, in this order."
+            )
+        )
+    return Decoded(labels, len(names), names)
+
+
+def _own_names(names: Sequence[str], classes: int | None = None) -> tuple[str, ...]:
+    names = tuple(str(name).strip() for name in names)
+    if len(set(names)) < len(names) or (classes is not None and len(names) != classes):
+        raise ValueError(f"expected a name of its own for each class, got {_values(names)}")
+    return names
 
 
 def _numbered(arrays: Mapping[str, np.ndarray], classes: int | None, names: Sequence[str] | None) -> Decoded:
     if names is not None:
-        names = tuple(str(name) for name in names)
-        if len(set(names)) < len(names) or (classes is not None and len(names) != classes):
-            raise ValueError(f"expected a name of its own for each class, got {_values(names)}")
+        names = _own_names(names, classes)
         classes = len(names)
     limit = np.iinfo(np.int32).max if classes is None else classes
     for name, array in arrays.items():
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= limit:
+            allowed = "0 up" if classes is None and low < 0 else f"0 to {limit - 1}"
             raise ValueError(
-                f"{name}: expected labels from 0 to {limit - 1}, got {low} to {high}; number the classes from 0, or "
+                f"{name}: expected labels from {allowed}, got {low} to {high}; number the classes from 0, or "
                 "give task='classification' (--task classification) to have these values numbered."
             )
     largest = max(int(array.max()) for array in arrays.values())
@@ -198,6 +227,7 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"{name}: expected finite numbers, got NaN, infinity or what float32 cannot hold; remove these examples."
         )
+    check_apart(array, name)
     return numbers[:, None] if numbers.ndim == 1 else numbers
 
 
@@ -205,6 +235,11 @@ def _is_one_hot(array: np.ndarray) -> bool:
     if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "iuf":
         return False
     return bool(np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all())
+
+
+def _words(values: np.ndarray) -> tuple[str, ...]:
+    words = tuple(_word(value) for value in values)
+    return words if len(set(words)) == len(words) else tuple(str(value) for value in values)
 
 
 def _word(value: np.generic) -> str:

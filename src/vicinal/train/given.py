@@ -13,6 +13,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal._foreign import as_arrays, is_a, is_array, library_of
 from vicinal.data import Dataset, from_frame, from_hugging_face, split_rows
+from vicinal.data.archive import INPUTS, NAMES, TARGETS
 from vicinal.data.streams import Pair, pair_of
 from vicinal.graph import Graph
 from vicinal.losses import Loss
@@ -78,7 +79,10 @@ def in_memory(found: Given) -> tuple[Pair, dict[str, Pair]]:
 
 
 def held(value: Any, name: str, batch_size: int = 64) -> Held:
-    """A test or validation set, as arrays or as batches that can begin anew; a `Dataset` stands for its test part."""
+    """A test or validation set, as arrays or as batches that can begin anew.
+
+    A `Dataset` stands for its test part, and so does a dictionary that has one.
+    """
     if isinstance(value, Dataset):
         return value.x_test, value.y_test
     if isinstance(value, Iterator):
@@ -94,7 +98,8 @@ def held(value: Any, name: str, batch_size: int = 64) -> Held:
         raise TypeError(f"expected {name} as one split, got {', '.join(value)}; choose one of them by its name")
     if not isinstance(value, Iterable) or isinstance(value, str | bytes) or is_array(value):
         raise TypeError(f"expected {name} as a pair of arrays (x, y), a data set or batches, got {_kind(value)}")
-    found = _parts(value, batch_size, None)["train"]
+    parts = _parts(value, batch_size, None)
+    found = parts.get("test", parts["train"])
     if isinstance(found, tuple) and is_pair(found):
         count_examples(*found)
         return jax.tree.map(jnp.asarray, found)
@@ -166,10 +171,16 @@ def _from_torch(data: Any) -> tuple[PyTree, PyTree]:
 
 
 def _from_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
-    """`x_train`, `y_train` and perhaps `x_test`, `y_test`; or inputs and targets under names that files have too."""
-    if "x_train" not in data or "y_train" not in data:
-        return {"train": pair_of(data)}
-    pairs = {"train": (data["x_train"], data["y_train"])}
+    """Inputs and targets, `x_train`, `y_train` or under names that files have too; perhaps `x_test`, `y_test`."""
+    train = [name for name in ("x_train", "y_train") if name in data]
+    pairs = {"train": (data["x_train"], data["y_train"]) if len(train) == 2 else pair_of(data)}
+    known = {*(train if len(train) == 2 else (*INPUTS, *TARGETS)), "x_test", "y_test", *NAMES}
+    unknown = [str(name) for name in data if name not in known]
+    if unknown:
+        raise ValueError(
+            f"expected inputs, targets, x_test and y_test in a dictionary of arrays, got {', '.join(unknown)} too; "
+            "leave out what is not to be read, and give a validation set as validation=(x, y)"
+        )
     if ("x_test" in data) != ("y_test" in data):
         raise ValueError(f"expected x_test and y_test, got one of them in a dictionary of {', '.join(data)}")
     if "x_test" in data:

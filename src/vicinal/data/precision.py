@@ -1,0 +1,42 @@
+"""Whether float32, in which everything is computed, can still tell the numbers of a data set apart."""
+
+import numpy as np
+from jaxtyping import Shaped
+
+STEPS = 64  # of float32 that a column's numbers must span, unless they stay apart on fewer
+
+
+def check_apart(values: Shaped[np.ndarray, "n ..."], origin: str) -> None:
+    """Check that float32 keeps apart what lies close together far from 0, such as the seconds since 1970.
+
+    The steps of float32 at `m` are about `m * 2**-23` wide. A column of largest magnitude `m` is looked at if its range
+    is below `STEPS` of them; it is refused if there are then fewer different numbers than before.
+
+    Args:
+        values: Numbers `[n, ...]`, finite, of any type; each position along the other axes is a column.
+        origin: How error messages call the array.
+
+    Raises:
+        ValueError: Numbers of a column collapse.
+
+    Example:
+        >>> check_apart(np.array([0.0, 59.0]) + 1000, "seconds")
+        >>> check_apart(np.array([0.0, 9.0]) + 1.7e9, "seconds")
+        Traceback (most recent call last):
+            ...
+        ValueError: seconds: expected numbers that float32 can tell apart, got 2 from 1700000000 to 1700000009, ...
+    """
+    if values.dtype.kind not in "iuf" or np.can_cast(values.dtype, np.float32):
+        return
+    columns = values.reshape(len(values), -1)
+    low, high = (np.asarray(f(columns, axis=0), np.float64) for f in (np.min, np.max))
+    largest = np.maximum(np.abs(low), np.abs(high))
+    spread = high - low
+    for column in np.flatnonzero((spread < STEPS * 2.0**-23 * largest) & (spread > 1e-15 * largest)):
+        before, after = (len(np.unique(columns[:, column].astype(kind))) for kind in (values.dtype, np.float32))
+        if after < before:
+            where = "" if columns.shape[1] == 1 else f" in column {column}"
+            raise ValueError(
+                f"{origin}: expected numbers that float32 can tell apart, got {before} from {low[column]:.17g} to "
+                f"{high[column]:.17g}{where}, of which it keeps {after}; subtract an offset, such as the smallest."
+            )
