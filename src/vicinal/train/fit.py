@@ -216,9 +216,7 @@ def fit(
         if ending:
             log.write({"step": int(loop.state.step), **ending})
     stopped, stopped_by = ending.get("stopped"), ending.get("stopped_by")
-    records = [
-        record for record in log.records if "stopped" not in record
-    ]  # the last line of a log may say why it ended
+    records = [record for record in log.records if "stopped" not in record]  # the last may say why it ended
     return Run(loop.state, graph, records, stopped, loop.pace.median, stopped_by, files.best.model)
 
 
