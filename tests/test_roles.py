@@ -144,3 +144,11 @@ def test_the_distance_moved_is_that_of_parameters():
     before = {"norm": vc.nn.BatchNorm(2), "weight": jnp.zeros(2)}
     after = eqx.tree_at(lambda m: (m["norm"].running.mean, m["weight"]), before, (jnp.ones(2), jnp.array([3.0, 4.0])))
     assert float(vc.analysis.displacement(before, after)) == 5.0
+
+
+def test_what_is_fixed_is_said_by_a_function_that_leaves_something():
+    model = vc.nn.MLP((3, 4, 2), key=jax.random.key(0))
+    with pytest.raises(TypeError, match="expected `fixed` as a function from the model"):
+        vc.capture(model, jnp.ones(3), fixed=["layers"])
+    with pytest.raises(ValueError, match="leave something to train"):
+        vc.capture(model, jnp.ones(3), fixed=lambda model: model)

@@ -50,7 +50,8 @@ def roles_of(model: PyTree, fixed: Where | None = None, state: Where | None = No
         state: From the model to what changes as it runs.
 
     Raises:
-        ValueError: If `fixed` or `state` chooses no array, or both choose the same.
+        TypeError: If `fixed` or `state` is no function.
+        ValueError: If one chooses no array, or all of them, or both choose the same.
     """
     roles = [role if eqx.is_array(leaf) else None for leaf, role in _walk(model, "parameter")]
     chosen: dict[int, str] = {}
@@ -59,6 +60,8 @@ def roles_of(model: PyTree, fixed: Where | None = None, state: Where | None = No
             if chosen.setdefault(i, role) != role:
                 raise ValueError("expected each array to be fixed or state, got one that is both; choose one role")
             roles[i] = role
+    if chosen and not any(role in TRAINED for role in roles):
+        raise ValueError("expected `fixed` and `state` to leave something to train, got all arrays of the model")
     return tuple(roles)
 
 
@@ -108,6 +111,11 @@ class _Tag:
 
 def _chosen(model: PyTree, where: Where, role: str) -> list[int]:
     """The indices of the arrays that `where` chooses."""
+    if not callable(where):
+        raise TypeError(
+            f"expected `{role}` as a function from the model to its submodules or arrays, got {where!r}; "
+            "write lambda model: model.layers[0]"
+        )
     flat, structure = jax.tree.flatten(model)
     tagged = [_Tag(i) if eqx.is_array(leaf) else leaf for i, leaf in enumerate(flat)]
     found = [leaf.index for leaf in jax.tree.leaves(where(structure.unflatten(tagged))) if isinstance(leaf, _Tag)]

@@ -91,8 +91,8 @@ class EarlyStopping(Hook):
         """Whether a record is the best so far; then it is what the next ones are measured by."""
         if self.quantity not in record:
             raise ValueError(
-                f"expected {self.quantity!r} in the record, got {', '.join(record)}; give test examples, or choose "
-                "another quantity"
+                f"expected {self.quantity!r} in the record, got {', '.join(record)}; give `validation` or `test` "
+                "examples, or choose another quantity"
             )
         number = float(or_nan(record[self.quantity]))
         worst = math.inf if self._best is None else self._best[0]
