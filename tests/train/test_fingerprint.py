@@ -271,6 +271,19 @@ def test_a_checkpoint_from_before_there_were_fingerprints(tmp_path):
         run(tmp_path, resume=True, model=vc.nn.MLP((4, 6, 3), key=jax.random.key(0)), graph=None)
 
 
+def test_a_checkpoint_from_before_sums_were_exact(tmp_path):
+    run(tmp_path, steps=2)
+
+    def old(state, metadata):
+        plain = {name: jnp.zeros(()) for name in ("steps", "examples", "loss", "inference_failures")}
+        return eqx.tree_at(lambda s: s.sums, state, plain | {"metrics": {}})
+
+    rewritten(tmp_path, old)
+    assert eqx.tree_equal(run(tmp_path, resume=True).state, run(None, steps=4).state)
+    with pytest.raises(checkpoint.CheckpointError):
+        run(tmp_path, resume=True, model=vc.nn.MLP((4, 6, 3), key=jax.random.key(0)), graph=None)
+
+
 def printed(loss=other_loss, model=MODEL, graph=GRAPH):
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(0.1, 50)))
     state = optimizer.init(graph.trainable(model))

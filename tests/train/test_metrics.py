@@ -1,5 +1,7 @@
 """Metrics against NumPy over all examples at once."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from vicinal.losses import (
     squared_error,
 )
 from vicinal.train import add, evaluate, evaluate_batches, metrics_of, summary, totals
+from vicinal.train.evaluate import added, first_sums, means, measured
 from vicinal.train.totals import Total, plus, total
 
 RANDOM = np.random.default_rng(1)
@@ -124,6 +127,28 @@ def test_units_that_do_not_count():
     assert found(masked_squared_error, x, y, batch_size=4) == pytest.approx(expected, rel=1e-5)
 
 
+def test_units_whose_first_targets_do_not_count():
+    y = (1000 + 0.01 * RANDOM.normal(size=(200, 3))).astype(np.float32)
+    x = (y + 0.004 * RANDOM.normal(size=y.shape)).astype(np.float32)
+    y[:70, 0], y[:90, 1], y[90:, 1], y[0, 2] = np.nan, np.nan, 0.1, np.nan  # the second has no variance
+    r2 = [
+        1 - np.nansum((y[:, i] - x[:, i].astype(np.float64)) ** 2) / (np.nanvar(y[:, i].astype(np.float64)) * counts)
+        for i, counts in ((0, 130), (2, 199))
+    ]
+    expected = pytest.approx(np.mean(r2), rel=1e-5)
+    for batch_size in (1000, 64):
+        assert found(masked_squared_error, x, y, batch_size=batch_size)["r2"] == expected
+    parts = [(x[i : i + 20], y[i : i + 20]) for i in range(0, 200, 20)]
+    assert evaluate_batches(GRAPHS[3,], identity, masked_squared_error, parts)["r2"] == expected
+    metrics = metrics_of(masked_squared_error, jnp.ones(3), *parts[0])  # and in training
+    seen = [measured(jnp.float32(0), vc.Info(jnp.asarray(x)), jnp.asarray(y), metrics) for x, y in parts]
+    sums = functools.reduce(jax.jit(added), seen, first_sums(GRAPHS[3,], metrics, y))
+    assert means(sums, metrics)["train_r2"] == expected
+    constant = {"loss", "rmse"}
+    parts = [(x[:, 1:2], y[:, 1:2]) for x, y in parts]
+    assert set(evaluate_batches(GRAPHS[1,], identity, masked_squared_error, parts)) == constant
+
+
 def test_an_input_to_be_reconstructed_is_no_regression():
     x = RANDOM.normal(size=(20, 3)).astype(np.float32)
     assert found(squared_error, x, x) == {}
@@ -186,6 +211,31 @@ def test_sums_keep_every_count():
     assert float(sums.value) == 1000 * (2**20 + 1)  # beyond 2^24, where float32 loses ones
     assert float(total(jnp.array([2**24, 1, 2])).value) == 2**24 + 3
     assert float(Total(jnp.float32(jnp.inf), jnp.float32(jnp.nan)).value) == np.inf
+
+
+def test_means_over_many_updates_are_exact():
+    info = vc.Info(jnp.ones((2**14, 3)), result=jnp.full(2**14, 2).at[0].set(1))
+    seen = measured(jnp.float32(0.245), info, info.output, {})
+    loop = jax.jit(lambda sums: jax.lax.fori_loop(0, 400_000, lambda _, sums: added(sums, seen), sums))
+    sums = loop(first_sums(GRAPHS[3,], {}, info.output))
+    assert int(sums["steps"]) == 400_000
+    expected = {"train_loss": float(np.float32(0.245)), "inference_failures": (2**14 - 1) / 2**14}
+    assert means(sums, {}) == pytest.approx(expected, rel=1e-9)  # over 6.6e9 examples
+    late = added(sums | {"steps": jnp.full_like(sums["steps"], 2**24)}, seen)
+    assert int(late["steps"]) == 2**24 + 1
+
+
+def test_an_infinite_loss_stays_infinite():
+    x = np.ones((7, 2), np.float32)
+    x[1] = 1e30  # its square is infinite
+    for batch_size in (2, 7):
+        got = evaluate(GRAPHS[2,], identity, squared_error, x, np.zeros_like(x), batch_size=batch_size)
+        assert (got["loss"], got["rmse"]) == (np.inf, np.inf)
+    one, infinite = total(jnp.ones(1)), total(jnp.full(1, jnp.inf))
+    assert plus(plus(one, infinite), one) == (np.inf, 0)
+    assert plus(plus(one, infinite), infinite) == (np.inf, 0)
+    assert np.isnan(plus(infinite, total(jnp.full(1, -jnp.inf))).value)
+    assert np.isnan(plus(total(jnp.full(1, jnp.nan)), one).value)
 
 
 def test_records_show_the_metrics_of_training_and_test():

@@ -176,7 +176,7 @@ def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingSta
 
 def _checked(state: TrainingState, exempt: tuple[str, ...]) -> list[tuple[str, Array]]:
     """What must stay finite, by name: parameters, optimiser, rule, and the loss since the last record."""
-    watched = dataclasses.replace(state, sums={"loss": state.sums["loss"]})
+    watched = dataclasses.replace(state, sums={"loss": state.sums["loss"].high})
     leaves = jax.tree_util.tree_flatten_with_path(watched)[0]
     named = [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves if eqx.is_inexact_array(leaf)]
     return [(name, leaf) for name, leaf in named if name not in exempt]

@@ -20,7 +20,7 @@ from vicinal.losses import Loss
 from vicinal.train.batches import count_examples
 from vicinal.train.checks import check_examples, check_labels, check_targets
 from vicinal.train.metrics import Metrics, Sums, metrics_of, values_of
-from vicinal.train.totals import Total, add as add, plus, total, values
+from vicinal.train.totals import add as add, single, total, values
 
 
 def evaluate(
@@ -71,7 +71,7 @@ def evaluate(
     check_targets(graph.shapes[OUTPUT], loss, y, "what is evaluated")
     wanted = metrics_of(loss, graph.shapes[OUTPUT], x, y, metrics)
     found = totals(graph, model, loss, x, y, wanted, batch_size)
-    dtype = found["loss"]["sum"].high.dtype
+    dtype = jax.tree.leaves(found["loss"]["sum"])[0].dtype
     return {name: jnp.asarray(value, dtype) for name, value in summary(wanted, found).items()}
 
 
@@ -90,7 +90,7 @@ def totals(
         batch_size: Examples at a time.
 
     Returns:
-        For `"loss"` and each metric its sums, by name: `Total`s, which `add` joins with those of other examples.
+        For `"loss"` and each metric its sums, by name, which `add` joins with those of other examples.
 
     Raises:
         ValueError: If there are not as many targets as inputs, no examples, or the batch size is below 1.
@@ -123,7 +123,8 @@ def _totals(
         x, y = batch
         output, _ = graph.feedforward(model, x)
         losses = total(jax.vmap(loss)(output, y))
-        found = {"loss": {"sum": losses, "count": total(jnp.ones(len(jax.tree.leaves(x)[0]), int), losses.high.dtype)}}
+        count = total(jnp.ones(len(jax.tree.leaves(x)[0]), int), losses.high.dtype)
+        found: dict[str, Sums] = {"loss": {"sum": losses, "count": count}}
         return found | {name: metric.sums(output, y) for name, metric in metrics.items()}
 
     whole = examples - examples % batch_size
@@ -208,13 +209,13 @@ def evaluate_batches(
 
 def measured(loss: Float[Array, ""], info: Info, y: PyTree, metrics: Metrics) -> dict[str, Any]:
     """What one update adds to each sum; NaN where a rule has no such number."""
-    examples = jax.tree.leaves(info.output)[0].shape[0]
-    failed = None if info.result is None else (info.result >= Result.DIVERGED).astype(jnp.float32)
+    examples, dtype = jax.tree.leaves(info.output)[0].shape[0], jnp.result_type(float)
+    failed = None if info.result is None else total(info.result >= Result.DIVERGED, dtype)
     return {
-        "steps": jnp.ones(()),
-        "examples": jnp.int32(examples),
-        "loss": examples * loss.astype(jnp.result_type(float)),
-        "inference_failures": jnp.asarray(jnp.nan) if failed is None else jnp.sum(failed),
+        "steps": jnp.int32(1),
+        "examples": single(jnp.asarray(examples, dtype)),
+        "loss": single(examples * loss.astype(dtype)),
+        "inference_failures": single(jnp.asarray(jnp.nan, dtype)) if failed is None else failed,
         "metrics": {name: metric.sums(info.output, y) for name, metric in metrics.items()},
     }
 
@@ -237,18 +238,14 @@ def first_sums(graph: Graph, metrics: Metrics, y: PyTree) -> dict[str, Any]:
 
 def added(sums: PyTree, seen: PyTree) -> PyTree:
     """The sums with those of one more update."""
-    return jax.tree.map(
-        lambda a, b: plus(a, b) if isinstance(a, Total) else a + b.astype(a.dtype),
-        sums,
-        seen,
-        is_leaf=lambda node: isinstance(node, Total),
-    )
+    return add(sums, seen)
 
 
 def means(sums: Mapping[str, Any], metrics: Metrics) -> dict[str, float]:
     """What was seen in training, under the names that a record has for it; what does not exist is left out."""
-    examples = max(float(sums["examples"]), 1.0)
-    named = {"train_loss": float(sums["loss"]) / examples}
-    failures = float(sums["inference_failures"]) / examples
-    named |= {f"train_{name}": value for name, value in values_of(metrics, values(sums["metrics"])).items()}
+    found = values(dict(sums))
+    examples = max(float(found["examples"]), 1.0)
+    named = {"train_loss": float(found["loss"]) / examples}
+    failures = float(found["inference_failures"]) / examples
+    named |= {f"train_{name}": value for name, value in values_of(metrics, found["metrics"]).items()}
     return named if np.isnan(failures) else named | {"inference_failures": failures}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from vicinal.train import checkpoint
@@ -35,15 +34,15 @@ def check_fingerprint(stored: Fingerprint | None, own: Fingerprint, what: str) -
 
 
 def load_state(path: Path, like: PyTree) -> PyTree:
-    """The state in a checkpoint; one of before metrics were sums begins its sums anew."""
+    """The state in a checkpoint; one of before sums were exact begins its sums anew."""
     try:
         return checkpoint.load(path, like)[0]
     except checkpoint.CheckpointError:
-        if "fingerprint" in checkpoint.read_metadata(path):
+        if ".sums['loss']" not in checkpoint.read_paths(path):  # where it is exact, this is no leaf
             raise
-    names = ("steps", "loss", "accuracy", "inference_failures")
-    old = dataclasses.replace(like, sums={name: jnp.zeros_like(like.sums["loss"]) for name in names})
-    return dataclasses.replace(checkpoint.load(path, old)[0], sums=like.sums)
+    kept = [field.name for field in dataclasses.fields(like) if field.name != "sums"]
+    parts = {name: checkpoint.load(path, getattr(like, name), part=f".{name}")[0] for name in kept}
+    return dataclasses.replace(like, **parts)
 
 
 class RunFiles:

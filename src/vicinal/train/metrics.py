@@ -11,12 +11,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from vicinal.losses import Kind, Loss, kind_of, pair_of_weights, without_weights
-from vicinal.train.totals import Total, total, wide
+from vicinal.train.totals import Spread, Total, spread, total, wide
 
-Sums = dict[str, Total]
+Sums = dict[str, Total | Spread]
 """What a metric adds up, by name."""
 
 Metrics = dict[str, "Metric"]
@@ -35,8 +35,8 @@ class Metric(eqx.Module):
         """What a batch adds to each sum; `output` and `y` are `[batch, ...]`."""
         raise NotImplementedError
 
-    def value(self, sums: dict[str, np.ndarray]) -> float:
-        """The metric from the sums over all examples, in float64; NaN if it does not exist."""
+    def value(self, sums: dict[str, Any]) -> float:
+        """The metric from the sums over all examples, arrays in float64; NaN if it does not exist."""
         raise NotImplementedError
 
 
@@ -69,7 +69,7 @@ class RootMeanSquare(Metric):
     ignores: bool = eqx.field(static=True, default=False)
 
     def sums(self, output: Array, y: Array) -> Sums:
-        error, _, counted = _numbers(output, y, 0.0, self.ignores)
+        error, _, counted = _numbers(output, y, self.ignores)
         return {
             "square": total(jnp.sum(error**2, axis=(1, 2))),
             "count": total(jnp.sum(counted, axis=(1, 2)), error.dtype),
@@ -88,24 +88,22 @@ class RSquared(Metric):
     all the same has none and is left out.
 
     Args:
-        shift: One target of each unit, `[units]`: sums of squares are of differences from it, which keeps their digits.
         ignores: Whether a unit whose target is NaN does not count.
     """
 
-    shift: Float[Array, " units"]
     ignores: bool = eqx.field(static=True, default=False)
 
     def sums(self, output: Array, y: Array) -> Sums:
-        error, deviation, counted = _numbers(output, y, self.shift, self.ignores)
-        found = {"error": error**2, "first": deviation, "second": deviation**2}
-        found = {name: total(jnp.sum(held, axis=1)) for name, held in found.items()}
-        return found | {"count": total(jnp.sum(counted, axis=1), error.dtype)}
+        error, y, counted = _numbers(output, y, self.ignores)
+        y, counted = (held.reshape(-1, held.shape[-1]) for held in (y, counted))
+        targets = spread(y, counted if self.ignores else None)
+        return {"error": total(jnp.sum(error**2, axis=1)), "targets": targets}
 
-    def value(self, sums: dict[str, np.ndarray]) -> float:
-        count = np.maximum(sums["count"], 1)
-        spread = sums["second"] - sums["first"] ** 2 / count
-        varies = ~(spread <= 0)
-        return float(np.mean(1 - sums["error"][varies] / spread[varies])) if np.any(varies) else np.nan
+    def value(self, sums: dict[str, Any]) -> float:
+        targets = sums["targets"]
+        variation = targets.second - targets.first**2 / np.maximum(targets.count, 1)
+        varies = ~(variation <= 0)
+        return float(np.mean(1 - sums["error"][varies] / variation[varies])) if np.any(varies) else np.nan
 
 
 class Own(Metric):
@@ -188,15 +186,12 @@ def _of_kind(kind: Kind, output: Any, x: PyTree, y: Any) -> Metrics:
     if kind.labels and not (kind.numbers and _units(output.shape) == 1):
         found["accuracy"] = Accuracy()
     if kind.numbers and not _is_input(x, y):
-        targets = np.asarray(y[:_LOOKED_AT]).astype(np.float64).reshape(-1, _units(output.shape))
-        first = np.argmax(~np.isnan(targets), axis=0)  # of each unit the first that is a number
-        shift = np.nan_to_num(targets[first, np.arange(targets.shape[1])], posinf=0.0, neginf=0.0)
         found["rmse"] = RootMeanSquare(kind.ignores)
-        found["r2"] = RSquared(jnp.asarray(shift, wide(output.dtype)), kind.ignores)
+        found["r2"] = RSquared(kind.ignores)
     return found
 
 
-def values_of(metrics: Metrics, sums: Mapping[str, dict[str, np.ndarray]]) -> dict[str, float]:
+def values_of(metrics: Metrics, sums: Mapping[str, dict[str, Any]]) -> dict[str, float]:
     """What the metrics come to, from their sums on the host; what does not exist is left out.
 
     Targets that all are labels have an accuracy, and then no RMSE and R2.
@@ -223,13 +218,12 @@ def _right(output: Array, y: Array) -> tuple[Array, Array, Array]:
     return (jnp.argmax(output, axis=-1) == jnp.argmax(y, axis=-1)) & counted, counted, jnp.ones_like(counted)
 
 
-def _numbers(output: Array, y: Array, shift: Any, ignores: bool) -> tuple[Array, Array, Array]:
-    """Differences from the output and from `shift`, 0 where nothing counts, and what counts; `[batch, rows, units]`."""
+def _numbers(output: Array, y: Array, ignores: bool) -> tuple[Array, Array, Array]:
+    """Targets less outputs, 0 where nothing counts; the targets, and what counts: `[batch, rows, units]`."""
     shape = (output.shape[0], -1, _units(output.shape[1:]))
     output, y = (array.astype(wide(output.dtype)).reshape(shape) for array in (output, y))
     counted = ~jnp.isnan(y) if ignores else jnp.ones_like(y, bool)
-    deviation = y - jnp.broadcast_to(jnp.asarray(shift, y.dtype), y.shape[-1:])[None, None]
-    return jnp.where(counted, y - output, 0), jnp.where(counted, deviation, 0), counted
+    return jnp.where(counted, y - output, 0), y, counted
 
 
 def are_indices(output: tuple[int, ...], target: tuple[int, ...], dtype: Any) -> bool:

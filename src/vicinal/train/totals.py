@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 
 class Total(NamedTuple):
@@ -24,6 +24,22 @@ class Total(NamedTuple):
         """The sum in float64, on the host."""
         high, low = (np.asarray(part, np.float64) for part in self)
         return np.where(np.isfinite(high), high + low, high)
+
+
+class Spread(NamedTuple):
+    """Sums that give the variance of many numbers: of their differences from one of them, which keeps their digits.
+
+    Attributes:
+        origin: One of the numbers; of no meaning where none count.
+        count: How many count.
+        first: The sum of their differences from the origin.
+        second: The sum of the squares of these.
+    """
+
+    origin: Float[Array, "..."]
+    count: Total
+    first: Total
+    second: Total
 
 
 def wide(dtype: Any) -> Any:
@@ -47,20 +63,57 @@ def total(values: ArrayLike, dtype: Any = jnp.float32) -> Total:
     return Total(high, (count - high.astype(jnp.int32)).astype(dtype))
 
 
+def single(value: Float[Array, "..."]) -> Total:
+    """The sum that is this number alone."""
+    return Total(value, jnp.zeros_like(value))
+
+
+def spread(numbers: Float[Array, "rows units"], counted: Bool[Array, "rows units"] | None = None) -> Spread:
+    """The spread of each unit over all rows, or over those where it counts."""
+    if counted is None:
+        origin, counted = numbers[0], jnp.ones_like(numbers, bool)
+    else:
+        first = jnp.argmax(counted, axis=0)[None]
+        found, exists = (jnp.take_along_axis(held, first, axis=0)[0] for held in (numbers, counted))
+        origin = jnp.where(exists, found, 0)
+    difference = jnp.where(counted, numbers - origin[None], 0)
+    return Spread(origin, total(counted, numbers.dtype), total(difference), total(difference**2))
+
+
 def plus(a: Total, b: Total) -> Total:
     """The sum of two sums, both of one dtype."""
     high = a.high + b.high
     part = high - a.high
-    low = (a.high - (high - part)) + (b.high - part) + (a.low + b.low)
+    finite = jnp.isfinite(high)  # of an infinite sum nothing is missing, and infinity less infinity is no number
+    low = jnp.where(finite, (a.high - (high - part)) + (b.high - part) + (a.low + b.low), 0)
     rounded = high + low
-    return Total(rounded, low - (rounded - high))
+    return Total(rounded, jnp.where(finite, low - (rounded - high), 0))
+
+
+def join(a: Spread, b: Spread) -> Spread:
+    """The spread of all numbers of two, from the origin of the first that has one."""
+    origin = jnp.where(a.count.high > 0, a.origin, b.origin)
+    moved, count = b.origin - origin, b.count.high
+    first = plus(b.first, single(count * moved))
+    second = plus(b.second, single((2 * b.first.high + count * moved) * moved))
+    return Spread(origin, plus(a.count, b.count), plus(a.first, first), plus(a.second, second))
 
 
 def add(a: PyTree, b: PyTree) -> PyTree:
-    """The sums of two trees of sums."""
-    return jax.tree.map(plus, a, b, is_leaf=lambda node: isinstance(node, Total))
+    """The sums of two trees of sums; plain arrays are added as such."""
+
+    def added(a: Any, b: Any) -> Any:
+        if isinstance(a, Spread):
+            return join(a, b)
+        return plus(a, b) if isinstance(a, Total) else a + b
+
+    return jax.tree.map(added, a, b, is_leaf=lambda node: isinstance(node, Spread | Total))
 
 
 def values(tree: PyTree) -> PyTree:
     """A tree of sums as float64 arrays on the host."""
-    return jax.tree.map(lambda found: found.value, tree, is_leaf=lambda node: isinstance(node, Total))
+
+    def value(found: Any) -> np.ndarray:
+        return found.value if isinstance(found, Total) else np.asarray(found, np.float64)
+
+    return jax.tree.map(value, tree, is_leaf=lambda node: isinstance(node, Total))
