@@ -280,7 +280,7 @@ def test_a_checkpoint_from_before_sums_were_exact(tmp_path):
 
     rewritten(tmp_path, old)
     assert eqx.tree_equal(run(tmp_path, resume=True).state, run(None, steps=4).state)
-    with pytest.raises(checkpoint.CheckpointError):
+    with pytest.raises(ValueError, match="expected the model of the run"):
         run(tmp_path, resume=True, model=vc.nn.MLP((4, 6, 3), key=jax.random.key(0)), graph=None)
 
 
