@@ -126,8 +126,13 @@ def test_a_first_line_of_values_is_refused(tmp_path):
     rows = "\n4.9,3.0,1.4,0.2,rose\n4.7,3.2,1.3,0.2,iris\n5.0,3.1,1.2,0.3,rose\n4.0,3.2,1.3,0.1,iris\n"
     with pytest.raises(ValueError, match="a first line with the names of the columns, got numbers; add one"):
         load(written(tmp_path / "own.csv", "5.1,3.5,0.2,0.2,iris" + rows))
-    data = load(written(tmp_path / "own.csv", "0,1,2,3,label" + rows), test_share=0.5)  # columns that are counted
-    assert data.feature_names == ("0", "1", "2", "3")
+    for names in (["0", "1", "2", "3", "label"], ["2019", "2020", "2021", "2022", "kind"], ["a", "b", "c", "2.5", "e"]):
+        data = load(written(tmp_path / "own.csv", ",".join(names) + rows), test_share=0.5)
+        assert data.feature_names == tuple(names[:4])
+    with pytest.raises(ValueError, match="got numbers; add one"):
+        load(written(tmp_path / "own.csv", "0.5,0.5,0.5,0.5,iris" + rows))  # pandas: 0.5, 0.5.1, ...
+    waves = "400.5,401,402.5,403,404,405.5,kind\n" + "1,2,3,4,5,6,a\n1,2,3,4,5,7,b\n" * 4
+    assert load(written(tmp_path / "own.csv", waves)).shape == (6,)
 
 
 def test_a_column_of_row_numbers_is_left_out(tmp_path):

@@ -274,6 +274,13 @@ def test_hugging_face_columns(hugging_face):
             vc.data.from_hugging_face(table, names, "y").collected()
     with pytest.raises(ValueError, match=r"column 'word', got words; .*class_encode_column"):
         vc.data.from_hugging_face(table, ["a"], "word").collected()
+    late = datasets.Dataset.from_dict({"ms": [1_700_000_000_123, 5], "s": [1_700_000_000, 1_700_000_009], "y": [0, 1]})
+    for name, message in (
+        ("ms", "int32 can hold in column 'ms', got 5 to 1700000000123"),
+        ("s", "column 's': .*float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vc.data.from_hugging_face(late, name, "y").collected()
     with pytest.raises(TypeError, match=r"expected a datasets.Dataset or datasets.IterableDataset, got list"):
         vc.data.from_hugging_face([1])
 
@@ -357,6 +364,12 @@ def test_a_test_set_in_batches_counts_every_example_once():
         ({"data": {"x": X, "y": Y, "y_test": Y}}, ValueError, "x_test and y_test, got one of them"),
         ({"data": {"x": X, "y": Y, "x_val": X}}, ValueError, "got x_val too; .*validation=.x, y."),
         ({"data": {"x_train": X, "y_train": Y, "x": X}}, ValueError, "in a dictionary of arrays, got x too"),
+        (
+            {"data": (1.7e9 + np.arange(120.0).reshape(30, 4), Y)},
+            ValueError,
+            "x of the data: .*in column 0, of which it",
+        ),
+        ({"validation": (X, 1.7e9 + np.arange(30.0))}, ValueError, "y of the validation: .*got 30 from 1700000000"),
         ({"data": (np.ma.masked_less(X, 0), Y)}, TypeError, "whole arrays, got a masked array with .* masked values"),
         ({"data": (scipy.sparse.csr_matrix(X), Y)}, TypeError, r"got a csr_matrix; call its toarray\(\)"),
         ({"data": (X, np.zeros(30, [("label", int)]))}, TypeError, "arrays of numbers, got .*label"),

@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray, Shaped
 
 from vicinal._foreign import is_a
 from vicinal.data.batching import epoch_order
+from vicinal.data.precision import check_apart
 from vicinal.data.streams import Batches
 from vicinal.data.tables import target_column
 
@@ -104,15 +105,26 @@ def _inputs(rows: dict[str, Any], chosen: list[str]) -> Shaped[np.ndarray, "batc
                 f"expected a number of each example in column {name!r}, beside other columns, got shape "
                 f"{column.shape[1:]}; give inputs= with one column"
             )
+        check_apart(column, f"column {name!r}")
     return np.stack([column.astype(np.float32) for column in columns], axis=1)
 
 
 def _targets(values: Any, name: str) -> Shaped[np.ndarray, "batch ..."]:
     numbers = np.asarray(values)
     if numbers.dtype.kind in "iub" and numbers.ndim == 1:
-        return numbers.astype(np.int32)
+        return _whole(numbers, name)
     numbers = _numbers(values, name)
     return numbers[:, None] if numbers.ndim == 1 else numbers
+
+
+def _whole(array: np.ndarray, name: str) -> np.ndarray:
+    limits = np.iinfo(np.int32)
+    if array.size and (array.min() < limits.min or array.max() > limits.max):
+        raise ValueError(
+            f"expected whole numbers that int32 can hold in column {name!r}, got {array.min()} to {array.max()}; map "
+            "the column to floats, or subtract an offset"
+        )
+    return array.astype(np.int32)
 
 
 def _numbers(values: Any, name: str) -> Shaped[np.ndarray, "batch ..."]:
@@ -125,7 +137,7 @@ def _numbers(values: Any, name: str) -> Shaped[np.ndarray, "batch ..."]:
     if array.dtype == np.uint8:
         return np.divide(array, 255, dtype=np.float32)
     if array.dtype.kind in "iu":
-        return array.astype(np.int32)
+        return _whole(array, name)
     if array.dtype.kind not in "fb":
         got = {"U": "words", "O": "values of different shapes, or missing ones"}.get(array.dtype.kind, array.dtype)
         raise ValueError(

@@ -13,7 +13,7 @@ def check_apart(values: Shaped[np.ndarray, "n ..."], origin: str) -> None:
     is below `STEPS` of them; it is refused if there are then fewer different numbers than before.
 
     Args:
-        values: Numbers `[n, ...]`, finite, of any type; each position along the other axes is a column.
+        values: Numbers `[n, ...]` of any type; each position along the other axes is a column.
         origin: How error messages call the array.
 
     Raises:
@@ -26,12 +26,13 @@ def check_apart(values: Shaped[np.ndarray, "n ..."], origin: str) -> None:
             ...
         ValueError: seconds: expected numbers that float32 can tell apart, got 2 from 1700000000 to 1700000009, ...
     """
-    if values.dtype.kind not in "iuf" or np.can_cast(values.dtype, np.float32):
+    if values.dtype.kind not in "iuf" or values.size == 0 or np.can_cast(values.dtype, np.float32):
         return
     columns = values.reshape(len(values), -1)
     low, high = (np.asarray(f(columns, axis=0), np.float64) for f in (np.min, np.max))
     largest = np.maximum(np.abs(low), np.abs(high))
-    spread = high - low
+    with np.errstate(invalid="ignore", over="ignore"):  # a column that is not finite is none of this
+        spread = high - low
     for column in np.flatnonzero((spread < STEPS * 2.0**-23 * largest) & (spread > 1e-15 * largest)):
         before, after = (len(np.unique(columns[:, column].astype(kind))) for kind in (values.dtype, np.float32))
         if after < before:

@@ -189,12 +189,18 @@ def _separated(path: Path) -> Any:
 
 
 def _are_values(names: list[str]) -> bool:
-    """Whether a first line is an example rather than names: numbers for the most part, which do not count columns."""
-    numbers = [float(name) for name in names if _is_number(name)]
+    """Whether a first line is an example rather than names: numbers for the most part, and no scale of columns.
+
+    A scale counts by ones (0, 1, 2, ... or years), or rises from one end to the other (wavelengths). Of equal names
+    pandas gives all but the first an ending (0.5, 0.5.1).
+    """
+    plain = [name.rpartition(".")[0] if name.rpartition(".")[0] in names else name for name in names]
+    numbers = [float(name) for name in plain if _is_number(name)]
     if len(numbers) == len(names):
         return True
-    counted = not numbers or (all(number == numbers[0] + i for i, number in enumerate(numbers)) and numbers[0] % 1 == 0)
-    return 2 * len(numbers) >= len(names) and not counted
+    steps = np.diff(numbers)
+    scale = (steps == 1).all() and all(number.is_integer() for number in numbers)
+    return 2 * len(numbers) >= len(names) and not scale and not (len(numbers) > 5 and (steps > 0).all())
 
 
 def _without_index(frame: Any) -> Any:

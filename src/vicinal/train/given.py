@@ -14,6 +14,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from vicinal._foreign import as_arrays, is_a, is_array, library_of
 from vicinal.data import Dataset, from_frame, from_hugging_face, split_rows
 from vicinal.data.archive import INPUTS, NAMES, TARGETS
+from vicinal.data.precision import check_apart
 from vicinal.data.streams import Pair, pair_of
 from vicinal.graph import Graph
 from vicinal.losses import Loss
@@ -64,6 +65,7 @@ def given(data: Any, test: Any, validation: Any, *, batch_size: int, key: PRNGKe
     for name, own in (("validation", validation), ("test", test)):
         if name not in sets and (own is not None or name in parts):
             sets[name] = held(parts[name] if own is None else own, name, batch_size)
+    _check_apart(train, "data")
     return Given(train, sets)
 
 
@@ -102,6 +104,7 @@ def held(value: Any, name: str, batch_size: int = 64) -> Held:
     found = parts.get("test", parts["train"])
     if isinstance(found, tuple) and is_pair(found):
         count_examples(*found)
+        _check_apart(found, name)
         return jax.tree.map(jnp.asarray, found)
     return found
 
@@ -186,6 +189,15 @@ def _from_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
     if "x_test" in data:
         pairs["test"] = data["x_test"], data["y_test"]
     return as_arrays(pairs)
+
+
+def _check_apart(value: Held, name: str) -> None:
+    """Check arrays of double precision, which become float32 on a device."""
+    if isinstance(value, tuple) and is_pair(value) and jnp.result_type(float) == jnp.float32:
+        for part, tree in zip("xy", value, strict=True):
+            for leaf in jax.tree.leaves(tree):
+                if isinstance(leaf, np.ndarray) and leaf.ndim and leaf.dtype == np.float64:
+                    check_apart(leaf, f"{part} of the {name}")
 
 
 def _shared(train: Any, share: Any) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
