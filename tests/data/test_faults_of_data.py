@@ -5,6 +5,7 @@ import pytest
 
 from vicinal.data import from_arrays, from_folder, from_frame, load
 from vicinal.data.precision import check_apart
+from vicinal.data.splitting import rows_of
 
 pandas = pytest.importorskip("pandas")
 Image = pytest.importorskip("PIL.Image")
@@ -36,6 +37,7 @@ def test_the_words_of_a_split_in_any_case(name):
     data = from_frame(frame(**{name: ["Train", "TEST ", " train", "train", "train", "train", "test", "train"]}))
     np.testing.assert_array_equal(data.x_test, [[0.5], [3.0]])
     assert data.feature_names == ("width",)
+    assert rows_of(np.array(["Train", "TEST"]), 2, "an array of a file")[1].tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_a_column_of_row_numbers_is_left_out(tmp_path):
 def test_blanks_make_no_class_and_no_input(tmp_path):
     rows = "".join(f"{i},{colour},{kind}\n" for i, (colour, kind) in enumerate([(" red", "a"), ("red ", " b")] * 2))
     rows += "".join(f"{i},blue,{kind}\n" for i, kind in enumerate(["a ", "b"] * 2))
-    data = load(written(tmp_path / "own.csv", "w,colour,kind\n" + rows))
+    data = load(written(tmp_path / "own.csv", "w, colour, kind\n" + rows), target="kind")
     assert (data.class_names, data.feature_names) == (("a", "b"), ("w", "colour=blue", "colour=red"))
 
 

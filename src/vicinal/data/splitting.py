@@ -70,8 +70,8 @@ def rows_of(chosen: Shaped[np.ndarray, "..."], examples: int, origin: str) -> tu
     """The rows for training and for testing, as an array of a file or a column of a table says it.
 
     Args:
-        chosen: Truth values or zeros and ones `[examples]`, true for testing; the words `train` and `test`; or the
-            indices of the rows for testing.
+        chosen: Truth values or zeros and ones `[examples]`, true for testing; the words `train` and `test`, in
+            capitals or not; or the indices of the rows for testing.
         examples: How many rows there are.
         origin: How error messages call the array.
 
@@ -88,6 +88,8 @@ def rows_of(chosen: Shaped[np.ndarray, "..."], examples: int, origin: str) -> tu
     chosen = np.asarray(chosen)
     if chosen.dtype.kind == "O" and all(isinstance(value, str) for value in chosen.ravel()):
         chosen = chosen.astype(str)
+    if chosen.dtype.kind == "U":
+        chosen = np.array([word.strip().lower() for word in chosen.ravel().tolist()]).reshape(chosen.shape)
     if chosen.dtype.kind == "U" and chosen.shape == (examples,) and np.isin(chosen, ("train", "test")).all():
         mask = chosen == "test"
     elif chosen.dtype.kind == "b" and chosen.shape == (examples,):

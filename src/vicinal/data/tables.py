@@ -170,7 +170,7 @@ def read_table(path: Path) -> Any:
         raise ValueError(f"expected a table at {path}, got: {reason}") from error
     if len(frame) and _are_values([*map(str, frame.columns)]):
         raise ValueError(f"{path}: expected a first line with the names of the columns, got numbers; add one.")
-    return _without_index(frame)
+    return _without_index(frame.rename(columns=lambda name: str(name).strip()))  # "size, kind" names kind
 
 
 def _separated(path: Path) -> Any:
