@@ -109,7 +109,7 @@ def test_what_the_model_or_the_loss_leaves_out_may_be_undefined():
 def test_large_numbers_are_finite():
     x = np.full((12, 4), 3e38, np.float32)  # their sum is beyond float32
     for data in ((x, Y), (jnp.asarray(x), Y)):
-        assert run(data, None).records
+        assert "outputs are as large as" in run(data, None).stopped  # the check of the data lets them through
 
 
 def test_probabilities_out_of_range():

@@ -712,8 +712,8 @@ OTHER = vc.nn.MLP((4, 7, 3), key=jax.random.key(0))
         ({"data": batch_list([8])}, "expected the batch size of the run in .*, 8, got None"),
         ({"key": jax.random.key(6)}, "expected the key of the run"),
         ({"steps": 8}, "expected at least the 9 steps that the run in .* has taken, got 8"),
-        ({"model": OTHER, "graph": None}, r"Expected float32\[7,4\] at leaf '\.model\.layers\[0\]\.weight'"),
-        ({"optimizer": MOMENTUM}, "Expected .* at leaf '.optimizer_state"),
+        ({"model": OTHER, "graph": None}, "expected the model of the run in .*, got another"),
+        ({"optimizer": MOMENTUM}, "expected the optimiser of the run in .*, got another"),
         ({"key": jax.random.key(5, impl="rbg")}, "Expected key<rbg>"),
     ],
     ids=[
