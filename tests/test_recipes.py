@@ -87,9 +87,13 @@ def test_any_number_can_be_set_and_traced():
     assert float(traced(0.25)) == 1.25
 
 
-@pytest.mark.parametrize(
-    "path", ["inference.steps", "inference", "nothing", "loss", "proximal.eps", "inference.pull.x"]
-)
+def test_a_count_is_a_whole_number():
+    assert recipe("il-prox").make(**{"inference.steps": 3})[0].inference.steps == 3
+    with pytest.raises(ValueError, match=r"expected a whole number for inference.steps, got 1.0"):
+        recipe("il-prox").make(**{"inference.steps": 1.0})
+
+
+@pytest.mark.parametrize("path", ["inference", "nothing", "loss", "proximal.eps", "inference.pull.x"])
 def test_what_is_no_number_is_refused(path):
     with pytest.raises(
         ValueError, match=r"expected a number of il-prox among learning_rate, eps, .*inference.step_size"
@@ -111,10 +115,16 @@ def test_settings_reach_the_recipe():
     assert softened.proximal.norm == "sum"
 
 
-@pytest.mark.parametrize("word", ["eps", "eps=", "eps=a", "eps=1,,2"])
-def test_assignments_must_hold_numbers(word):
+@pytest.mark.parametrize("word", ["eps", "eps=", "eps=1,,2"])
+def test_assignments_must_hold_values(word):
     with pytest.raises(ValueError, match="expected NAME=VALUE"):
         assignment(word)
+
+
+def test_a_word_is_no_number_of_a_recipe():
+    assert assignment("rule=bp,il") == ("rule", ["bp", "il"])  # a sweep may vary it
+    with pytest.raises(ValueError, match="expected a number for eps, got 'a'"):
+        TaskSettings(set=("eps=a",)).make("il-prox")
 
 
 def test_one_value_where_one_is_needed():
