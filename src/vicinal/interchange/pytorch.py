@@ -1,5 +1,6 @@
 """Parameters to and from PyTorch's state dictionaries."""
 
+import importlib
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -277,7 +278,7 @@ def _numpy(value: Any) -> np.ndarray:
 
 def _tensor(value: np.ndarray) -> Any:
     try:
-        import torch
+        torch: Any = importlib.import_module("torch")
     except ImportError as error:
         raise ImportError("tensors need PyTorch; install torch, or leave tensors=False for NumPy arrays") from error
     if value.dtype == jnp.bfloat16:
