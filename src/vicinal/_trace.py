@@ -198,8 +198,7 @@ def _trace_in_batch(model: PyTree, x: PyTree, roles: Any, keyed: bool, batch_siz
     try:
         return _trace_flat(Spec(model, x, roles, keyed))
     except NameError as error:
-        if "axis name" not in str(error):
-            raise
+        _check_axis(error)
         if batch_size is None:
             raise ValueError(
                 "expected the batch size of a model that takes statistics of the batch (as batch norm does), got none; "
@@ -208,9 +207,14 @@ def _trace_in_batch(model: PyTree, x: PyTree, roles: Any, keyed: bool, batch_siz
     try:
         return _trace_flat(Spec(model, x, roles, keyed, batch_size))
     except NameError as error:
-        if "axis name" not in str(error):
-            raise
+        _check_axis(error)
         raise ValueError(f"expected collectives over the axis '{BATCH}' alone, got: {error}") from error
+
+
+def _check_axis(error: NameError) -> None:
+    """Raises a NameError again, unless it is about an axis that is not bound."""
+    if "axis name" not in str(error):
+        raise error
 
 
 def evaluated(spec: Spec, model: PyTree) -> tuple[PyTree, Callable[[], Traced] | None]:
@@ -224,8 +228,7 @@ def evaluated(spec: Spec, model: PyTree) -> tuple[PyTree, Callable[[], Traced] |
         try:
             return _trace_flat(Spec(still, example, spec.roles, keyed=False))
         except NameError as error:
-            if "axis name" not in str(error):
-                raise
+            _check_axis(error)
             raise ValueError(
                 "expected a model that needs no statistics of the batch when it is evaluated, got one that does; let "
                 "it read its flag `inference`, or take an argument of that name (vicinal.with_state)"

@@ -8,8 +8,9 @@ import pytest
 import vicinal as vc
 from vicinal.losses import masked_softmax_cross_entropy, softmax_cross_entropy, squared_error
 from vicinal.train import evaluate
-from vicinal.train.evaluate import added, first_sums, means, measured
+from vicinal.train.evaluate import first_sums, means, measured
 from vicinal.train.metrics import metrics_of
+from vicinal.train.totals import add
 
 
 def identity(x):
@@ -137,10 +138,10 @@ def test_means_are_per_update_and_leave_out_what_does_not_exist():
     labels = jnp.array([0, 0])
     metrics = metrics_of(softmax_cross_entropy, jnp.ones(3), jnp.eye(3)[:2], labels)
     seen = measured(jnp.float32(2.5), info, labels, metrics)
-    sums = added(added(first_sums(IDENTITY, metrics, labels), seen), seen)
+    sums = add(add(first_sums(IDENTITY, metrics, labels), seen), seen)
     assert means(sums, metrics) == {"train_loss": 2.5, "train_accuracy": 0.5, "inference_failures": 0.5}
     # An update on one example counts half as much as one on two.
     one = measured(jnp.float32(1.0), vc.Info(jnp.eye(3)[:1], result=jnp.array([1])), labels[:1], metrics)
     expected = {"train_loss": 11 / 5, "train_accuracy": 3 / 5, "inference_failures": 2 / 5}
-    assert means(added(sums, one), metrics) == pytest.approx(expected)
+    assert means(add(sums, one), metrics) == pytest.approx(expected)
     assert means(measured(jnp.float32(1), vc.Info(jnp.eye(3)), jnp.eye(3), {}), {}) == {"train_loss": 1.0}

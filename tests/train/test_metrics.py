@@ -19,7 +19,7 @@ from vicinal.losses import (
     squared_error,
 )
 from vicinal.train import add, evaluate, evaluate_batches, metrics_of, summary, totals
-from vicinal.train.evaluate import added, first_sums, means, measured
+from vicinal.train.evaluate import first_sums, means, measured
 from vicinal.train.totals import Total, plus, total
 
 RANDOM = np.random.default_rng(1)
@@ -142,7 +142,7 @@ def test_units_whose_first_targets_do_not_count():
     assert evaluate_batches(GRAPHS[3,], identity, masked_squared_error, parts)["r2"] == expected
     metrics = metrics_of(masked_squared_error, jnp.ones(3), *parts[0])  # and in training
     seen = [measured(jnp.float32(0), vc.Info(jnp.asarray(x)), jnp.asarray(y), metrics) for x, y in parts]
-    sums = functools.reduce(jax.jit(added), seen, first_sums(GRAPHS[3,], metrics, y))
+    sums = functools.reduce(jax.jit(add), seen, first_sums(GRAPHS[3,], metrics, y))
     assert means(sums, metrics)["train_r2"] == expected
     constant = {"loss", "rmse"}
     parts = [(x[:, 1:2], y[:, 1:2]) for x, y in parts]
@@ -216,12 +216,12 @@ def test_sums_keep_every_count():
 def test_means_over_many_updates_are_exact():
     info = vc.Info(jnp.ones((2**14, 3)), result=jnp.full(2**14, 2).at[0].set(1))
     seen = measured(jnp.float32(0.245), info, info.output, {})
-    loop = jax.jit(lambda sums: jax.lax.fori_loop(0, 400_000, lambda _, sums: added(sums, seen), sums))
+    loop = jax.jit(lambda sums: jax.lax.fori_loop(0, 400_000, lambda _, sums: add(sums, seen), sums))
     sums = loop(first_sums(GRAPHS[3,], {}, info.output))
     assert int(sums["steps"]) == 400_000
     expected = {"train_loss": float(np.float32(0.245)), "inference_failures": (2**14 - 1) / 2**14}
     assert means(sums, {}) == pytest.approx(expected, rel=1e-9)  # over 6.6e9 examples
-    late = added(sums | {"steps": jnp.full_like(sums["steps"], 2**24)}, seen)
+    late = add(sums | {"steps": jnp.full_like(sums["steps"], 2**24)}, seen)
     assert int(late["steps"]) == 2**24 + 1
 
 

@@ -38,7 +38,7 @@ MEMBERS = [
 def test_a_run_in_a_line():
     assert repr(run()) == "Run(10 steps: train_loss=0.25, test_accuracy=0.875)"
     sentence = "stopped by EarlyStopping at step 10: enough"
-    ended = run(sentence, [FIRST, LAST, {"step": 10, "stopped": sentence}])
+    ended = run(sentence, [FIRST, LAST])
     assert repr(ended) == f"Run(10 steps: train_loss=0.25, test_accuracy=0.875; {sentence})"
     assert repr(run("weights grew")) == "Run(10 steps: train_loss=0.25, test_accuracy=0.875; stopped: weights grew)"
     assert repr(run(records=())) == "Run(10 steps)"

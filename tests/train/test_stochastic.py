@@ -55,10 +55,11 @@ def test_a_resumed_run_has_the_same_bits(tmp_path):
     assert eqx.tree_equal(whole.model, resumed.model)
 
 
-def test_a_member_of_a_sweep_is_a_run():
-    done = sweep(
+def swept(build):
+    """Two rates side by side, of which the first is that of `OPTIMIZER`."""
+    return sweep(
         lambda learning_rate: (RULE, optax.adam(learning_rate)),
-        Dropped,
+        build,
         (X, Y),
         {"learning_rate": [0.02, 0.05]},
         seeds=[3],
@@ -68,6 +69,10 @@ def test_a_member_of_a_sweep_is_a_run():
         group_size=2,
         progress=False,
     )
+
+
+def test_a_member_of_a_sweep_is_a_run():
+    done = swept(Dropped)
     model_key, train_key = vc.train.keys_of(3)
     alone = fit(RULE, Dropped(model_key), OPTIMIZER, (X, Y), key=train_key, steps=4, batch_size=10, progress=False)
     for a, b in zip(jax.tree.leaves(alone.model), jax.tree.leaves(done.members[0].model), strict=True):
@@ -156,18 +161,7 @@ def test_a_run_with_state_resumes_with_the_same_bits(tmp_path):
 
 
 def test_a_sweep_trains_models_with_state():
-    done = sweep(
-        lambda learning_rate: (RULE, optax.adam(learning_rate)),
-        build,
-        (X, Y),
-        {"learning_rate": [0.02, 0.05]},
-        seeds=[3],
-        steps=4,
-        batch_size=10,
-        test=(X, Y),
-        group_size=2,
-        progress=False,
-    )
+    done = swept(build)
     model_key, train_key = vc.train.keys_of(3)
     alone = fit(
         RULE,

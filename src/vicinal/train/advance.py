@@ -14,8 +14,9 @@ from vicinal._numbers import is_finite
 from vicinal.graph import Graph
 from vicinal.rules import Rule
 from vicinal.train.diagnosis import after_the_rule, diagnosis, look_compiled
-from vicinal.train.evaluate import added, measured
+from vicinal.train.evaluate import measured
 from vicinal.train.metrics import Metrics
+from vicinal.train.totals import add
 
 Parts = tuple[Rule, Graph, optax.GradientTransformation, Metrics]
 """What a run does not change: rule, graph, optimiser, and what is measured."""
@@ -98,7 +99,7 @@ def take_steps(
         model, optimizer_state, rule_state, loss, info = rule.step(
             graph, optimizer, state.model, state.optimizer_state, state.rule_state, x, y, key=key
         )
-        sums = added(state.sums, measured(loss, info, y, metrics))
+        sums = add(state.sums, measured(loss, info, y, metrics))
         new = TrainingState(model, optimizer_state, rule_state, state.step + 1, state.key, sums)
         return _strongly_typed(eqx.filter(new, eqx.is_array))
 

@@ -236,11 +236,6 @@ def first_sums(graph: Graph, metrics: Metrics, y: PyTree) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), form)
 
 
-def added(sums: PyTree, seen: PyTree) -> PyTree:
-    """The sums with those of one more update."""
-    return add(sums, seen)
-
-
 def means(sums: Mapping[str, Any], metrics: Metrics) -> dict[str, float]:
     """What was seen in training, under the names that a record has for it; what does not exist is left out."""
     found = values(dict(sums))

@@ -111,8 +111,7 @@ def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
 
 
 def _course(steps: int, records: Records, stopped: str | None) -> str:
-    measured = [record for record in records if "stopped" not in record]  # the last one of a log may say why it ended
-    numbers = record_text(measured[-1], _SHOWN) if measured else ""
+    numbers = record_text(records[-1], _SHOWN) if records else ""
     end = "" if stopped is None else f"; {stop_words(stopped)}"
     return f"{steps} steps{': ' * bool(numbers)}{numbers}{end}"
 
