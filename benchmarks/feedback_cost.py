@@ -1,29 +1,20 @@
-"""Time of one update of backpropagation with errors that go back through other weights, against the transposed ones.
+"""Time of one update of backpropagation with separate feedback weights, compared with the transposed weights.
 
-784-256-256-10, ReLU, gradient descent, in the compiled training loop, at batch sizes 1 and 64; small learning rates.
+784-256-256-10, ReLU, gradient descent with small learning rates, in the compiled training loop; batch sizes 1 and 64.
 
-    python benchmarks/feedback_cost.py [--json FILE]
-
-The paths take turns; times are medians over rounds, ratios are taken within a round.
+    python benchmarks/feedback_cost.py [--rounds N] [--json FILE]
 """
-
-import argparse
-import json
-import os
-import statistics
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import optax
+from harness import Measurement, Result, Times, main, mnist_network, random_digits, take_turns, training
 
 import vicinal as vc
-from vicinal.environment import environment
-from vicinal.rules import Backprop, DirectFeedback, Rule
-from vicinal.train import fit
+from vicinal.report import Section
+from vicinal.rules import Backprop, DirectFeedback
 
 PATHS = {
-    "transposed weights": None,
     "random": vc.feedback.random(),
     "sign-symmetric": vc.feedback.sign_symmetric(),
     "batch-random signs": vc.feedback.sign_symmetric("batch-random"),
@@ -34,63 +25,33 @@ PATHS = {
     "activation alignment": vc.feedback.activation_alignment(),
 }
 FLOOR = "transposed weights"
+STEPS = {1: 2000, 64: 300}
+"""The number of timed updates at each batch size."""
 
 
-def compare(batch: int, steps: int, rounds: int) -> dict:
-    """Microseconds per update on each path, and the ratio to the transposed weights'."""
-    x = jax.random.uniform(jax.random.key(0), (20_000, 784))
-    data = x, jnp.argmax(x[:, :10], axis=1)
-    plain = vc.nn.preset("mnist-mlp", key=jax.random.key(1))
-    made: dict[str, tuple] = {}
-    for name, route in PATHS.items():
-        model = plain if route is None else vc.feedback.attach(plain, route, key=jax.random.key(2))
-        step = optax.sgd(1e-5) if route is None else vc.feedback.optimizers(optax.sgd(1e-5))
-        made[name] = Backprop(), model, step, vc.capture(model, x[0])
-    made["direct feedback"] = DirectFeedback(), plain, optax.sgd(1e-5), vc.capture(plain, x[0])
-
-    def seconds(rule: Rule, model, step, graph) -> float:
-        run = fit(
-            rule,
-            model,
-            step,
-            data,
-            key=jax.random.key(3),
-            steps=steps,
-            batch_size=batch,
-            evaluate_every=steps,
-            progress=False,
-            graph=graph,
-        )
-        return run.seconds_per_step
-
-    times: dict[str, list[float]] = {name: [] for name in made}
-    for _ in range(rounds):
-        for name, parts in made.items():
-            times[name].append(seconds(*parts))
-    return {
-        "batch": batch,
-        "microseconds": {name: 1e6 * statistics.median(row) for name, row in times.items()},
-        "over_transposed_weights": {
-            name: statistics.median(a / b for a, b in zip(row, times[FLOOR], strict=True))
-            for name, row in times.items()
-        },
-    }
+def measured(batch: int, rounds: int) -> Times:
+    """Seconds per update with each feedback path."""
+    data, (plain, graph), step = random_digits(), mnist_network(), optax.sgd(1e-5)
+    how = {"batch_size": batch, "steps": STEPS[batch]}
+    contestants: dict[str, Measurement] = {FLOOR: training(Backprop(), step, plain, data, graph=graph, **how)}
+    for name, path in PATHS.items():
+        model = vc.feedback.attach(plain, path, key=jax.random.key(2))
+        both, own = vc.feedback.optimizers(step), vc.capture(model, jnp.ones(784))
+        contestants[name] = training(Backprop(), both, model, data, graph=own, **how)
+    contestants["direct feedback"] = training(DirectFeedback(), step, plain, data, graph=graph, **how)
+    return take_turns(contestants, rounds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    result = environment() | {
-        "load_before": os.getloadavg()[0],
-        "paths": [compare(1, 2000, arguments.rounds), compare(64, 300, arguments.rounds)],
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+def run(rounds: int) -> Result:
+    """Measures all feedback paths at both batch sizes."""
+    times = {batch: measured(batch, rounds) for batch in STEPS}
+    dearest = {batch: max(PATHS, key=lambda name, t=t: t.ratio(name, FLOOR)) for batch, t in times.items()}
+    words = "; ".join(f"at batch {b} {name} ({times[b].ratio(name, FLOOR):.1f} times)" for b, name in dearest.items())
+    tables = [t.table(f"Batch size {batch}", FLOOR) for batch, t in times.items()]
+    return Result(
+        f"The dearest path: {words}.", [Section("Paths", tables=tables)], {b: t.seconds for b, t in times.items()}
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main("feedback_cost", "What an update costs, by feedback path", __doc__, run, rounds=5)

@@ -1,33 +1,30 @@
-"""Time of one inference-learning step against a hand-derived floor, in the same process.
+"""Time of one inference-learning step compared with a hand-derived floor, in the same process.
 
-The step: 784-256-256-10, tanh, rates as vertices, 20 inference steps of 0.1, softmax cross-entropy, Adam. The floor
-is that network written out by hand: the first prediction computed once, closed-form derivatives, buffers donated.
+The step: 784-256-256-10, tanh, vertices at rates, 20 inference steps of 0.1, softmax cross-entropy, Adam. The floor is
+the same network written by hand: the first prediction computed once, closed-form derivatives, buffers donated.
 
-The same update with `value_and_grad` in a step of one's own is timed twice: as it is, and with the old weights and the
-optimiser's state donated, as its documentation shows.
+A user's step with `value_and_grad` is timed twice: as it is, and with the old weights and the optimiser's state
+donated, as its documentation shows.
 
-    python benchmarks/step_time.py [--json FILE]
+    python benchmarks/step_time.py [--rounds N] [--json FILE]
 
-Times are medians over rounds in which the contestants take turns; what counts is their ratio within a round.
+Times are medians over rounds in which the contestants take turns; compare their ratios within a round.
 """
 
-import argparse
-import json
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from harness import Result, Times, main, stepping, take_turns
 
 import vicinal as vc
+from vicinal.report import Section, Table
 
 SIZES, STEPS, STEP_SIZE, RATE = (784, 256, 256, 10), 20, 0.1, 1e-3
+FLOOR, LOOP = "floor", 100  # steps in one call of the loop
 
 
 def up(a, w):
@@ -86,16 +83,8 @@ def make_own(rule, graph, optimizer, donate: bool) -> Callable:
     return jax.jit(step, donate_argnums=(0, 1) if donate else ())
 
 
-def time_steps(step: Callable, carry, x, y, repeats: int) -> tuple[float, tuple]:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        *carry, loss = step(*carry, x, y)
-    jax.block_until_ready((carry, loss))
-    return (time.perf_counter() - start) / repeats, tuple(carry)
-
-
 def scanned(step: Callable) -> Callable:
-    """Many steps in one call, as the training loop takes them."""
+    """Takes many steps in one call, as the training loop does."""
 
     @jax.jit
     def run(model, state, xs, ys):
@@ -113,21 +102,17 @@ def relative_difference(a, b) -> float:
     return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
 
-def compare(batch: int, rounds: int, repeats: int) -> dict:
+def compare(batch: int, rounds: int, repeats: int) -> tuple[Times, float]:
+    """Seconds per step of each contestant, and the distance of the library's gradient from the floor's."""
     key = jax.random.key(0)
-    optimizer = optax.adam(RATE)
-    x = jax.random.uniform(key, (batch, SIZES[0]))
-    y = jnp.arange(batch) % SIZES[-1]
-    model = vc.nn.MLP(SIZES, key=key)
+    optimizer, x = optax.adam(RATE), jax.random.uniform(key, (batch, SIZES[0]))
+    y, model = jnp.arange(batch) % SIZES[-1], vc.nn.MLP(SIZES, key=key)
     graph = vc.capture(model, x[0])
     rule = vc.rules.InferenceLearning(vc.inference.Simultaneous(steps=STEPS, step_size=STEP_SIZE))
-    library, floor = make_library(rule, graph, optimizer), make_floor(optimizer)
-    loop, loop_steps = scanned(library), 100
-    xs, ys = jnp.broadcast_to(x, (loop_steps, *x.shape)), jnp.broadcast_to(y, (loop_steps, *y.shape))
+    library = make_library(rule, graph, optimizer)
 
     def fresh_model():
-        copy = jax.tree.map(jnp.copy, eqx.filter(model, eqx.is_array))
-        copy = eqx.combine(copy, model)
+        copy = eqx.combine(jax.tree.map(jnp.copy, eqx.filter(model, eqx.is_array)), model)
         return copy, optimizer.init(eqx.filter(copy, eqx.is_array))
 
     def fresh_weights():
@@ -136,83 +121,58 @@ def compare(batch: int, rounds: int, repeats: int) -> dict:
 
     _, ours, _, _ = rule.value_and_grad(graph, model, (), x, y)
     _, theirs = floor_gradient(fresh_weights()[0], x, y)
-    same = max(relative_difference(a.weight, b) for a, (b, _) in zip(ours.layers, theirs, strict=True))
-    own = {"own": make_own(rule, graph, optimizer, False), "own_donated": make_own(rule, graph, optimizer, True)}
-    carry = {"library": fresh_model(), "floor": fresh_weights(), "loop": fresh_model()}
-    carry |= {name: fresh_model() for name in own}
-    start = time.perf_counter()
-    *carry["loop"], losses = loop(*carry["loop"], xs, ys)
-    jax.block_until_ready(losses)
-    first_call = time.perf_counter() - start
-    times: dict[str, list[float]] = {name: [] for name in carry}
-    for _ in range(rounds):
-        for name, step in (("floor", floor), ("library", library), *own.items()):
-            seconds, carry[name] = time_steps(step, carry[name], x, y, repeats)
-            times[name].append(seconds)
-        seconds, carry["loop"] = time_steps(loop, carry["loop"], xs, ys, max(1, repeats // loop_steps))
-        times["loop"].append(seconds / loop_steps)
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(times[name], times["floor"], strict=True))
-        for name in ("library", "loop", "own", "own_donated")
+    difference = max(relative_difference(a.weight, b) for a, (b, _) in zip(ours.layers, theirs, strict=True))
+    xs, ys = (jnp.broadcast_to(part, (LOOP, *part.shape)) for part in (x, y))
+    contestants = {
+        FLOOR: stepping(make_floor(optimizer), fresh_weights(), (x, y), repeats),
+        "library": stepping(library, fresh_model(), (x, y), repeats),
+        "loop": stepping(scanned(library), fresh_model(), (xs, ys), max(1, repeats // LOOP), steps=LOOP),
+        "own step": stepping(make_own(rule, graph, optimizer, False), fresh_model(), (x, y), repeats),
+        "own step, donated": stepping(make_own(rule, graph, optimizer, True), fresh_model(), (x, y), repeats),
     }
-    return {
-        "batch": batch,
-        "relative_gradient_difference_to_floor": same,
-        "floor_ms": 1e3 * statistics.median(times["floor"]),
-        "library_ms": 1e3 * statistics.median(times["library"]),
-        "loop_ms": 1e3 * statistics.median(times["loop"]),
-        "library_over_floor": ratios["library"],
-        "loop_over_floor": ratios["loop"],
-        "own_over_floor": ratios["own"],
-        "own_donated_over_floor": ratios["own_donated"],
-        "first_call_of_the_loop_s": first_call,
-    }
+    return take_turns(contestants, rounds), difference
 
 
-def deep(layers: int = 100, width: int = 64) -> dict:
-    """Trace and compile time of a deep network."""
+def deep(layers: int = 100, width: int = 64) -> dict[str, dict[str, float]]:
+    """Seconds to capture, trace and compile a deep network."""
     model = vc.nn.MLP((width,) * (layers + 1), key=jax.random.key(0))
-    x, y = jnp.ones((16, width)), jnp.zeros(16, int)
-    optimizer = optax.adam(RATE)
-    results = {}
-    for name, rule in (("il", vc.rules.InferenceLearning()), ("bp", vc.rules.Backprop())):
+    x, y, optimizer = jnp.ones((16, width)), jnp.zeros(16, int), optax.adam(RATE)
+    found = {}
+    for name, rule in (("inference learning", vc.rules.InferenceLearning()), ("backpropagation", vc.rules.Backprop())):
         start = time.perf_counter()
         graph = vc.capture(model, x[0])
         captured = time.perf_counter()
-        lowered = make_library(rule, graph, optimizer).lower(
-            model, optimizer.init(eqx.filter(model, eqx.is_array)), x, y
-        )
+        state = optimizer.init(eqx.filter(model, eqx.is_array))
+        lowered = make_library(rule, graph, optimizer).lower(model, state, x, y)
         traced = time.perf_counter()
         lowered.compile()
-        done = time.perf_counter()
-        results[name] = {
-            "capture_s": captured - start,
-            "trace_s": traced - captured,
-            "compile_s": done - traced,
+        found[name] = {
+            "capture": captured - start,
+            "trace": traced - captured,
+            "compile": time.perf_counter() - traced,
         }
-        results[name]["total_s"] = done - start
-    return {"layers": layers, "width": width, **results}
+    return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
-    result = {
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "steps": [compare(64, arguments.rounds, 100), compare(1, arguments.rounds, 300)],
-        "deep": deep(),
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+def run(rounds: int) -> Result:
+    """Measures steps at batch sizes 64 and 1, and the time to compile a deep network."""
+    times, difference = {}, {}
+    for batch, repeats in ((64, 100), (1, 300)):
+        times[batch], difference[batch] = compare(batch, rounds, repeats)
+    compiled = deep()
+    parts = ("capture", "trace", "compile")
+    rows = [[name, *(f"{each[part]:.2f}" for part in parts)] for name, each in compiled.items()]
+    ratios = ", ".join(f"{t.ratio('library', FLOOR):.2f} at batch {batch}" for batch, t in times.items())
+    gradient = ", ".join(f"{value:.1e}" for value in difference.values())
+    return Result(
+        f"A step of the library over the floor: {ratios}. Their gradients differ by {gradient} of their norm.",
+        [
+            Section("Steps", tables=[t.table(f"Batch size {b}", FLOOR) for b, t in times.items()]),
+            Section("100 layers of 64", tables=[Table("Seconds", ["", *parts], rows)]),
+        ],
+        {"steps": {b: t.seconds for b, t in times.items()}, "gradient_difference": difference, "deep": compiled},
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main("step_time", "A step of inference learning against a floor derived by hand", __doc__, run, rounds=15)

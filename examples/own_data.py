@@ -1,7 +1,7 @@
 """Your own table and your own images, from files to a figure.
 
-The files are made here, from the embedded digits, so that the script runs anywhere: a CSV table with a column for each
-pixel and the class as a word, and a folder of PNG images with a folder for each class. Put yours in their place.
+To run anywhere, the script makes its files from the embedded digits: a CSV table with a column for each pixel and the
+name of the class, and a folder of PNG images with a subfolder for each class. Replace them with yours.
 
     python examples/own_data.py [--epochs 10] [--folder own-data]
 
@@ -27,7 +27,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def write_files(folder: Path) -> tuple[Path, Path]:
-    """A table and a folder of images, as somebody might have them."""
+    """Makes a table and a folder of images."""
     digits = vc.data.load("digits")
     images = np.concatenate([digits.x_train, digits.x_test])
     words = np.array(WORDS)[np.concatenate([digits.y_train, digits.y_test])]

@@ -1,4 +1,4 @@
-"""An Equinox network with batch norm and dropout, trained by a local rule: TensorBoard, early stop, safetensors.
+"""An Equinox network with batch norm and dropout, trained by a local rule: TensorBoard, early stopping, safetensors.
 
     python examples/own_network.py [--epochs 30] [--folder own-network]
 
@@ -17,7 +17,7 @@ import vicinal as vc
 
 
 class Network(eqx.Module):
-    """A network that knows nothing of vertices. Its layers take and return `equinox.nn.State`."""
+    """A network without vertices. Its layers take and return `equinox.nn.State`."""
 
     layers: list[eqx.nn.Linear]
     norms: list[eqx.nn.BatchNorm]

@@ -1,7 +1,7 @@
 """Write a learning rule, check it against the contract, and train with it.
 
-The rule here teaches the read-out alone, by the delta rule: hidden vertices carry no error. It is the floor that
-every rule that assigns credit should beat.
+This rule trains only the read-out, by the delta rule: hidden vertices carry no error. Every rule that assigns credit
+should beat it.
 
     python examples/own_rule.py [--epochs 10]
 """

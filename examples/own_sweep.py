@@ -1,6 +1,6 @@
-"""A rule of your own, a sweep of a hundred runs, a data frame and a plot.
+"""Your own rule, a sweep of a hundred runs, a data frame and a plot.
 
-The rule sends the sign of each error back, and nothing where the error is small, as a chip with three levels would.
+The rule sends back the sign of each error, or 0 if the error is small, as a chip with three levels would.
 
     python examples/own_sweep.py [--steps 200] [--seeds 10] [--folder own-sweep]
 
@@ -19,7 +19,7 @@ import optax
 
 import vicinal as vc
 from vicinal.losses import Loss, loss_and_error
-from vicinal.testing import check_rule
+from vicinal.testing import cases, check_rule
 
 matplotlib.use("agg")  # no window
 from matplotlib.figure import Figure
@@ -29,8 +29,8 @@ class TernaryErrors(vc.rules.Rule):
     """value = prediction; error = scale * sign(carried error), or 0 where that is below the threshold.
 
     Args:
-        threshold: Of an error that is sent on, at least 0.
-        scale: Of the errors that are sent on.
+        threshold: Errors up to this magnitude are not sent back; at least 0.
+        scale: The magnitude of the errors that are sent back.
         loss: Loss of one example.
     """
 
@@ -71,8 +71,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("own-sweep"))
     arguments = parser.parse_args()
 
-    check_rule(TernaryErrors())
-    print("the rule keeps the contract")
+    check_rule(TernaryErrors(), only=cases()[:1])
+    print("the rule keeps the contract on a small network")
 
     digits = vc.data.load("digits").flattened()
     numbers = {"learning_rate": [0.01, 0.03, 0.1, 0.3, 1.0], "scale": [0.01, 0.1]}

@@ -1,6 +1,6 @@
-"""Watch activities settle: energies along inference, and how far the update turns from backpropagation's.
+"""Watch activities settle: energies during inference, and the angle of the update to backpropagation's.
 
-With few small steps inference learning follows backpropagation; at equilibrium it goes its own way.
+With few small steps inference learning follows backpropagation; at equilibrium it does not.
 
     python examples/settling.py [--steps 40]
 """

@@ -67,6 +67,24 @@ def test_a_failure_at_any_stage_keeps_the_old_file(tmp_path, monkeypatch, failin
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_the_folder_is_flushed_after_the_rename(tmp_path, monkeypatch):
+    done, flush, rename = [], os.fsync, os.replace
+
+    def note_flush(descriptor):
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        done.append((kind, os.fstat(descriptor).st_ino))
+        flush(descriptor)
+
+    def note_rename(*names):
+        done.append(("rename", 0))
+        rename(*names)
+
+    monkeypatch.setattr(os, "fsync", note_flush)
+    monkeypatch.setattr(os, "replace", note_rename)
+    path = write_atomically(tmp_path / "file", b"content")
+    assert done == [("file", path.stat().st_ino), ("rename", 0), ("folder", tmp_path.stat().st_ino)]
+
+
 def test_a_missing_folder_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "none" / "file", b"")
@@ -106,3 +124,15 @@ def test_a_reader_never_sees_a_part(tmp_path):
         seen.add(path.read_bytes())
     writer.join()
     assert seen <= set(contents)
+
+
+def test_a_link_in_a_circle_and_a_removed_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(OSError, match="Too many levels of symbolic links") as caught:
+        write_atomically(tmp_path / "circle", b"new")
+    assert caught.value.filename == str(tmp_path / "circle")
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    (tmp_path / "away").rmdir()
+    with pytest.raises(FileNotFoundError, match="the working folder was removed; go to another one: 'file'"):
+        write_atomically("file", b"new")

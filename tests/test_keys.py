@@ -36,13 +36,21 @@ GRAPH = vc.capture(MODEL, X[0])
 def test_dropout_has_a_mask_for_each_example():
     keyed = GRAPH.keyed(X, KEY)
     assert isinstance(keyed, Keyed)
-    output, values = GRAPH.feedforward(MODEL, keyed)
+    output, values = eqx.filter_jit(GRAPH.feedforward)(MODEL, keyed)
     hidden = np.tanh(np.asarray(X) @ np.asarray(MODEL.below.weight).T + np.asarray(MODEL.below.bias))
     np.testing.assert_allclose(values["h"], hidden, rtol=1e-5, atol=1e-6)
-    kept = np.stack([jax.random.bernoulli(k, 0.5, (16,)) for k in jax.random.split(KEY, 6)])
+    kept = np.asarray(jax.jit(jax.vmap(lambda k: jax.random.bernoulli(k, 0.5, (16,))))(jax.random.split(KEY, 6)))
     assert len(np.unique(kept, axis=0)) == 6
     expected = np.where(kept, hidden / 0.5, 0) @ np.asarray(MODEL.above.weight).T + np.asarray(MODEL.above.bias)
     np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_rule_gets_a_key_of_its_own():
+    """Draws of the rule (a random start, say) do not go with the masks of the examples."""
+    own, rest = jax.random.split(KEY)
+    keyed, left = GRAPH.with_keys(X, KEY)
+    np.testing.assert_array_equal(jax.random.key_data(keyed.key), jax.random.key_data(jax.random.split(own, 6)))
+    np.testing.assert_array_equal(jax.random.key_data(left), jax.random.key_data(rest))
 
 
 def test_the_gradient_is_that_of_the_loss_with_these_masks():
@@ -52,9 +60,9 @@ def test_the_gradient_is_that_of_the_loss_with_these_masks():
         outputs = jax.vmap(lambda x, k: model(x, key=k))(keyed.x, keyed.key)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, Y))
 
-    expected = eqx.filter_grad(loss)(MODEL)
+    expected = eqx.filter_jit(eqx.filter_grad(loss))(MODEL)
     for rule in (vc.rules.Backprop(), vc.rules.ZIL(), vc.rules.FixedPrediction()):
-        _, found, _, _ = rule.value_and_grad(GRAPH, MODEL, (), keyed, Y)
+        _, found, _, _ = eqx.filter_jit(rule.value_and_grad)(GRAPH, MODEL, (), keyed, Y)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(eqx.filter(expected, eqx.is_array)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
@@ -64,7 +72,7 @@ def test_a_dropped_unit_learns_nothing_while_activities_settle():
     keyed = GRAPH.keyed(X[:1], KEY)
     kept = np.asarray(jax.random.bernoulli(keyed.key[0], 0.5, (16,)))
     rule = vc.rules.InferenceLearning(inference=vc.inference.Simultaneous(steps=20, step_size=0.2))
-    _, gradient, _, _ = rule.value_and_grad(GRAPH, MODEL, (), keyed, Y[:1])
+    _, gradient, _, _ = eqx.filter_jit(rule.value_and_grad)(GRAPH, MODEL, (), keyed, Y[:1])
     rows = np.abs(np.asarray(gradient.below.weight)).max(axis=1)
     assert (rows[~kept] == 0).all()
     assert (rows[kept] > 0).all()
@@ -105,7 +113,7 @@ def test_old_style_keys_and_other_generators_serve_too():
     for key in (jax.random.PRNGKey(3), jax.random.key(3, impl="rbg")):
         keyed = GRAPH.keyed(X, key)
         assert keyed.key.shape == (6,)
-        GRAPH.feedforward(MODEL, keyed)
+        eqx.filter_jit(GRAPH.feedforward)(MODEL, keyed)
 
 
 def test_a_key_that_is_not_used_is_not_asked_for():
@@ -130,8 +138,8 @@ def test_evaluation_is_without_dropout():
     graph, model = GRAPH.evaluation(MODEL)
     assert not graph.needs_key
     assert graph is GRAPH.evaluation(MODEL)[0]
-    expected = np.asarray(jax.vmap(eqx.nn.inference_mode(MODEL))(X))
-    np.testing.assert_allclose(graph.feedforward(model, X)[0], expected, rtol=1e-6)
+    expected = eqx.filter_jit(lambda model, x: jax.vmap(model)(x))(eqx.nn.inference_mode(MODEL), X)
+    np.testing.assert_allclose(eqx.filter_jit(graph.feedforward)(model, X)[0], expected, rtol=1e-6)
 
 
 def test_evaluation_of_a_function_is_without_a_key():

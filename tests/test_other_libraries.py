@@ -1,5 +1,7 @@
 """Networks of Flax and Haiku, with batch norm and dropout: their parameters learn, their statistics do not."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ def test_linen():
             return nn.Dense(2)(h)
 
     network = Network()
-    variables = network.init(KEY, X[0], train=False)
+    variables = jax.jit(functools.partial(network.init, train=False))(KEY, X[0])
 
     def apply(params, x, state, key=None, inference=False):
         given = {"params": params, **state}
@@ -66,8 +68,8 @@ def test_linen():
     np.testing.assert_allclose(found["var"], variance, rtol=1e-4)
     final = {"params": models[-1].module.args[0], **models[-1].state}
     still, model = graph.evaluation(models[-1])
-    expected = network.apply(final, X, train=False)
-    np.testing.assert_allclose(still.feedforward(model, X)[0], expected, rtol=1e-4, atol=1e-5)
+    expected = jax.jit(functools.partial(network.apply, train=False))(final, X)
+    np.testing.assert_allclose(eqx.filter_jit(still.feedforward)(model, X)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_linen_with_statistics_at_rest():
@@ -80,9 +82,10 @@ def test_linen_with_statistics_at_rest():
             return nn.Dense(2)(nn.BatchNorm(use_running_average=True)(nn.Dense(8)(x)))
 
     network = Network()
-    model = Partial(network.apply, network.init(KEY, X[0]))
+    model = Partial(network.apply, jax.jit(network.init)(KEY, X[0]))
     graph, optimizer, rule = vc.capture(model, X[0]), optax.adamw(0.05, weight_decay=0.5), vc.rules.Backprop()
-    after, *_ = rule.step(graph, optimizer, model, optimizer.init(graph.trainable(model)), (), X, Y)
+    memory = optimizer.init(graph.trainable(model))
+    after, *_ = eqx.filter_jit(rule.step)(graph, optimizer, model, memory, (), X, Y)
     before, after = model.args[0], after.args[0]
     assert eqx.tree_equal(after["batch_stats"], before["batch_stats"])
     assert not np.allclose(after["params"]["Dense_0"]["kernel"], before["params"]["Dense_0"]["kernel"], atol=1e-3)
@@ -131,7 +134,7 @@ def test_haiku():
     network = hk.transform_with_state(forward)
     first = jax.vmap(lambda x: network.init(KEY, x, True), axis_name="batch", out_axes=None)
     with jax.numpy_dtype_promotion("standard"):
-        params, state = first(X)
+        params, state = jax.jit(first)(X)
 
     def apply(params, x, state, key=None, inference=False):
         with jax.numpy_dtype_promotion("standard"):  # Haiku multiplies masks with numbers

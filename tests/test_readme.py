@@ -1,4 +1,4 @@
-"""The README and the guide do what they say."""
+"""The code, commands and links of the README and the guide work."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,8 @@ COMMANDS = [
 
 def test_the_code_runs_in_order(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
+    blocks[-1] = blocks[-1].replace("mqar(2048,", "mqar(256,")  # a page shows real sizes, a test need not train long
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
@@ -27,7 +28,8 @@ def test_the_code_runs_in_order(capsys):
     assert len(accuracies) == 3  # learning rates from 0.1 to 1000: all of them learn
     assert min(accuracies.values()) > 0.15
     assert printed[7].startswith("took all its steps")
-    assert all(float(line.split()[-1]) > 0 for line in printed[-7:-2])  # gradients of five rules
+    assert all(float(line.split()[-1]) > 0 for line in printed[-10:-5])  # gradients of five rules
+    assert [line.split()[0] for line in printed[-5:-2]] == ["Backprop", "InferenceLearning", "DirectFeedback"]
     assert printed[-2] == "('layers[0]', 'layers[1]')"
     assert printed[-1].startswith("(5,) ")
 
@@ -37,6 +39,7 @@ def test_the_code_of_the_guide_runs_in_order(page, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)  # what the page writes
     namespace: dict = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        block = block.replace("epochs=2,", "epochs=1,").replace("steps=100,", "steps=20,")  # see above
         exec(compile(block, page.name, "exec"), namespace)
     assert capsys.readouterr().out
 
@@ -45,9 +48,7 @@ def test_the_code_of_the_guide_runs_in_order(page, tmp_path, monkeypatch, capsys
 def test_the_commands_parse(command, capsys):
     from vicinal.cli import main
 
-    with pytest.raises(SystemExit) as exit_:
-        main([*command.split()[1:], "--help"])
-    assert exit_.value.code == 0
+    main([*command.split()[1:], "--help"])
     assert "usage: vicinal" in capsys.readouterr().out
 
 

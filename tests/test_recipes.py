@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matrix import some
 
 import vicinal as vc
 from vicinal.feedback.named import FeedbackName
@@ -17,7 +18,20 @@ from vicinal.task import Task
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_learns_and_is_documented(name):
+def test_every_recipe_is_documented(name):
+    chosen = recipe(name)
+    assert f"--rule {name}" in chosen.example
+    assert chosen.citation.count("@") == len(chosen.references) + 1
+
+
+# Others learn by the same rule with numbers of another paper, or with the optimiser of another of these.
+FIRST = ("bp", "bp-prox", "bp-mq", "il-sgd", "il-prox", "il-prox-adam", "seqil", "epc", "ipc", "z-il")
+FIRST += ("fixed-prediction", "ar", "dfa", "di", "pal", "fa", "sign-symmetric", "kolen-pollack", "weight-mirror")
+FIRST += ("constrained-pc", "relaxed-pc")
+
+
+@pytest.mark.parametrize("name", some(RECIPES, *FIRST))
+def test_every_recipe_learns(name):
     chosen = recipe(name)
     rule, optimizer = chosen.make(learning_rate=10 * chosen.learning_rate if "adam" in name else None)
     key = jax.random.key(0)
@@ -29,8 +43,6 @@ def test_every_recipe_learns_and_is_documented(name):
     )
     assert run.stopped is None
     assert run.records[-1]["test_loss"] < run.records[0]["test_loss"]
-    assert f"--rule {name}" in chosen.example
-    assert chosen.citation.count("@") == len(chosen.references) + 1
 
 
 @pytest.mark.parametrize(
@@ -50,14 +62,15 @@ def test_the_update_of_il_prox_by_hand(x64):
     rate, eps = 0.7, 0.3
     rule, optimizer = recipe("il-prox").make(vc.losses.squared_error, rate, eps=eps)
     model = vc.nn.Linear(3, 2, key=jax.random.key(0))
-    x, y = jnp.array([[1.0, -2.0, 0.5]]), jnp.array([[0.2, 1.0]])
-    graph = vc.capture(model, x[0])
-    after, *_ = rule.step(graph, optimizer, model, optimizer.init(model), (), x, y)
-    n = float(jnp.sum(x**2)) + 1 + eps
-    prediction = np.asarray(model.weight) @ x[0] + np.asarray(model.bias)
+    x, y = np.array([[1.0, -2.0, 0.5]]), np.array([[0.2, 1.0]])
+    graph = vc.capture(model, jnp.asarray(x[0]))
+    after, *_ = eqx.filter_jit(rule.step)(graph, optimizer, model, optimizer.init(model), (), x, y)
+    n = float(np.sum(x**2)) + 1 + eps
+    weight, bias = np.asarray(model.weight), np.asarray(model.bias)
+    prediction = weight @ x[0] + bias
     held = (prediction + rate * n * y[0]) / (1 + rate * n)
-    np.testing.assert_allclose(after.weight - model.weight, np.outer(held - prediction, x[0]) / n, rtol=1e-12)
-    np.testing.assert_allclose(after.bias - model.bias, (held - prediction) / n, rtol=1e-12)
+    np.testing.assert_allclose(after.weight - weight, np.outer(held - prediction, x[0]) / n, rtol=1e-12)
+    np.testing.assert_allclose(after.bias - bias, (held - prediction) / n, rtol=1e-12)
 
 
 def test_bp_prox_is_backpropagation_of_the_softened_target_over_the_norms(x64):
@@ -66,12 +79,13 @@ def test_bp_prox_is_backpropagation_of_the_softened_target_over_the_norms(x64):
     model = vc.nn.MLP((3, 4, 2), activation="tanh", vertex_at="pre", key=jax.random.key(0))
     x, y = jnp.array([[1.0, -2.0, 0.5]]), jnp.array([1])
     graph = vc.capture(model, x[0])
-    after, *_ = rule.step(graph, optimizer, model, optimizer.init(model), (), x, y)
-    rates = jnp.tanh(model.layers[0](x[0]))
-    norms = [float(jnp.sum(a**2)) + 1 + eps for a in (x[0], rates)]
-    probabilities = jax.nn.softmax(model.layers[1](rates))
-    target = (probabilities + rate * norms[1] * jax.nn.one_hot(1, 2)) / (1 + rate * norms[1])
-    gradient = jax.grad(lambda m: -jnp.sum(target * jax.nn.log_softmax(m(x[0]))))(model)
+    after, *_ = eqx.filter_jit(rule.step)(graph, optimizer, model, optimizer.init(model), (), x, y)
+    (w1, b1), (w2, b2) = [(np.asarray(layer.weight), np.asarray(layer.bias)) for layer in model.layers]
+    rates = np.tanh(w1 @ np.asarray(x[0]) + b1)
+    norms = [float(np.sum(np.square(a))) + 1 + eps for a in (x[0], rates)]
+    probabilities = np.exp(w2 @ rates + b2) / np.sum(np.exp(w2 @ rates + b2))
+    target = (probabilities + rate * norms[1] * np.eye(2)[1]) / (1 + rate * norms[1])
+    gradient = jax.jit(jax.grad(lambda m: -jnp.sum(target * jax.nn.log_softmax(m(x[0])))))(model)
     for i, norm in enumerate(norms):
         np.testing.assert_allclose(
             after.layers[i].weight - model.layers[i].weight, -gradient.layers[i].weight / norm, rtol=1e-10
@@ -204,7 +218,8 @@ def test_every_feedback_can_be_set_for_every_model(name):
     _, optimizer = settings.make("bp")["bp"]
     parameters = eqx.filter(model, eqx.is_inexact_array)
     with jax.numpy_dtype_promotion("standard"):
-        changes, _ = optimizer.update(jax.tree.map(jnp.ones_like, parameters), optimizer.init(parameters), parameters)
+        memory = jax.eval_shape(optimizer.init, parameters)
+        changes, _ = jax.eval_shape(optimizer.update, parameters, memory, parameters)
     assert jax.tree.structure(changes) == jax.tree.structure(parameters)
 
 
@@ -218,7 +233,7 @@ def test_the_phaseless_recipe_learns_feedback_beside_weights():
     x, y = jnp.ones((5, 3)), jnp.ones((5, 2))
     graph = vc.capture(model, x[0])
     state = rule.init(graph, model, key=jax.random.key(1))
-    new, _, after, _, _ = rule.step(graph, optimizer, model, optimizer.init(model), state, x, y)
+    new, _, after, _, _ = eqx.filter_jit(rule.step)(graph, optimizer, model, optimizer.init(model), state, x, y)
     assert float(jnp.max(jnp.abs(after.feedback["output"] - state.feedback["output"]))) > 1e-4
     # Gradient descent through a low-pass that begins at zero: the share of it that a presentation of 100 steps sees.
     seen = np.mean(1 - (1 - 0.1 / 200.0) ** np.arange(1, 101))
@@ -245,7 +260,7 @@ def test_a_recipe_brings_its_feedback_unless_another_is_set():
         rule, optimizer = settings.make("kolen-pollack")["kolen-pollack"]
         x, y = jnp.asarray(task.data.x_train[:4]), jnp.asarray(task.data.y_train[:4])
         state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
-        after, *_ = rule.step(graph, optimizer, model, state, (), x, y)
+        after, *_ = eqx.filter_jit(rule.step)(graph, optimizer, model, state, (), x, y)
         if chosen is None:  # feedback of Kolen and Pollack changes as the weights do
             (old, new) = (m.layers[1] for m in (model, after))
             forward, back = new.layer.weight - old.layer.weight, new.path.feedback - old.path.feedback

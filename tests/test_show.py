@@ -11,7 +11,7 @@ from vicinal.rules import ZIL, Backprop, InferenceLearning
 
 def test_a_rule_shows_its_numbers():
     text = repr(InferenceLearning(inference=Simultaneous(steps=12, step_size=0.05)))
-    assert text == "InferenceLearning(inference=Simultaneous(steps=12, step_size=0.05, pull=1), nudge=1)"
+    assert text == "InferenceLearning(inference=Simultaneous(steps=12, step_size=0.05, pull=1), nudge=1, average=0)"
 
 
 def test_a_rule_shows_what_differs_from_the_defaults():
@@ -23,7 +23,7 @@ def test_a_rule_shows_what_differs_from_the_defaults():
     )
     assert repr(rule) == (
         "InferenceLearning(inference=Simultaneous(steps=3, step_size=0.1, decay=True, pull=1, tolerance=1e-05), "
-        "loss=squared_error, nudge=1, precision={'hidden1': 2}, encoding=Divisive(offset=0.001))"
+        "loss=squared_error, nudge=1, precision={'hidden1': 2}, encoding=Divisive(offset=0.001), average=0)"
     )
     assert repr(Backprop()) == "Backprop()"
 
@@ -77,7 +77,7 @@ def test_errors_that_name_vertices_stay_short():
     model = jax.tree_util.Partial(lambda w, x: x, jnp.ones(()))
     for wrong in (
         lambda: graph.prediction("nowhere", model, {}, jnp.ones((1, 2))),
-        lambda: graph.ordered({"nowhere": jnp.ones((1, 2))}),
+        lambda: graph.program.ordered({"nowhere": jnp.ones((1, 2))}),
     ):
         with pytest.raises(ValueError, match=r"h0, h1, h2, h3, h4, h5, h6, \.\.\. \(40 in all\)") as error:
             wrong()

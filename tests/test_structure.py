@@ -15,9 +15,17 @@ SOURCE = Path(vc.__file__).resolve().parent
 LEVELS = [
     {
         "files",
+        "interruption",
         "_assignment",
+        "_counted",
         "_foreign",
         "_given",
+        "_json",
+        "_plain",
+        "_archives",
+        "_reading",
+        "_memory",
+        "_lock",
         "_nearest",
         "_optional",
         "report",  # draws plain data, and needs no other part
@@ -27,6 +35,11 @@ LEVELS = [
         "_program",
         "_records",
         "_synapses",
+        "_counting",
+        "_flow",
+        "_products",
+        "_slicing",
+        "_stored",
         "_activations",
         "activations",
         "_convolutions",
@@ -46,12 +59,13 @@ LEVELS = [
     },
     {"nn", "inference", "attention", "data", "references", "_minimise"},
     {"rules", "optim", "feedback"},
-    {"analysis", "train", "testing", "interchange"},
-    {"recipes", "settings", "config", "environment", "task", "compare", "sweeping"},
+    {"analysis", "hardware", "train", "testing", "interchange"},
+    {"recipes", "settings", "hardware_settings", "config", "environment", "task", "ledgers", "compare", "sweeping"},
     {"reproduce"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
+EXPERIMENTS = sorted((SOURCE.parent / "vicinal_experiments").rglob("*.py"))
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
 
 
@@ -78,9 +92,44 @@ def test_imports_go_one_way(path):
     assert own != "rules" or "nn" not in imported(path), "a rule sees a graph and parameters, never layers"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def modules_imported(path: Path, modules: set[str]) -> set[str]:
+    """The modules that a file imports from, also in functions and for type checkers alone."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names & modules
+
+
+def test_no_modules_import_in_a_circle():
+    """Packages' lists of names do not count."""
+    paths = {
+        ".".join(("vicinal", *path.relative_to(SOURCE).with_suffix("").parts)): path
+        for path in MODULES
+        if path.name != "__init__.py"
+    }
+    left = {name: modules_imported(path, set(paths)) for name, path in paths.items()}
+    while free := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in free}
+    assert not left, {name: sorted(others & left.keys()) for name, others in left.items()}
+
+
+def test_the_library_does_not_import_its_experiments():
+    """The command finds them by their entry point, as it finds anybody's."""
+    experiments = {"vicinal_experiments", *(f"vicinal_experiments.{path.stem}" for path in EXPERIMENTS)}
+    assert not [path for path in SOURCE.rglob("*.py") if modules_imported(path, experiments)]
+
+
+@pytest.mark.parametrize("path", [*MODULES, *EXPERIMENTS], ids=lambda path: str(path.relative_to(SOURCE.parent)))
 def test_modules_stay_small(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_test_files_stay_small():
+    for path in Path(__file__).parent.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, f"split {path.name} by subject"
 
 
 def bound(body: list[ast.stmt]) -> set[str]:
@@ -101,7 +150,7 @@ def test_a_package_lists_what_it_offers(path):
     assert all(getattr(package, name) is not None for name in package.__all__)
 
 
-def test_an_unknown_name_is_told_from_those_there_are():
+def test_an_unknown_name_lists_the_existing_ones():
     with pytest.raises(AttributeError, match=r"no attribute 'rule'; it has .*rules"):
         _ = vc.rule
     assert {"capture", "nn", "__version__"} <= set(dir(vc))
@@ -116,6 +165,7 @@ def public_things():
         vc.data,
         vc.energy,
         vc.feedback,
+        vc.hardware,
         vc.inference,
         vc.interchange,
         vc.losses,
@@ -124,6 +174,7 @@ def public_things():
         vc.recipes,
         vc.report,
         vc.rules,
+        vc.rules.inversion,
         vc.rules.projectors,
         vc.testing,
         vc.train,

@@ -1,4 +1,4 @@
-"""What `capture`, `attach` and the recipes are handed by somebody who tries them: each mistake has its sentence."""
+"""Wrong arguments of `capture`, `attach` and the recipes: each raises an error that says what to do."""
 
 import equinox as eqx
 import jax
@@ -77,7 +77,7 @@ def test_counts_and_choices_of_recipes_can_be_set():
 
 
 class Net(eqx.Module):
-    """A network of one's own, whose class is what builds it."""
+    """A user's network whose class builds it."""
 
     layers: vc.nn.MLP
 
@@ -109,3 +109,57 @@ def test_sweep(change, words):
     given |= {"numbers": {"learning_rate": [0.1]}, "steps": 2, "batch_size": 4, "progress": False}
     with pytest.raises(TypeError, match=words):
         vc.train.sweep(**(given | change))
+
+
+@pytest.mark.parametrize("value", ["x", None])
+def test_a_number_that_is_none(value):
+    with pytest.raises(TypeError, match=f"expected a number, got {value!r}"):
+        vc.rules.DynamicInversion(leak=value)
+
+
+def fit(**change):
+    given = {"rule": vc.rules.Backprop(), "model": MODEL, "optimizer": optax.sgd(0.1), "steps": 2, "batch_size": 4}
+    given |= {"data": (jnp.ones((8, 3)), jnp.arange(8) % 2), "key": jax.random.key(0), "progress": False}
+    return vc.train.fit(**(given | change))
+
+
+def takes_one(record):
+    return None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hooks": [takes_one]}, r"expected a hook as a function of \(record, state\), got one of \(record\)"),
+        ({"hooks": [lambda: None]}, r"got one of \(\)"),
+        ({"on_record": takes_one}, r"expected on_record as a function of \(record, state\), got one of \(record\)"),
+    ],
+)
+def test_what_is_called_with_a_record(change, words):
+    with pytest.raises(TypeError, match=words):
+        fit(**change)
+
+
+def test_a_file_where_a_folder_would_be(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", str(tmp_path / "file" / "run")):
+        with pytest.raises(ValueError, match=r"expected folder='.*' as a folder, got the file .*file; choose another"):
+            fit(folder=folder)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_more_steps_than_a_state_counts():
+    with pytest.raises(ValueError, match=f"expected steps of at most 2147483647, which 32 bits can count, got {2**31}"):
+        fit(steps=2**31)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (lambda model: vc.nn.Linear(3, 2, key=jax.random.key(1)), "got a Linear that is not in it; return attributes"),
+        (lambda model: [MODEL.layers[0], MODEL.layers[0]], "expected different submodules from `where`, got one twice"),
+    ],
+)
+def test_mark_chooses_submodules_of_the_model(where, words):
+    with pytest.raises(ValueError, match=words):
+        vc.mark(MODEL, where)

@@ -1,6 +1,6 @@
-"""vicinal trains neural networks by local learning: each synapse changes with what its two ends hold.
+"""vicinal trains neural networks by local learning: each synapse changes only with the activity at its two ends.
 
-The parts are imported when they are first used, so that `vicinal --help` need not wait for JAX.
+Subpackages are imported on first use, so that `vicinal --help` need not wait for JAX.
 """
 
 import importlib
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         data,
         energy,
         feedback,
+        hardware,
         inference,
         interchange,
         losses,
@@ -39,6 +40,7 @@ __all__ = [
     "data",
     "energy",
     "feedback",
+    "hardware",
     "inference",
     "interchange",
     "local_gradient",
@@ -58,7 +60,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOME = {  # of what is no part of its own
+_HOME = {  # the modules of public names that are not subpackages
     "Credit": "credit",
     "Graph": "graph",
     "Info": "credit",
@@ -72,7 +74,7 @@ _HOME = {  # of what is no part of its own
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported now: a part of the library, or what `_HOME` says where to find."""
+    """Imports a public name: a subpackage, or a name that `_HOME` locates."""
     if name not in __all__:
         raise AttributeError(f"module 'vicinal' has no attribute {name!r}; it has {', '.join(__all__)}", name=name)
     module = importlib.import_module(f"vicinal.{_HOME.get(name, name)}")

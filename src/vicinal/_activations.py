@@ -1,10 +1,9 @@
-"""Under `graph`: the activation functions in a traced program, and how to leave out their derivatives.
+"""Under `graph`: finds the activation functions in a traced program, and replaces their derivatives by 1.
 
-An activation is a non-linear function of one array, element by element, whatever it is written with: one equation
-(`tanh`), several (`jax.nn.gelu`, `x * sigmoid(x)`) or a call (`jax.nn.relu`). A scale after it is no part of it, nor is
-a weight that multiplies the array before it, nor a mask. Exponentials and powers are none where a sum is taken of them
-or they are taken of a sum: that is a softmax or a normalisation. A jitted function that holds a product as well is not
-looked into, nor is a choice among more than two cases.
+An activation is a non-linear elementwise function of one array: one equation (`tanh`), several (`jax.nn.gelu`,
+`x * sigmoid(x)`) or a call (`jax.nn.relu`). Scales after it, elementwise weights before it, and masks do not belong to
+it. Exponentials and powers whose results are summed, or that are taken of a sum, are not activations but a softmax or a
+normalisation. Jitted functions that also contain a product, and choices among more than two cases, are skipped.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -45,13 +44,13 @@ _ELEMENTWISE = (
 def without_derivatives(
     program: core.Jaxpr, indices: Iterable[int], held: Iterable[core.Var], outputs: Iterable[Any]
 ) -> dict[int, list[core.JaxprEqn]]:
-    """Equations to put in place of some of a program's, with the same results: activations' derivatives become 1.
+    """Returns replacements of equations, with the same results, under which the derivatives of activations are 1.
 
     Args:
         program: The program.
-        indices: Of the equations of one prediction, in order.
-        held: What it is taken from: activations are functions of what depends on these.
-        outputs: Its results.
+        indices: The indices of the equations of one prediction, in order.
+        held: The variables that the prediction reads; only functions of these are activations.
+        outputs: The prediction.
     """
     eqns = {i: program.eqns[i] for i in indices}
     found = _Functions(eqns, held)
@@ -70,12 +69,12 @@ def without_derivatives(
 def entered(
     program: core.Jaxpr, indices: Iterable[int], held: Iterable[core.Var], outputs: Iterable[Any]
 ) -> dict[core.Var, core.Var]:
-    """The activation that a variable goes into, of those variables that are read through one activation alone.
+    """Maps each variable that is read only through one activation to the output of that activation.
 
     Args:
         program: The program.
-        indices: Of the equations of all predictions, in order.
-        held: The variables, which the predictions are taken from.
+        indices: The indices of the equations of all predictions, in order.
+        held: The variables that the predictions read.
         outputs: The predictions.
     """
     eqns = {i: program.eqns[i] for i in indices}
@@ -93,15 +92,15 @@ def entered(
 
 
 class _Functions:
-    """What is a function, element by element, of what.
+    """The elementwise functions in a list of equations.
 
     Attributes:
-        root: Of what is a function of one array: that array.
-        bent: Of what is non-linear in it, or affine in what is: the last place where it bends.
+        root: For each variable that is an elementwise function of one array, that array.
+        bent: For each variable that is not affine in its root, the last non-linear variable on the way.
         maker: The index of the equation that makes each variable.
-        moving: What depends on the variables that are held.
-        summed: What a sum is taken of.
-        sums: What is one.
+        moving: The variables that depend on the held ones.
+        summed: The variables that are summed.
+        sums: The variables that are sums.
     """
 
     def __init__(self, eqns: dict[int, core.JaxprEqn], held: Iterable[core.Var]):
@@ -136,7 +135,7 @@ class _Functions:
             self.bent[out] = self.bent[operands[0]]
 
     def parts(self, out: core.Var) -> list[core.JaxprEqn]:
-        """The equations that lead to a variable from its root."""
+        """The equations from the root of a variable to the variable."""
         found, pending = set(), [out]
         while pending:
             v = pending.pop()
@@ -146,7 +145,7 @@ class _Functions:
         return [self.eqns[i] for i in sorted(found)]
 
     def is_activation(self, out: core.Var) -> bool:
-        """Whether what leads to a place where something bends is an activation, not a part of a softmax or the like."""
+        """Whether a non-linear variable is the output of an activation, not part of a softmax or normalisation."""
         root, parts = self.root[out], self.parts(out)
         names = {name for part in parts for name in _names(part)}
         normalises = root in self.sums and bool(names & _OF_SUMS or self._is_spread(out))
@@ -155,7 +154,7 @@ class _Functions:
         return bool(names & _SQUASHING) or guarded or not names & _POWERS or not near_sums
 
     def _is_spread(self, out: core.Var) -> bool:
-        """Whether a result is written to several elements, as the scale of a normalisation is."""
+        """Whether a result is broadcast, as the scale of a normalisation is."""
         return any(
             self.bent.get(v) is out and shape_and_type(eqn.outvars[0]).size > shape_and_type(v).size
             for eqn in self.eqns.values()
@@ -167,7 +166,7 @@ class _Functions:
 def _after_weights(
     start: core.Var, parts: list[core.JaxprEqn], moving: set[core.Var]
 ) -> tuple[core.Var, list[core.JaxprEqn]]:
-    """Where an activation begins: after the weights that scale its array element by element, if any do."""
+    """The start of an activation: after any weights that scale its array elementwise."""
     while True:
         readers = [part for part in parts if start in _variables(part.invars)]
         others = [v for v in _variables(readers[0].invars) if v is not start]
@@ -186,8 +185,8 @@ def _straight_through(
     read = dict.fromkeys(v for part in parts for v in _variables(part.invars))
     inputs = [start, *(v for v in read if v not in made and v is not start)]
     unnamed = program.debug_info.with_unknown_names()
-    alone = program.replace(constvars=[], invars=inputs, outvars=[end], eqns=list(parts), debug_info=unnamed)
-    run = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))
+    activation = program.replace(constvars=[], invars=inputs, outvars=[end], eqns=list(parts), debug_info=unnamed)
+    run = core.jaxpr_as_fun(core.ClosedJaxpr(activation, []))
 
     @jax.custom_vjp
     def through(*arrays: Array) -> Array:
@@ -204,7 +203,7 @@ def _straight_through(
 
 
 def spliced(function: Callable, inputs: list[core.Var], outputs: list[core.Var]) -> list[core.JaxprEqn]:
-    """The equations of a function, written between given variables of a program."""
+    """The equations of a function between given variables of a program."""
     traced = jax.make_jaxpr(function)(*map(shape_and_type, inputs)).jaxpr
     names = dict(zip([*traced.invars, *traced.outvars], [*inputs, *outputs], strict=True))
 
@@ -221,7 +220,7 @@ def spliced(function: Callable, inputs: list[core.Var], outputs: list[core.Var])
 
 
 def _elementwise(eqn: core.JaxprEqn, operands: Sequence[core.Var]) -> bool:
-    """Whether each element of the one result depends on the same element of the operands alone."""
+    """Whether each element of the single result depends only on the same element of the operands."""
     if len(eqn.outvars) != 1:
         return False
     shape, shapes = shape_and_type(eqn.outvars[0]).shape, {shape_and_type(v).shape for v in operands}
@@ -232,7 +231,7 @@ def _elementwise(eqn: core.JaxprEqn, operands: Sequence[core.Var]) -> bool:
 
 
 def _is_affine(eqn: core.JaxprEqn, operands: Sequence[core.Var]) -> bool:
-    """Of an elementwise equation: whether it scales, shifts or masks one operand."""
+    """Whether an elementwise equation scales, shifts or masks one operand."""
     name, moving = eqn.primitive.name, [v for v in _variables(eqn.invars) if v in operands]
     if not jnp.issubdtype(shape_and_type(eqn.outvars[0]).dtype, jnp.inexact):
         return False
@@ -258,7 +257,7 @@ def _reduces(eqn: core.JaxprEqn) -> bool:
 
 
 def _names(eqn: core.JaxprEqn) -> set[str]:
-    """The primitives of an equation, calls opened."""
+    """The primitives of an equation, including those inside calls."""
     inner = _inner(eqn)
     return {eqn.primitive.name} if inner is None else {part.primitive.name for part in _flat(inner)}
 
@@ -283,5 +282,5 @@ def _variables(atoms: Iterable[Any]) -> list[core.Var]:
 
 
 def shape_and_type(v: Any) -> jax.ShapeDtypeStruct:
-    """Of a variable."""
+    """The shape and dtype of a variable."""
     return jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype)

@@ -1,9 +1,9 @@
-"""Under `graph`: convolutions in the one layout that XLA compiles well on the CPU wherever they stand.
+"""Under `graph`: convolutions in the layout that XLA for CPUs compiles well inside loops.
 
-XLA for CPUs brings a convolution into the layout of its fast kernel (channels last) in the outermost program alone.
-Inside a loop, where training and inference run, one in another layout is compiled to nested scalar loops: some twenty
-times slower. So the programs of a graph hold their convolutions in that layout, and so are their derivatives, which is
-why this is a primitive: the derivative that JAX takes of a convolution changes its layout.
+XLA for CPUs converts a convolution to the layout of its fast kernel (channels last) only in the outermost program.
+Inside a loop, where training and inference run, it compiles any other layout to nested scalar loops, some twenty times
+slower. Graphs therefore write convolutions and their derivatives in that layout. This needs a primitive of its own,
+because JAX's derivative of a convolution changes the layout.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from vicinal._activations import shape_and_type, spliced
 
 
 def canonical(eqn: core.JaxprEqn) -> list[core.JaxprEqn] | None:
-    """Equations with the result of a convolution, in the canonical layout; None for what is none, or is grouped."""
+    """The equations of a convolution in the canonical layout; None if it is grouped or not a convolution."""
     if eqn.primitive.name != "conv_general_dilated":
         return None
     params, out = eqn.params, shape_and_type(eqn.outvars[0])
@@ -87,7 +87,7 @@ def _dilated(length: int, by: int) -> int:
 
 
 def _lengths(x: Any, kernel: Any, out: Any, settings: dict[str, Any]) -> list[tuple[int, ...]]:
-    """From the shapes, for each axis of space: dilated lengths of input, window and output, and the padding before."""
+    """For each spatial axis, the dilated lengths of input, window and output, and the padding before."""
     dilations = settings["lhs_dilation"], settings["rhs_dilation"], settings["window_strides"]
     shapes = x[1:-1], kernel[:-2], out[1:-1]
     lengths = [[_dilated(n, d) for n, d in zip(*pair, strict=True)] for pair in zip(shapes, dilations, strict=True)]
@@ -95,7 +95,7 @@ def _lengths(x: Any, kernel: Any, out: Any, settings: dict[str, Any]) -> list[tu
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Of a value in a transposition, known or not."""
+    """The shape of a value in a transposition, known or not."""
     return (value.aval if hasattr(value, "aval") else jax.typeof(value)).shape
 
 

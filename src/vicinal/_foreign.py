@@ -1,4 +1,4 @@
-"""Arrays of other libraries, as NumPy arrays; none of these libraries is imported unless an object of its own comes."""
+"""Converts arrays of other libraries to NumPy arrays, without importing these libraries."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 
 
 def library_of(value: Any) -> str:
-    """The package that an object's class, or one of its bases, comes from, where we know it; else `""`.
+    """The known package of an object's class or of one of its bases; `""` if none is known.
 
     Example:
         >>> library_of([1, 2])
@@ -19,23 +19,21 @@ def library_of(value: Any) -> str:
 
 
 def is_a(value: Any, *names: str) -> bool:
-    """Whether an object's class, or one of its bases, has one of these names, `package.Class`."""
+    """Whether an object's class or one of its bases has one of these names, `package.Class`."""
     bases = [(base.__module__.partition(".")[0], base.__name__) for base in type(value).__mro__]
     return any(f"{package}.{name}" in names for package, name in bases)
 
 
 def is_array(value: Any) -> bool:
-    """Whether something is an array of any library: it has a shape, and NumPy can read it; no class is one."""
+    """Whether an object is an array of any library: it has a shape and NumPy can read it. Classes are not arrays."""
     return not isinstance(value, type) and all(hasattr(value, name) for name in ("shape", "__array__"))
 
 
 def as_numpy(value: Any) -> Any:
-    """An array of another library as a NumPy array; what is none stays what it is.
-
-    JAX's own arrays stay where they are, and so do NumPy's.
+    """Converts an array of another library to a NumPy array; returns any other object, JAX arrays included, unchanged.
 
     Raises:
-        TypeError: The array holds something else than numbers, has holes, or is of a kind that NumPy cannot hold.
+        TypeError: If the array is not numeric, has masked values, or NumPy cannot represent it.
 
     Example:
         >>> as_numpy(np.ones(2)).tolist()
@@ -62,7 +60,7 @@ def as_numpy(value: Any) -> Any:
 
 
 def whole(value: np.ma.MaskedArray) -> np.ndarray:
-    """A masked array without its mask; TypeError if something is masked, which would silently count otherwise."""
+    """A masked array without its mask; raises TypeError if a value is masked, because it would count as data."""
     masked = int(np.ma.count_masked(value))
     if masked:
         raise TypeError(f"expected whole arrays, got a masked array with {masked} masked values; fill or drop them")
@@ -70,5 +68,5 @@ def whole(value: np.ma.MaskedArray) -> np.ndarray:
 
 
 def as_arrays(tree: PyTree) -> PyTree:
-    """Every array of a tree as a NumPy or JAX array; see `as_numpy`."""
+    """Converts every array of a tree to a NumPy or JAX array; see `as_numpy`."""
     return jax.tree.map(as_numpy, tree)

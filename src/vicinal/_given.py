@@ -1,4 +1,4 @@
-"""What is handed to `capture`, `attach` and `fit`, looked at: a wrong kind of thing is told from what was expected."""
+"""Checks the types of arguments of `capture`, `attach` and `fit`."""
 
 import numbers
 from typing import Any
@@ -11,7 +11,7 @@ from vicinal.keys import is_key
 
 
 def check_module(model: Any) -> None:
-    """TypeError if the model is a class, or a module of PyTorch."""
+    """Raises TypeError if the model is a class or a PyTorch module."""
     if isinstance(model, type):
         raise TypeError(f"expected a model, got the class {model.__name__}; make one with {model.__name__}(...)")
     if is_a(model, "torch.Module"):
@@ -22,7 +22,7 @@ def check_module(model: Any) -> None:
 
 
 def check_example(x: Any) -> None:
-    """TypeError if an example is made of anything but arrays, their shapes, and numbers."""
+    """Raises TypeError if an example contains anything but arrays, their shapes, and numbers."""
     leaves = jax.tree.leaves(x)
     for leaf in leaves:
         if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic | numbers.Number):
@@ -38,7 +38,7 @@ def check_example(x: Any) -> None:
 
 
 def check_key(key: Any) -> None:
-    """TypeError if it is no random key: one of `jax.random.key`, or two or four old-style numbers."""
+    """Raises TypeError unless this is a random key: from `jax.random.key`, or an old key of two or four numbers."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         raise TypeError(f"expected key as a random key, got the integer {key}; write key=jax.random.key({key})")
     if not isinstance(key, jax.Array | np.ndarray) or not (is_key(key) or key.dtype == np.uint32):

@@ -1,15 +1,15 @@
-"""Under `graph`: vertices some of whose units do not count.
+"""Under `graph`: vertices with masks.
 
-A masked unit is as if it had not been marked: what reads the vertex sees its incoming value there, errors pass through
-it, and it has no energy and no error of its own. A traced program with masks is rewritten so that each of its vertices
-has three sides in place of one:
+A masked unit behaves as if it were not marked: readers of the vertex see its incoming value there, errors pass through
+it, and it has no energy and no error. A traced program with masks is rewritten so that each vertex has three variables
+instead of one:
 
-    held        what the vertex holds, and a rule moves
-    seen        where(mask, held, incoming): what reads the vertex reads
-    predicted   where(mask, incoming, held): so that held - predicted is 0 at masked units, whatever is held there
+    held        the value of the vertex, which a rule moves
+    seen        where(mask, held, incoming): what readers of the vertex see
+    predicted   where(mask, incoming, held): makes held - predicted 0 at masked units
 
-Energies, errors and their derivatives are made of `held - predicted`, so that no rule need know of masks. What is
-given back as a value is `shown`, `where(mask, held, 0)`.
+Energies, errors and their derivatives depend on `held - predicted`, so that no rule needs to handle masks. The value
+returned to users is `shown`, `where(mask, held, 0)`.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from vicinal._primitive import vertex_p
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """The variables of a vertex with a mask; for their meaning see above."""
+    """The variables of a vertex with a mask; see the module's docstring."""
 
     mask: Any
     seen: core.Var
@@ -36,14 +36,14 @@ class Masked:
 
 
 def split_masked(closed: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, dict[core.Var, Masked]]:
-    """Gives each vertex with a mask a variable for what it holds.
+    """Gives each vertex with a mask a variable for its held value.
 
     Args:
         closed: A flat program.
 
     Returns:
-        The program, in which vertices have one operand, and the variables of those that had two, by what they hold. A
-        program without masks is returned as it is.
+        The program, in which every vertex has one operand, and the variables of each masked vertex, by its held
+        variable. A program without masks is returned unchanged.
     """
     eqns, found = [], {}
     for eqn in closed.jaxpr.eqns:
@@ -63,7 +63,7 @@ def _sides(eqn: core.JaxprEqn) -> tuple[list[core.JaxprEqn], core.Var, Masked]:
         select = jax.lax.select
         return [select(mask, held, incoming), select(mask, incoming, held), select(mask, held, jnp.zeros_like(held))]
 
-    # A function of its own for each vertex: what make_jaxpr has in its cache would share variables.
+    # A new function for each vertex: from its cache, make_jaxpr would return shared variables.
     traced = jax.make_jaxpr(sides)(*map(shape_and_type, (seen, seen, mask))).jaxpr
     held, *given = traced.invars
     names = dict(zip([*given, traced.outvars[0]], [incoming, mask, seen], strict=True))
@@ -80,17 +80,17 @@ def _sides(eqn: core.JaxprEqn) -> tuple[list[core.JaxprEqn], core.Var, Masked]:
 
 
 def check_masks(masks: Mapping[str, Any], equations: Callable[[Any], list[core.JaxprEqn]]) -> None:
-    """Raises ValueError if a mask depends on what vertices hold.
+    """Raises ValueError if a mask depends on the values of vertices.
 
     Args:
         masks: The variable of each mask, by its vertex.
-        equations: All that lead to a variable.
+        equations: Returns the equations that compute a variable.
     """
     for name, mask in masks.items():
         above = next((eqn for eqn in equations(mask) if eqn.primitive is vertex_p), None)
         if above is not None:
             raise ValueError(
-                f"expected a mask of vertex {name!r} that depends on the input alone, got one that changes with vertex "
+                f"expected a mask of vertex {name!r} that depends only on the input, got one that changes with vertex "
                 f"{above.params['name']!r}; take it from the input (a length, say), or leave out the mask"
             )
 
@@ -99,8 +99,8 @@ def refuse_masks(masked: Sequence[str], what: str) -> None:
     """Raises ValueError if a vertex has a mask.
 
     Args:
-        masked: Those that have one.
-        what: What has no meaning for them.
+        masked: The vertices with masks.
+        what: The operation that does not support masks.
     """
     if masked:
         raise ValueError(
@@ -112,7 +112,7 @@ def refuse_masks(masked: Sequence[str], what: str) -> None:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Unknown:
-    """Stands for a number that is not known, with the reason; an optimiser that needs the number says it."""
+    """A placeholder for an unknown number, with the reason; an optimiser that needs the number raises it."""
 
     reason: str
 
@@ -125,7 +125,7 @@ NORMS_UNKNOWN = (
 
 
 def counted(values: dict[str, Array], masks: Mapping[str, Bool[Array, "batch ..."]]) -> dict[str, Array]:
-    """The values, with 0 in place of what is masked."""
+    """The values, with 0 at masked units."""
     return {
         name: jax.lax.select(masks[name], value, jnp.zeros_like(value)) if name in masks else value
         for name, value in values.items()

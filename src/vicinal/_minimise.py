@@ -19,11 +19,10 @@ def minimise(
     """Minimises a smooth function.
 
     Args:
-        objective: Of a vector.
-        start: Where to begin.
-        steps: Iterations at most.
-        tolerance: Stops when the norm of the slope is below this times the distance from the start, or below this
-            where the distance is less than 1.
+        objective: A scalar function of a vector.
+        start: The initial point.
+        steps: The maximum number of iterations.
+        tolerance: Stops when the norm of the gradient is below this times `max(1, distance from the start)`.
 
     Returns:
         `(point, converged, steps taken)`.
@@ -41,7 +40,7 @@ def minimise(
         update, state = solver.update(slope, state, point, value=value, grad=slope, value_fn=objective)
         return point + update, state, optax.tree.get(state, "grad"), t + 1
 
-    # optax's own arithmetic mixes dtypes and ranks, which the strict modes refuse.
+    # Optax's arithmetic mixes dtypes and ranks, which JAX's strict modes reject.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         point, _, slope, taken = jax.lax.while_loop(
             lambda carry: (carry[3] < steps) & unfinished(carry[0], carry[2]),

@@ -1,16 +1,16 @@
-"""What somebody may have meant who mistyped a name."""
+"""Suggestions for mistyped names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """`"; did you mean 'x'?"` for the known name that is most like this one, or nothing if none is like it.
+    """Returns `"; did you mean 'x'?"` for the most similar known name, or `""` if none is similar.
 
     Args:
-        name: As it was given.
-        known: The names that there are.
-        cutoff: How alike they must be, from 0 to 1.
+        name: The mistyped name.
+        known: The existing names.
+        cutoff: How similar they must be, from 0 to 1.
 
     Example:
         >>> did_you_mean("trian", ["train", "sweep"])

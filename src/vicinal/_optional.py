@@ -1,20 +1,20 @@
-"""Packages that an extra brings: imported when something needs them."""
+"""Imports optional packages, which extras install, when they are needed."""
 
 import importlib
 from typing import Any
 
 
 def optional(module: str, user: str, package: str, extra: str) -> Any:
-    """A module of a package that need not be installed.
+    """Imports a module of an optional package.
 
     Args:
-        module: Its name, as in an import.
-        user: What needs it, for the sentence.
-        package: What it is called where it is installed from.
-        extra: The extra of vicinal that brings it.
+        module: The name of the module.
+        user: What needs it, for the message.
+        package: The name of the package for pip.
+        extra: The extra of vicinal that installs it.
 
     Raises:
-        ImportError: If it is not there; the sentence says how to get it.
+        ImportError: If it is not installed; the message says how to install it.
 
     Example:
         >>> optional("no_such_module", "Drawing", "no-such-package", "drawings")

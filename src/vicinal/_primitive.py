@@ -1,7 +1,7 @@
-"""Under `graph`: `vertex`, and the primitive behind it, which is the identity under every transformation.
+"""Under `graph`: `vertex` and its primitive, which is the identity under every transformation.
 
-The primitive's first operand is the value; a second, if there is one, is the mask of the units that count, in the
-value's shape. Its parameters are the name, and whether several vertices may have it.
+The first operand is the value; the optional second one is the mask of the units that count, in the value's shape. The
+parameters are the name and whether several vertices may share it.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 OUTPUT = "output"
-"""Name of the node that stands for the function's output, in `Graph.parents` and `Graph.children`."""
+"""Name of the output's node in `Graph.parents` and `Graph.children`."""
 
 vertex_p = core.Primitive("vertex")
 vertex_p.def_impl(lambda value, *mask, **params: value)
@@ -45,33 +45,32 @@ _ARRAY_LIKE = (jax.Array, np.ndarray, np.generic, float, int, complex)
 
 
 def vertex(value: Float[Array, "..."], name: str, mask: Bool[ArrayLike, "..."] | None = None) -> Float[Array, "..."]:
-    """Marks `value` as a vertex called `name`; with a mask, only those of its units that count.
+    """Marks `value` as a vertex called `name`; with a mask, marks only the units that count.
 
-    Outside `capture` this is the identity, under `jit`, `grad`, `vmap` and their compositions. Go on with what it
-    returns: a vertex whose result is not used is refused by `capture`.
+    Outside `capture` this is the identity, also under `jit`, `grad`, `vmap` and their compositions. Use the returned
+    array: `capture` refuses a vertex whose result is not used.
 
     Under `jax.vmap` *inside* the model one vertex holds all the mapped rows, with the mapped axis first. In the
-    body of a `jax.lax.scan` each iteration gets a vertex of its own: `name[0]`, `name[1]`, ... in order of
-    evaluation.
+    body of a `jax.lax.scan` each iteration has its own vertex: `name[0]`, `name[1]`, ... in order of evaluation.
 
-    A masked unit is as if it had not been marked. What reads the vertex sees its incoming value there, and errors pass
-    through it. It holds nothing (its value is given as 0), has no energy and no error, and no part in when inference
-    stops. So padding changes nothing: a recurrent network that carries its state over padded steps,
-    `h = vertex(where(t < length, new, h), name, mask=t < length)`, learns as it does from the sequence without them.
+    A masked unit behaves as if it were not marked. Readers of the vertex see its incoming value there, and errors pass
+    through it. It holds no value (0 is returned for it), has no energy and no error, and does not affect when inference
+    stops. Padding therefore changes nothing: a recurrent network that carries its state over padded steps,
+    `h = vertex(where(t < length, new, h), name, mask=t < length)`, learns as it does from the sequence without padding.
 
     Args:
         value: Real floating-point array of any shape.
         name: Unique within the function; `"output"` is reserved.
         mask: True for the units that count, in a shape that broadcasts to the value's: one number for a step of a
-            recurrent network, `[time, 1]` for a sequence of vectors. It may depend on the input, such as on a length
-            in it, but on no vertex. None counts all units.
+            recurrent network, `[time, 1]` for a sequence of vectors. It may depend on the input, such as a length, but
+            not on a vertex. None counts all units.
 
     Returns:
         `value`, unchanged.
 
     Raises:
-        TypeError: If `value` is not a real floating-point array, `name` is not a string, or `mask` not boolean.
-        ValueError: If `name` is empty or reserved, or the mask has another shape.
+        TypeError: If `value` is not a real floating-point array, `name` not a string, or `mask` not boolean.
+        ValueError: If `name` is empty or reserved, or the shape of `mask` does not broadcast to the value's.
 
     Example:
         >>> import jax.numpy as jnp, vicinal as vc
@@ -90,7 +89,7 @@ def vertex(value: Float[Array, "..."], name: str, mask: Bool[ArrayLike, "..."] |
 
 
 def bind_vertex(value: Any, name: Any, mask: Any = None, *, repeats: bool = False) -> Array:
-    """As `vertex`; `repeats` says that one name may stand for several vertices, which are numbered as in a loop."""
+    """As `vertex`; with `repeats`, several vertices may share the name and are numbered as in a loop."""
     if not isinstance(name, str):
         raise TypeError(f"expected the vertex's name as a string, got {type(name).__name__}; write vertex(value, name)")
     if not name or name == OUTPUT:

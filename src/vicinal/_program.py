@@ -1,4 +1,4 @@
-"""Under `graph`: a traced program that can be cut into parts."""
+"""For `Graph`: a traced program that can be cut into parts."""
 
 import functools
 import itertools
@@ -9,15 +9,19 @@ from typing import Any
 
 import jax
 from jax.extend import core
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from vicinal._activations import entered, shape_and_type, without_derivatives
 from vicinal._convolutions import canonical
 from vicinal._masking import Masked, check_masks, split_masked
 from vicinal._primitive import OUTPUT, vertex_p
+from vicinal._show import names_text
 from vicinal._statistics import is_collective, statistics_of, updates_of
 from vicinal._synapses import Synapse, find_synapses
 from vicinal._trace import Traced
+
+Values = dict[str, Float[Array, "batch ..."]]
+"""The value of each vertex by name, `[batch, ...]`."""
 
 
 class Program:
@@ -113,11 +117,18 @@ class Program:
         """`(model, x, values) -> outputs + predictions`."""
         return self._part(self._given + self._held, self._predicted())
 
-    def local(self, node: str) -> tuple[tuple[str, ...], Callable]:
-        """The parents of a node, and `(model, x, values of the parents) -> prediction`."""
-        outputs, _, read = self._prediction(node)
-        parents = tuple(name for name in self.names if self._seen[name] in read)
-        return parents, self._part(self._given + [self._seen[name] for name in parents], outputs)
+    @functools.cached_property
+    def parents(self) -> Mapping[str, tuple[str, ...]]:
+        """For each vertex, and for the output, the vertices that its prediction reads directly."""
+        reads = {node: self._prediction(node)[2] for node in (*self.names, OUTPUT)}
+        return MappingProxyType(
+            {node: tuple(name for name in self.names if self._seen[name] in read) for node, read in reads.items()}
+        )
+
+    def prediction(self, node: str) -> Callable:
+        """`(model, x, values of the parents) -> prediction` of one node."""
+        below = [self._seen[name] for name in self.parents[node]]
+        return self._part(self._given + below, self._prediction(node)[0])
 
     def reads(self, node: str) -> tuple[tuple[str, ...], bool]:
         """The parameters that the prediction of a node reads, by path, and whether it reads the input."""
@@ -157,9 +168,29 @@ class Program:
         outputs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in self._outputs]
         return found | {OUTPUT: jax.tree.unflatten(self.output_structure, outputs)}
 
+    def ordered(self, values: Values) -> list[Array]:
+        """The values of all vertices, in the order of `names`.
+
+        Raises:
+            ValueError: If a vertex is missing or unknown.
+        """
+        if set(values) != set(self.names):
+            missing, unknown = set(self.names) - set(values), set(values) - set(self.names)
+            raise ValueError(
+                f"expected a value for each of {names_text(self.names)}, got missing {sorted(missing)} "
+                f"and unknown {sorted(unknown)}; start from the values that feedforward returns"
+            )
+        return [values[name] for name in self.names]
+
+    def unpack(self, results: list[Array]) -> tuple[PyTree, Values]:
+        """`(output, values)` from the flat list that a part of the program returns."""
+        split = len(results) - len(self.names)
+        output = jax.tree.unflatten(self.output_structure, results[:split])
+        return output, dict(zip(self.names, results[split:], strict=True))
+
     @functools.cached_property
     def activations(self) -> tuple[tuple[str, ...], Callable]:
-        """The vertices that are read through one activation alone; `(model, x, their values) -> activations`."""
+        """The vertices that are read only through one activation; `(model, x, their values) -> activations`."""
         seen, incoming = list(self._seen.values()), self._outputs + list(self._vertex_in.values())
         found = entered(self.jaxpr, self._needed(incoming, seen), seen, incoming)
         names = tuple(name for name in self.names if self._seen[name] in found)
@@ -202,15 +233,15 @@ class Program:
         }
         return deviations, changed
 
-    def local_rest(self, node: str, derivatives: bool) -> Callable:
+    def prediction_rest(self, node: str, derivatives: bool) -> Callable:
         """`(model, x, constants, values of the parents) -> prediction`, with or without activations' derivatives."""
         if (node, derivatives) not in self._rests:
             self._rests[node, derivatives] = self._local_rest(node, derivatives)
         return self._rests[node, derivatives]
 
     def _local_rest(self, node: str, derivatives: bool) -> Callable:
-        outputs, needed, read = self._prediction(node)
-        parents = [seen for seen in self._seen.values() if seen in read]
+        outputs, needed, _ = self._prediction(node)
+        parents = [self._seen[name] for name in self.parents[node]]
         changed = {} if derivatives else without_derivatives(self.jaxpr, needed, parents, outputs)
         return self._part(self._given + self._constant + parents, outputs, changed)
 

@@ -1,4 +1,4 @@
-"""What a record holds: a dictionary of numbers, some in dictionaries of their own; one that is not finite is None."""
+"""Reads records: dictionaries of numbers, perhaps nested, with None for non-finite numbers."""
 
 import math
 from collections.abc import Mapping
@@ -6,15 +6,15 @@ from typing import Any
 
 
 def flat_record(record: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
-    """A record without dictionaries in it: a nested name comes after that of its dictionary.
+    """Flattens a record: a nested name follows the name of its dictionary.
 
     Args:
-        record: Numbers, and dictionaries of them.
-        separator: What stands between two names.
-        prefix: What stands before each name.
+        record: Numbers and dictionaries of numbers.
+        separator: The text between two names.
+        prefix: The text before each name.
 
     Returns:
-        Name -> value.
+        The values by name.
 
     Example:
         >>> flat_record({"step": 5, "angles": {"layers[0]": 5.2}})
@@ -28,17 +28,17 @@ def flat_record(record: Mapping[str, Any], separator: str = ".", prefix: str = "
 
 
 def or_nan(value: Any) -> Any:
-    """A number of a record, NaN where the record has none or one that is not finite."""
+    """A number of a record; NaN if it is missing or not finite."""
     return math.nan if value is None else value
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a plain number; True and False are none."""
+    """Whether a value is a plain number; booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def stop_words(reason: str) -> str:
-    """Why a run ended, in words that begin with `stopped`, once.
+    """Why a run ended, as text that starts with `stopped`.
 
     Example:
         >>> stop_words("stopped at step 5: it is enough"), stop_words("the data ended")

@@ -1,4 +1,4 @@
-"""What the parts of the library say of themselves at a prompt: numbers rather than dtypes, edges rather than names."""
+"""The `repr` of modules and graphs: numbers rather than dtypes, edges rather than names."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,13 +8,15 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from vicinal._numbers import number_text
+
 _FEW = 6  # numbers of an array, or vertices of a graph, that are written out
 
 
 def module_text(module: Any) -> str:
-    """A module as the call that makes it: its numbers, and what differs from the defaults.
+    """A module as the call that makes it: its numbers, and all fields that differ from their defaults.
 
-    Traced numbers are written as `f32[]`, for they have no value yet.
+    Traced numbers have no value yet and are written as `f32[]`.
 
     Args:
         module: A frozen dataclass, such as a rule, with array leaves.
@@ -31,13 +33,13 @@ def module_text(module: Any) -> str:
 
 
 def value_text(value: Any) -> str:
-    """One value of a module: a number, a function by its name, a module, or what Equinox makes of it."""
+    """One value of a module: a number, a function by name, a module, or Equinox's own format."""
     if isinstance(value, eqx.Module):
         return repr(value) if type(value).__repr__ is not eqx.Module.__repr__ else module_text(value)
     if isinstance(value, bool | str):
         return repr(value)
     if isinstance(value, int | float | np.generic):
-        return _number(value)
+        return number_text(value)
     if isinstance(value, jax.Array | np.ndarray):
         return _array(value)
     if isinstance(value, Mapping):
@@ -51,7 +53,7 @@ def value_text(value: Any) -> str:
 
 
 def graph_text(graph: Any) -> str:
-    """A graph's nodes with their shapes, and what each reads; of many nodes the first and the last.
+    """A graph's nodes with their shapes and what each reads; only the first and last of many nodes.
 
     Args:
         graph: A `vicinal.Graph`.
@@ -69,12 +71,12 @@ def graph_text(graph: Any) -> str:
 
 
 def reads_of(graph: Any, node: str) -> tuple[str, ...]:
-    """What the prediction of a node reads directly: `"input"`, if it does, and vertices."""
+    """What the prediction of a node reads directly: vertices, and perhaps `"input"`."""
     return ("input",) * (node in graph.reads_input) + tuple(graph.parents[node])
 
 
 def names_text(names: Iterable[str], most: int = 8) -> str:
-    """Names in a row; of many the first, and how many there are.
+    """A list of names as text; only the first of many, and their number.
 
     Example:
         >>> names_text("abc", 4), names_text("abcdefgh", 4)
@@ -89,7 +91,7 @@ def names_text(names: Iterable[str], most: int = 8) -> str:
 def record_text(record: Mapping[str, Any], quantities: Sequence[str]) -> str:
     """Some numbers of a record, `test_loss=0.31, test_accuracy=0.94`."""
     found = {name: record[name] for name in quantities if isinstance(record.get(name), int | float)}
-    return ", ".join(f"{name}={_number(value, 4)}" for name, value in found.items())
+    return ", ".join(f"{name}={value if isinstance(value, int) else f'{value:.4g}'}" for name, value in found.items())
 
 
 def _holds_numbers(value: Any) -> bool:
@@ -106,15 +108,11 @@ def _is_default(field: dataclasses.Field, value: Any) -> bool:
     return field.default_factory is not dataclasses.MISSING and value == field.default_factory()
 
 
-def _number(value: Any, digits: int = 6) -> str:
-    return str(value) if isinstance(value, int) else f"{float(value):.{digits}g}"
-
-
 def _array(array: Any) -> str:
     known = not isinstance(array, jax.core.Tracer) and not (isinstance(array, jax.Array) and array.is_deleted())
     if not known or array.size > _FEW or not np.issubdtype(array.dtype, np.number) or array.dtype.itemsize < 2:
         return eqx.tree_pformat(array, width=10**6)
-    numbers = [_number(number) for number in np.asarray(array, float).reshape(-1).tolist()]
+    numbers = [number_text(number) for number in np.asarray(array).reshape(-1)]
     return numbers[0] if array.ndim == 0 else f"[{', '.join(numbers)}]"
 
 

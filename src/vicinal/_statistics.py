@@ -1,7 +1,8 @@
-"""Under `graph`: what a model takes from the whole batch, and the state that changes as it runs.
+"""Under `graph`: the batch statistics of a model, and the state that changes as it runs.
 
-A collective over the axis `"batch"` (`jax.lax.pmean` and its like) makes a statistic: one array for all examples. The
-feedforward pass computes it; every other part of a program is given it, so that it is held while activities settle.
+A collective over the axis `"batch"` (such as `jax.lax.pmean`) computes a statistic: one array for all examples. The
+feedforward pass computes statistics; every other part of a program takes them as inputs, so that they are held while
+activities settle.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,11 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
 BATCH = "batch"
-"""The axis of the examples of a batch, for `jax.lax.pmean` and its like."""
+"""The name of the batch axis, for collectives such as `jax.lax.pmean`."""
 
 _SHARED = {"psum", "psum_invariant", "pmax", "pmin", "all_gather", "all_gather_invariant"}
 
-# The primitive behind `vicinal.update`: it reads an array of the model and what it becomes, and makes nothing.
+# The primitive behind `vicinal.update`: it reads an array of the model and its new value, and has no output.
 update_p = core.Primitive("update")
 update_p.multiple_results = True
 update_p.def_impl(lambda old, new: [])
@@ -36,7 +37,7 @@ batching.primitive_batchers[update_p] = _update_batching
 
 
 def is_collective(eqn: core.JaxprEqn) -> bool:
-    """Whether an equation reads other examples of the batch, or asks which one this is."""
+    """Whether an equation reads other examples of the batch, or the index of this one."""
     named = (eqn.params.get(name) for name in ("axes", "axis_name"))
     return any(BATCH in value if isinstance(value, tuple) else value == BATCH for value in named if value is not None)
 
@@ -45,7 +46,7 @@ def statistics_of(jaxpr: core.Jaxpr) -> list[core.Var]:
     """The statistics of the batch in a flat program.
 
     Raises:
-        ValueError: If a collective gives each example a result of its own.
+        ValueError: If the result of a collective differs between examples.
     """
     found: list[core.Var] = []
     for eqn in filter(is_collective, jaxpr.eqns):
@@ -61,19 +62,19 @@ def statistics_of(jaxpr: core.Jaxpr) -> list[core.Var]:
 def updates_of(
     jaxpr: core.Jaxpr, leaves: Mapping[core.Var, str], inputs: Sequence[core.Var], statistics: Sequence[core.Var]
 ) -> dict[core.Var, Any]:
-    """What the arrays of a model become after the forward pass, in a flat program.
+    """The new values of the model's arrays after the forward pass, in a flat program.
 
     Args:
         jaxpr: The program.
-        leaves: The path of each of its variables that is an array of the model.
-        inputs: Its variables of one example.
-        statistics: Its statistics.
+        leaves: The path of each variable that is an array of the model.
+        inputs: The variables of one example.
+        statistics: The statistics.
 
     Raises:
-        ValueError: If what changes is no array of the model, changes twice, or depends on a single example.
+        ValueError: If an updated array is not the model's, is updated twice, or depends on a single example.
     """
     found: dict[core.Var, Any] = {}
-    own, shared = set(inputs), set(statistics)  # what each example has of its own
+    own, shared = set(inputs), set(statistics)  # own: differs between examples
     for eqn in jaxpr.eqns:
         if eqn.primitive is not update_p:
             if not own.isdisjoint(v for v in eqn.invars if not isinstance(v, core.Literal)):
@@ -112,5 +113,5 @@ def nested(jaxpr: core.Jaxpr, outer: tuple[str, ...] = ()) -> Iterator[tuple[cor
 
 
 def bind_update(old: Array, new: Array) -> None:
-    """Marks what an array becomes; its gradient is stopped."""
+    """Marks the new value of an array, and stops its gradient."""
     update_p.bind(old, jax.lax.stop_gradient(new))

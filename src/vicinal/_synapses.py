@@ -1,8 +1,8 @@
 """Synapses: which parameters multiply an activity, found in the traced program.
 
-A product (`dot_general` or a convolution) of an activity with a parameter, or with a rearranged one, is a synapse:
-the parameter is its weight, the activity its presynaptic side, and a parameter added to the product its bias. So a
-stock layer, an `einsum` and `weights @ x` are all found, with nothing to declare.
+A synapse is a product (`dot_general` or a convolution) of an activity with a parameter, which may be rearranged. The
+parameter is its weight, the activity its presynaptic side, and a parameter added to the product its bias. Stock layers,
+`einsum` and `weights @ x` are all found without declarations.
 """
 
 import dataclasses
@@ -27,17 +27,19 @@ _REARRANGE = {
     "slice",
 }
 
+_TILE_READ = "tile_read"  # of `vicinal.hardware`: (exact product, weight, activity, ...) -> the product as read
+
 
 @dataclasses.dataclass(frozen=True)
 class Synapse:
     """One product of a weight with an activity.
 
     Attributes:
-        equation: Index of the equation, in the outermost program, that takes the product.
+        equation: Index of the product's equation in the outermost program.
         weight: Path of the weight.
         bias: Path of the bias that is added to the product, or None.
         presynaptic: The variable of the program that holds the activity.
-        product: The variable that holds the product, or None where that lies inside a call.
+        product: The variable that holds the product; None if it is inside a call.
         square: The squared norm of the presynaptic vector: summed over the axes that the weight contracts (for a
             convolution, over channels), the mean over positions.
     """
@@ -55,22 +57,31 @@ def find_synapses(jaxpr: core.Jaxpr, parameters: Mapping[Any, str]) -> list[Syna
 
     Args:
         jaxpr: The program.
-        parameters: The path of each of its variables that is a parameter.
+        parameters: The path of each variable that is a parameter.
 
     Returns:
         One synapse for each use of a weight, in order.
     """
     outer = {v: v for v in [*jaxpr.constvars, *jaxpr.invars] if v not in parameters}
     outer |= {v: v for eqn in jaxpr.eqns for v in eqn.outvars}
-    return list(_find(jaxpr, dict(parameters), outer))
+    found: list[Synapse] = []
+    _find(jaxpr, dict(parameters), outer, {}, found)
+    return found
 
 
 def _find(
-    jaxpr: core.Jaxpr, leaf: dict[Any, str], outer: dict[Any, Any], equation: int | None = None
-) -> Iterator[Synapse]:
-    """`leaf` names the variables that are parameters, `outer` maps those that the outermost program holds too."""
-    products: dict[Any, int] = {}  # variable -> index of the synapse whose product it is
-    found: list[Synapse] = []
+    jaxpr: core.Jaxpr,
+    leaf: dict[Any, str],
+    outer: dict[Any, Any],
+    products: dict[Any, int],
+    found: list[Synapse],
+    equation: int | None = None,
+) -> None:
+    """Adds the synapses of a program to those found.
+
+    `leaf` names the variables that are parameters; `outer` maps those that also exist in the outermost program;
+    `products` are those that are products, each with the index of its synapse.
+    """
     for i, eqn in enumerate(jaxpr.eqns):
         here = i if equation is None else equation
         inputs = [None if isinstance(v, core.Literal) else v for v in eqn.invars]
@@ -81,10 +92,17 @@ def _find(
                 leaf[eqn.outvars[0]] = leaf[inputs[0]]
             if inputs[0] in products:
                 products[eqn.outvars[0]] = products[inputs[0]]
-        elif name in ("dot_general", "conv_general_dilated"):
+        elif name == _TILE_READ:
+            if inputs[0] in products:
+                index = products[eqn.outvars[0]] = products[inputs[0]]
+                held = found[index].presynaptic  # that of the read without derivative; for a convolution, also reshaped
+                activity = outer.get(inputs[2], held)
+                if activity.aval.shape == held.aval.shape:
+                    found[index] = dataclasses.replace(found[index], presynaptic=activity)
+        elif name in _SQUARES:
             for side, other in ((0, 1), (1, 0)):
                 if inputs[side] in leaf and inputs[other] in outer:
-                    square = _square_dot(eqn.params, other) if name == "dot_general" else _square_conv(eqn.params)
+                    square = _SQUARES[name](eqn.params, other)
                     products[eqn.outvars[0]] = len(found)
                     product = eqn.outvars[0] if equation is None else None
                     found.append(Synapse(here, leaf[inputs[side]], None, outer[inputs[other]], product, square))
@@ -96,8 +114,18 @@ def _find(
         elif inner is not None and len(inner.invars) == len(inputs):
             pairs = list(zip(inner.invars, inputs, strict=True))
             inner_leaf = {v: leaf[u] for v, u in pairs if u in leaf}
-            yield from _find(inner, inner_leaf, {v: outer[u] for v, u in pairs if u in outer}, here)
-    yield from found
+            within = {v: products[u] for v, u in pairs if u in products}
+            _find(inner, inner_leaf, {v: outer[u] for v, u in pairs if u in outer}, within, found, here)
+            for own, v in zip(inner.outvars, eqn.outvars, strict=False):
+                if not isinstance(own, core.Literal) and own in within:
+                    index = products[v] = within[own]
+                    if equation is None:
+                        found[index] = dataclasses.replace(found[index], product=v)
+
+
+def reads_a_tile(eqn: core.JaxprEqn) -> bool:
+    """Whether an operation is a tile's read, of the exact product that is its first operand."""
+    return any(each.primitive.name == _TILE_READ for inner in _inner(eqn.params) for each in inner.eqns)
 
 
 def _inner(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
@@ -117,10 +145,14 @@ def _square_dot(params: Mapping[str, Any], side: int) -> Callable[[Array], Array
     return square
 
 
-def _square_conv(params: Mapping[str, Any]) -> Callable[[Array], Array]:
+def _square_conv(params: Mapping[str, Any], side: int) -> Callable[[Array], Array]:
     channels = params["dimension_numbers"].lhs_spec[1]
 
     def square(presynaptic: Array) -> Array:
         return jnp.mean(jnp.sum(jnp.square(widened(presynaptic)), axis=channels))
 
     return square
+
+
+_SQUARES = {"dot_general": _square_dot, "conv_general_dilated": _square_conv}
+"""The products, each with what makes the squared norm of its presynaptic side."""

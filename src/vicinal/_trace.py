@@ -1,4 +1,4 @@
-"""Under `graph`: what is captured, and its trace, with no vertex left inside another primitive."""
+"""Under `graph`: traces a model so that no vertex remains inside another primitive."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ UNROLL_LIMIT = 1024
 
 
 class Spec:
-    """What is captured: the structure of the model and of one example."""
+    """The structure of a captured model and of one example."""
 
     def __init__(
         self, model: PyTree, x: PyTree, roles: tuple[Role | None, ...], keyed: bool, batch_size: int | None = None
@@ -41,7 +41,7 @@ class Spec:
         return jax.tree.unflatten(self.structure, flat)
 
     def split(self, model: PyTree) -> tuple[PyTree, PyTree]:
-        """The model with None in place of all but the arrays that an optimiser trains; and with None in their place."""
+        """The trained arrays of the model with None elsewhere, and the rest with None in their place."""
         flat, structure = jax.tree.flatten(model)
         if structure != self.structure:
             raise ValueError("expected a model of the structure that was captured, got another; capture it again")
@@ -53,13 +53,13 @@ class Spec:
         return first, second
 
     def declare_state(self, arrays: Iterable[int]) -> None:
-        """Makes some of the model's arrays state: those that it updates itself."""
+        """Gives the role `state` to arrays that the model updates itself."""
         places = [i for i, role in enumerate(self.roles) if role is not None]
         state = {places[i] for i in arrays}
         self.roles = tuple("state" if i in state else role for i, role in enumerate(self.roles))
 
     def replaced(self, model: PyTree, arrays: Mapping[int, Array]) -> PyTree:
-        """The model with others in place of some of its arrays."""
+        """The model with some of its arrays replaced."""
         flat, structure = jax.tree.flatten(model)
         places = [i for i, leaf in enumerate(flat) if eqx.is_array(leaf)]
         for i, array in arrays.items():
@@ -87,7 +87,7 @@ class Spec:
             ) from error
 
     def check(self, model: PyTree, x: PyTree) -> tuple[list[Array], list[Array]]:
-        """The leaves of model and input, if they match what was captured."""
+        """The leaves of model and input; raises ValueError if they do not match the captured structure."""
         structure, static, leaves = _partition(model)
         if structure == self.structure and static != self.static:
             changed = next(new for new, old in zip(static, self.static, strict=True) if new != old)
@@ -150,11 +150,11 @@ def _partition(model: PyTree) -> tuple[Any, list[Any], list[Array]]:
 
 # ---------------------------------------------------------------------------------------------- finding vertices
 
-Path = tuple[tuple[str, int], ...]
-"""The primitives around a vertex, outermost first, each with the length of its loop (1 where it is none)."""
+Nesting = tuple[tuple[str, int], ...]
+"""The primitives around a vertex, outermost first, each with the length of its loop (1 if it is not a loop)."""
 
 
-def find(jaxpr: core.Jaxpr, path: Path = ()) -> Iterator[tuple[core.JaxprEqn, Path]]:
+def find(jaxpr: core.Jaxpr, path: Nesting = ()) -> Iterator[tuple[core.JaxprEqn, Nesting]]:
     """Yields every vertex, at any depth, with the primitives around it."""
     for eqn in jaxpr.eqns:
         if eqn.primitive is vertex_p:
@@ -173,7 +173,7 @@ class Traced(NamedTuple):
     Attributes:
         spec: What was captured.
         closed: The program.
-        output_structure: Of its output.
+        output_structure: The tree structure of the output.
         looped: The names of the vertices inside loops, and of those that one marked layer makes by several calls.
     """
 
@@ -184,7 +184,7 @@ class Traced(NamedTuple):
 
 
 def trace(model: PyTree, x: PyTree, fixed: Where | None, state: Where | None, batch_size: int | None) -> Traced:
-    """Traces a model on one example; with a key, if the model takes one and what it makes depends on it."""
+    """Traces a model on one example; with a key if the model takes one and its output depends on it."""
     roles = roles_of(model, fixed, state)
     if takes_key(model):
         found = _trace_in_batch(model, x, roles, True, batch_size)
@@ -194,7 +194,7 @@ def trace(model: PyTree, x: PyTree, fixed: Where | None, state: Where | None, ba
 
 
 def _trace_in_batch(model: PyTree, x: PyTree, roles: Any, keyed: bool, batch_size: int | None) -> Traced:
-    """Traces a model with the axis of the batch, if it reads that."""
+    """Traces a model, with the batch axis if it uses that."""
     try:
         return _trace_flat(Spec(model, x, roles, keyed))
     except NameError as error:
@@ -208,17 +208,17 @@ def _trace_in_batch(model: PyTree, x: PyTree, roles: Any, keyed: bool, batch_siz
         return _trace_flat(Spec(model, x, roles, keyed, batch_size))
     except NameError as error:
         _check_axis(error)
-        raise ValueError(f"expected collectives over the axis '{BATCH}' alone, got: {error}") from error
+        raise ValueError(f"expected collectives only over the axis '{BATCH}', got: {error}") from error
 
 
 def _check_axis(error: NameError) -> None:
-    """Raises a NameError again, unless it is about an axis that is not bound."""
+    """Raises a NameError again unless it is about an unbound axis."""
     if "axis name" not in str(error):
         raise error
 
 
 def evaluated(spec: Spec, model: PyTree) -> tuple[PyTree, Callable[[], Traced] | None]:
-    """The model with all flags `inference` set, and its trace without a key; None where that changes nothing."""
+    """The model with all flags `inference` set, and its trace without a key; None if that changes nothing."""
     still = inference_mode(model)
     if not spec.keyed and spec.batch_size is None and _partition(still)[1] == spec.static:
         return model, None
@@ -242,7 +242,7 @@ def shape_and_type(aval: Any) -> jax.ShapeDtypeStruct:
 
 
 def inference_mode(model: PyTree) -> PyTree:
-    """As `equinox.nn.inference_mode`, also through wrappers that pass attributes on."""
+    """Like `equinox.nn.inference_mode`, but also works through wrappers that forward attributes."""
 
     def set_flag(path: Any, leaf: Any) -> Any:
         return True if leaf is False and path and path[-1] == jax.tree_util.GetAttrKey("inference") else leaf
@@ -281,7 +281,7 @@ def _trace_flat(spec: Spec) -> Traced:
     return Traced(spec, closed, jax.tree.structure(output_shape), looped)
 
 
-def _cannot_follow(name: str, path: Path) -> ValueError:
+def _cannot_follow(name: str, path: Nesting) -> ValueError:
     checkpoint = "remove jax.checkpoint (jax.remat) around it"
     advice = {
         "checkpoint": checkpoint,

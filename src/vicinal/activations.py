@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vicinal._nearest import did_you_mean
+from vicinal._numbers import check
 
 Activation = str | Callable[[Array], Array]
 
@@ -28,19 +29,23 @@ def shifted(activation: Activation, shift: float) -> Callable[[Array], Array]:
 
     Args:
         activation: Name or function.
-        shift: Added to every rate.
+        shift: The constant.
 
     Returns:
-        The function, the same one for the same arguments.
+        The function; equal arguments return the same object.
 
     Example:
         >>> float(shifted("tanh", 3.0)(jnp.zeros(())))
         3.0
 
+    Raises:
+        ValueError: If the name is unknown, or the constant is not finite.
+
     References:
         Alonso and Neftci, Tightening the biological constraints on gradient-based predictive coding, ICONS 2021, arXiv
         2104.15137.
     """
+    check("the shift", shift)
     return _shifted(activation_function(activation), float(shift))
 
 
@@ -50,10 +55,10 @@ def _shifted(function: Callable[[Array], Array], shift: float) -> Callable[[Arra
 
 
 def activation_function(activation: Activation) -> Callable[[Array], Array]:
-    """The function of this name; a function is returned as it is.
+    """The activation function of this name; a function is returned unchanged.
 
     Raises:
-        ValueError: If there is no activation of this name.
+        ValueError: If the name is unknown.
     """
     if callable(activation):
         return activation

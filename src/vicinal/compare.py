@@ -1,7 +1,6 @@
-"""One rule, or several side by side, on one task: train, measure, report."""
+"""Trains one or several rules on a task, measures them, and reports the results."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from vicinal._counted import counted
+from vicinal._lock import locked
+from vicinal._numbers import check_count
 from vicinal._records import or_nan
 from vicinal.analysis import angles, feedback_likeness, norm_ratios
 from vicinal.data import Dataset
@@ -18,48 +20,62 @@ from vicinal.environment import environment, now
 from vicinal.feedback import detach
 from vicinal.files import write_text_atomically
 from vicinal.graph import Graph, capture
+from vicinal.hardware import remove
+from vicinal.ledgers import array_counts_of
 from vicinal.recipes import recipe
 from vicinal.recipes.lookup import canonical
-from vicinal.report import Comparison, Curve, RuleResult, outline, write_page
-from vicinal.report.records import COMMON, curve_rows, curves_csv, quantities
+from vicinal.report import Comparison, Curve, RuleResult, outline, write_study
+from vicinal.report.records import COMMON, curve_rows, curves_csv, quantities, rows_at, steps_of
 from vicinal.rules import Backprop, InferenceLearning, Rule
-from vicinal.settings import CURVES, PAGE, RESULTS, TaskSettings, kept_config
+from vicinal.settings import CURVES, PAGE, RESULTS, TaskSettings, kept_config, last_files
 from vicinal.task import Task
 from vicinal.train import Hook, Run, fit, keys_of
 from vicinal.train.hooks import EarlyStopping, TensorBoard
+from vicinal.train.needs import check_build
 
 _PROBE = 256  # examples on which angles and energies are measured
-_CLASSES = 100  # of more, what they are taken for is not stored
+_CLASSES = 100  # with more classes, confusions are not stored
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareSettings(TaskSettings):
-    """Which rules to compare, on what."""
+    """The rules to compare, and the task."""
 
     rules: tuple[str, ...] = ("bp", "il")
     """Recipes to compare; `vicinal rules` lists them."""
     seeds: int = 3
     """Repetitions, each with its own initial weights and order of examples."""
 
+    def check(self) -> None:
+        """As for `TaskSettings`."""
+        super().check()
+        check_count("seeds", self.seeds)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings(TaskSettings):
-    """What to train, by which rule."""
+    """The rule to train by, and the task."""
 
     rule: str = "il"
     """A recipe; `vicinal rules` lists them."""
     seed: int = 0
-    """Decides the initial weights and the order of the examples."""
+    """Seed of the initial weights and of the order of the examples."""
     patience: int | None = None
-    """Stop when the validation loss has not improved for so many evaluations; the best model is kept in best.npz."""
+    """Stop when the validation loss has not improved for this many evaluations; keep the best model in best.npz."""
     tensorboard: bool = False
     """Write curves for TensorBoard into the folder (pip install 'vicinal[tensorboard]')."""
 
+    def check(self) -> None:
+        """As for `TaskSettings`."""
+        super().check()
+        if self.patience is not None:
+            check_count("patience", self.patience)
+
     def hooks(self, folder: Path) -> list[Hook]:
-        """What watches the run.
+        """The hooks of the run.
 
         Raises:
-            ValueError: If there is patience and nothing to validate on.
+            ValueError: If patience is set without validation examples.
         """
         found: list[Hook] = [TensorBoard(folder / "tensorboard")] if self.tensorboard else []
         if self.patience is None:
@@ -80,14 +96,14 @@ def compare(
 ) -> Comparison:
     """Trains every rule with every seed, and writes the report.
 
-    The rules of one seed begin with the same weights and see the same batches. Angles are those of the rule's
-    gradient to backpropagation's at the same weights, on the same training examples, each time the test loss is
-    measured; the report shows their mean over training, and the median of the ratios of their norms.
+    The rules of one seed start from the same weights and see the same batches. At each evaluation, angles compare the
+    rule's gradient with backpropagation's, at the same weights and on the same training examples. The report shows
+    their mean over training, and the median of the norm ratios.
 
     Args:
-        settings: What to do.
+        settings: The settings.
         folder: Where the report, the results, the settings, and a folder for each run go; made if missing.
-        resume: Whether to go on with the runs that are there.
+        resume: Whether to resume the existing runs.
         command: The command line, for the report.
         progress: As for `fit`.
         say: Called with a sentence before each run.
@@ -96,21 +112,25 @@ def compare(
         The results.
 
     Raises:
-        ValueError: If the settings do not fit the data, a rule is unknown, or the folder holds another run.
+        ValueError: If the settings do not fit the data, a rule is unknown, or the folder holds another run or is
+            in use.
     """
     folder = Path(folder)
-    if settings.seeds < 1:
-        raise ValueError(f"expected at least one seed, got {settings.seeds}")
     settings = dataclasses.replace(settings, rules=canonical(settings.rules))
     task = _Runs(settings, settings.rules, settings.evaluate_every)
     if task.evaluate_every is None:
         task.evaluate_every = max(1, len(task.data.x_train) // settings.batch_size // 4)
+    count = len(settings.rules) * settings.seeds
+    check_build(task.build, count, f"{counted(count, 'model')} at the end")
     runs: dict[str, list[Run]] = {name: [] for name in settings.rules}
-    with kept_config(folder, settings):
-        for name, seed in itertools.product(settings.rules, range(settings.seeds)):
-            say(f"{name}, seed {seed + 1} of {settings.seeds}")
-            runs[name].append(task.run(name, seed, folder / f"{name}-seed{seed}", resume, progress))
-    return task.report(runs, folder, command)
+    with locked(folder) as held:
+        with kept_config(folder, settings):
+            for name in settings.rules:
+                for seed in range(settings.seeds):
+                    say(f"{name}, seed {seed + 1} of {settings.seeds}")
+                    runs[name].append(task.run(name, seed, folder / f"{name}-seed{seed}", resume, progress))
+        with last_files(held):
+            return task.report(runs, folder, command)
 
 
 def train(
@@ -124,9 +144,9 @@ def train(
     """Trains one network by one rule, and writes the report.
 
     Args:
-        settings: What to do.
+        settings: The settings.
         folder: Where the report, the settings, the log and the checkpoint go; made if missing.
-        resume: Whether to go on from the checkpoint that is there.
+        resume: Whether to resume from the existing checkpoint.
         command: The command line, for the report.
         progress: As for `fit`.
 
@@ -134,28 +154,32 @@ def train(
         The results, of one rule and one seed.
 
     Raises:
-        ValueError: If the settings do not fit the data, the rule is unknown, or the folder holds another run.
+        ValueError: If the settings do not fit the data, the rule is unknown, or the folder holds another run or is
+            in use.
     """
     settings = dataclasses.replace(settings, rule=recipe(settings.rule).name)
     folder = Path(folder)
     task, hooks = _Runs(settings, (settings.rule,), settings.evaluate_every, settings.seed), settings.hooks(folder)
-    with kept_config(folder, settings):
-        run = task.run(settings.rule, settings.seed, folder, resume, progress, hooks)
-    return task.report({settings.rule: [run]}, folder, command)
+    with locked(folder) as held:
+        with kept_config(folder, settings):
+            run = task.run(settings.rule, settings.seed, folder, resume, progress, hooks)
+        with last_files(held):
+            return task.report({settings.rule: [run]}, folder, command)
 
 
 class _Runs(Task):
-    """The runs of a comparison, which share what is compiled."""
+    """The runs of a comparison, which share their compiled programs."""
 
     def __init__(self, settings: TaskSettings, rules: tuple[str, ...], evaluate_every: int | None, seed: int = 0):
         super().__init__(settings, seed)
         self.seed = seed
         self.made = self.settings.make(*rules)
         self.graphs = {name: self.graph_for(name) for name in rules}
+        self.counts = {name: array_counts_of(self, name, self.made[name][0], self.graphs[name]) for name in rules}
         self.evaluate_every = evaluate_every
         self.plain = self.graph
-        if settings.model.feedback is not None:  # angles are to backpropagation through the forward weights
-            self.plain = capture(detach(self.build(keys_of(seed)[0])), jnp.asarray(self.data.x_train[0]))
+        if settings.model.feedback is not None or settings.model.is_placed:  # angles are to exact backpropagation
+            self.plain = capture(detach(remove(self.build(keys_of(seed)[0]))), jnp.asarray(self.data.x_train[0]))
         self.probe = jnp.asarray(self.data.x_train[:_PROBE]), jnp.asarray(self.data.y_train[:_PROBE])
 
     def run(
@@ -170,8 +194,8 @@ class _Runs(Task):
                 graphs = self.graphs[name], self.plain
                 found = _beside(rule, reference, *graphs, state.model, state.rule_state, *self.probe, train_key)
                 record["angles"], record["norm_ratios"] = map(_by_layer, found)
-            if self.plain is not self.graphs[name]:
-                likeness = feedback_likeness(state.model)
+            if self.settings.model.feedback is not None or recipe(name).feedback is not None:
+                likeness = feedback_likeness(remove(state.model))
                 record["feedback_angles"] = {layer: float(like.angle) for layer, like in likeness.items()}
 
         return fit(
@@ -180,10 +204,7 @@ class _Runs(Task):
             optimizer,
             self.data,
             key=train_key,
-            epochs=self.settings.epochs,
-            batch_size=self.settings.batch_size,
-            validation=self.settings.validation,
-            evaluate_every=self.evaluate_every,
+            **self.settings.training() | {"evaluate_every": self.evaluate_every},
             graph=self.graphs[name],
             folder=folder,
             resume=resume,
@@ -213,16 +234,15 @@ class _Runs(Task):
         ]
         write_text_atomically(folder / CURVES, curves_csv(points))
         write_text_atomically(folder / RESULTS, comparison.to_json())
-        write_page(folder / PAGE, comparison)
+        write_study(folder / PAGE, comparison)
         return comparison
 
     def _result(self, name: str, runs: list[Run]) -> RuleResult:
         records = [[record for record in run.records if "test_loss" in record] for run in runs]
-        steps = sorted({record["step"] for rows in records for record in rows})
+        steps = steps_of(records, "test_loss")
 
         def curve(quantity: str) -> list[list[float]]:
-            by_step = [{record["step"]: or_nan(record.get(quantity)) for record in rows} for rows in records]
-            rows = [[found.get(step, np.nan) for step in steps] for found in by_step]
+            rows = rows_at(steps, records, quantity)
             return [] if np.all(np.isnan(rows)) else rows
 
         def last(quantity: str) -> list[float]:
@@ -238,7 +258,7 @@ class _Runs(Task):
             test_accuracy=last("test_accuracy"),
             test_loss=last("test_loss"),
             angles=_over_training(records, "angles", np.mean),
-            # A ratio has no upper end: where backpropagation's gradient vanishes, one record would rule a mean.
+            # Ratios are unbounded: where backpropagation's gradient vanishes, one record would dominate a mean.
             norm_ratios=_over_training(records, "norm_ratios", np.median),
             milliseconds_per_step=1e3 * self.settings.batch_size / float(np.median(rates)) if rates else None,
             steps_to_90=[_steps_to(0.9, rows) for rows in records],
@@ -251,11 +271,12 @@ class _Runs(Task):
             energies=_energies(self.made[name][0], self.graphs[name], self.data, runs[0]),
             stopped=next((run.stopped for run in runs if run.stopped), None),
             stopped_by=next((run.stopped_by for run in runs if run.stopped), None),
+            array_counts=self.counts[name],
             confusion=self._confusion([run for run in runs if run.stopped is None or run.stopped_by]),
         )
 
     def _confusion(self, runs: list[Run]) -> list[list[float]]:
-        """How many test examples of a class (row) are taken for a class (column), the mean over the runs."""
+        """The confusion matrix on test examples (rows are classes, columns predictions), the mean over the runs."""
         labels, classes = self.data.y_test, self.data.classes
         if classes is None or self.settings.model.reconstructs or not runs or np.ndim(labels) != 1:
             return []
@@ -275,8 +296,8 @@ def _beside(
     rule: Rule, reference: Rule, graph: Graph, plain: Graph, model: PyTree, state: PyTree, x: Any, y: Any, key: Any
 ) -> Any:
     _, ours, _, _ = rule.value_and_grad(graph, model, state, x, y, key=key)
-    _, theirs, _, _ = reference.value_and_grad(plain, detach(model), (), x, y, key=key)
-    ours = detach(ours)
+    _, theirs, _, _ = reference.value_and_grad(plain, detach(remove(model)), (), x, y, key=key)
+    ours = detach(remove(ours))
     return angles(ours, theirs), norm_ratios(ours, theirs)
 
 
@@ -285,7 +306,7 @@ def _by_layer(found: dict[str, Any]) -> dict[str, float]:
 
 
 def _over_training(records: list[list[dict[str, Any]]], name: str, average: Callable) -> dict[str, list[float]]:
-    """What was measured of each layer, over the course of each seed: its average over the finite numbers."""
+    """The average over the finite measurements of each layer, during training, for each seed."""
     measured = [[record[name] for record in rows if name in record] for rows in records]
     layers = dict.fromkeys(layer for rows in measured for found in rows for layer in found)
 
@@ -301,7 +322,7 @@ def _steps_to(accuracy: float, rows: list[dict[str, Any]]) -> int | None:
 
 
 def _energies(rule: Rule, graph: Graph, data: Dataset, run: Run) -> dict[str, list[float]]:
-    """The mean energy of each vertex along inference, on test examples, after training."""
+    """The mean energy of each vertex during inference, on test examples, after training."""
     if not isinstance(rule, InferenceLearning):
         return {}
     settings: Any = rule.inference

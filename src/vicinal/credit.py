@@ -1,7 +1,7 @@
-"""Credit: the value that each vertex holds and the error that it carries; and the one local product.
+"""Credit, the value and the error of each vertex; and the local product.
 
-A rule ends with a `Credit`. What follows is the same for all of them: the derivative of each vertex's own
-prediction with respect to its parameters, times its error, at the values of the vertices just below.
+A rule returns a `Credit`. The gradient follows in the same way for all rules: the derivative of the prediction of each
+vertex with respect to its parameters, times the error of the vertex, at the values of the vertices just below.
 """
 
 import equinox as eqx
@@ -16,14 +16,14 @@ from vicinal.graph import Graph, Values
 
 
 class Info(eqx.Module):
-    """What you may want to look at after an update; nothing here is carried on.
+    """Records of an update, to look at; none of them enters the next update.
 
     Attributes:
         output: The feedforward output, `[batch, ...]`.
         result: A `vicinal.inference.Result` code per example, `[batch]`; None if the rule settles nothing.
         steps: Inference steps taken, `[batch]`.
-        energies: Energy of each vertex, and `"output"`, when inference stopped, `[batch]` each.
-        trace: The same before each step and after the last, `[steps + 1, batch]`; None unless asked for.
+        energies: Energy of each vertex, and of `"output"`, at the end of inference, `[batch]` each.
+        trace: The energies before each step and after the last, `[steps + 1, batch]`; None unless asked for.
     """
 
     output: PyTree
@@ -34,15 +34,14 @@ class Info(eqx.Module):
 
 
 class Credit(eqx.Module):
-    """How a rule assigns credit.
+    """The credit that a rule assigns.
 
     Attributes:
         loss: The loss of the feedforward output, `[batch]`.
-        values: What each vertex holds, `[batch, ...]`.
-        errors: Where each vertex's prediction should go, `[batch, ...]`: an error points from the prediction to
-            the target.
-        output_error: The same for the output.
-        info: What else the rule saw.
+        values: The value of each vertex, `[batch, ...]`.
+        errors: The error of each vertex, `[batch, ...]`; it points from the prediction to the target.
+        output_error: The error of the output, `[batch, ...]`.
+        info: Other records.
     """
 
     loss: Float[Array, " batch"]
@@ -52,21 +51,53 @@ class Credit(eqx.Module):
     info: Info
 
 
-def local_gradient(graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> PyTree:
-    """The gradient of every parameter from what the two ends of its synapses hold.
+@jax.tree_util.register_static  # without leaves, as the functions that optimisers are given
+class ExampleGradients:
+    """The gradient of each example of a batch, for optimisers that take them one after another.
 
-    For each node (vertex or output) with prediction `p(theta, values just below)` this is `-(dp/dtheta)^T error`,
-    the mean over the batch. Local products of a parameter that serves several predictions add.
+    Args:
+        graph: The captured graph.
+        model: The model.
+        credit: What a rule assigned to the batch.
+        x: Inputs, `[batch, ...]`.
+
+    Attributes:
+        count: The number of examples.
+    """
+
+    def __init__(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree):
+        self._graph, self._model, self._credit, self._x = graph, model, credit, x
+        self.count = len(credit.loss)
+
+    def __call__(self, i: Int[Array, ""]) -> PyTree:
+        """Returns the gradient of example `i`; their mean is that of the batch."""
+        credit = self._credit
+        held, errors = (credit.values, self._x), (credit.output_error, credit.errors)
+        one = jax.tree.map(lambda leaf: _rows_of(leaf, jnp.reshape(i, (1,)), self.count), (held, errors))
+        return mean_products(self._graph, self._model, *one)
+
+    def uses(self, path: str) -> int:
+        """Returns how often a weight multiplies an activity."""
+        return sum(synapse.weight == path for synapse in self._graph.synapses())
+
+
+def local_gradient(graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> PyTree:
+    """Computes the gradient of every parameter from the two ends of its synapses.
+
+    For each node (vertex or output) with prediction `p(theta, values just below)` it is `-(dp/dtheta)^T error`, the
+    mean over the batch. The local products of a parameter in several predictions add up.
 
     Args:
         graph: The captured graph.
         model: The model.
         credit: Values and errors.
-        x: The batch of inputs, `[batch, ...]`.
+        x: A batch of inputs, `[batch, ...]`.
 
     Returns:
-        A tree like `graph.trainable(model)`: a gradient (for optax, which subtracts) in place of each parameter, and
-        None elsewhere.
+        A tree like `graph.trainable(model)` of gradients (optax subtracts them), with None for other arrays.
+
+    Raises:
+        ValueError: If the model has no parameters.
     """
     parameters, _ = graph.partition(model)
     if not jax.tree.leaves(parameters):
@@ -78,13 +109,13 @@ def local_gradient(graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Py
     return mean_products(graph, model, (credit.values, x), (credit.output_error, credit.errors))
 
 
-_TOGETHER = 256  # examples whose products are added in half precision; such sums are added in float32
+_TOGETHER = 256  # number of examples summed in half precision; these sums are added in float32
 
 
 def mean_products(graph: Graph, model: PyTree, held: tuple[Values, PyTree], errors: tuple[PyTree, Values]) -> PyTree:
-    """`local_gradient` from what is held, `(values, x)`, and the errors of output and vertices.
+    """Computes `local_gradient` from `held`, `(values, x)`, and `errors`, of output and vertices.
 
-    In half precision a sum over many examples overflows, or stands still; so the batch is taken in pieces.
+    In half precision a sum over many examples overflows or stops growing, so large batches are taken in pieces.
     """
     parameters, rest = graph.partition(model)
 
@@ -108,35 +139,41 @@ def mean_products(graph: Graph, model: PyTree, held: tuple[Values, PyTree], erro
 
 
 def in_pieces(graph: Graph, errors: PyTree, batch: int) -> bool:
-    """Whether a sum over the batch needs pieces. What takes statistics of the batch cannot be taken in any."""
+    """Whether a sum over the batch is taken in pieces; models with statistics of the batch do not allow it."""
     return batch > _TOGETHER and is_half(errors) and graph.program.statistics is None
 
 
 def _rows_of(error: Array, rows: Array, batch: int) -> Array | np.ndarray:
-    """Some rows of an error, 0 beyond the batch."""
-    if error.dtype == jax.dtypes.float0:  # of an integer in the output
+    """Selects rows of an error; rows beyond the batch are 0."""
+    if error.dtype == jax.dtypes.float0:  # the error of an integer output
         return np.zeros((len(rows), *error.shape[1:]), error.dtype)
     counts = (rows < batch).reshape(-1, *(1,) * (error.ndim - 1))
     return jnp.where(counts, error[rows % batch], jnp.zeros((), error.dtype))
 
 
 def batch_mean(ascent: PyTree, batch: int) -> PyTree:
-    """The gradient, a mean over the batch, from the sum of the directions in which the energy falls."""
+    """Converts a sum of ascent directions over the batch to a gradient, the mean with the opposite sign."""
 
     def mean(g: Array) -> Array:
-        wide = widened(g)  # half precision does not know every number of examples
+        wide = widened(g)  # half precision cannot represent every batch size
         return (-wide / jnp.asarray(batch, wide.dtype)).astype(g.dtype)
 
     return jax.tree.map(mean, ascent)
 
 
 def presynaptic_norms(graph: Graph, model: PyTree, values: Values, x: PyTree) -> PyTree:
-    """The mean squared norm of what enters the product of each parameter, when the vertices hold `values`.
+    """Computes the mean squared norm of the input of each parameter, when the vertices hold `values`.
+
+    Args:
+        graph: The captured graph.
+        model: The model.
+        values: The value of every vertex, `[batch, ...]`.
+        x: A batch of inputs, `[batch, ...]`.
 
     Returns:
         A tree like the gradient, with a scalar for each weight and its bias (see `Graph.presynaptic`), and None for
-        a parameter that multiplies no activity. Where vertices have masks the norms are not known: in their place is
-        what says why, to the optimiser that needs them.
+        a parameter that multiplies no activity. If vertices have masks, the norms are unknown; each is then an object
+        with the reason, for optimisers that need them.
     """
     if graph.masked:
         return jax.tree.map(lambda _: Unknown(NORMS_UNKNOWN), graph.trainable(model))

@@ -1,4 +1,4 @@
-"""The prediction-error energy of a vertex: how it encodes the difference from its prediction, with a precision.
+"""Prediction-error energies: how a vertex encodes the difference from its prediction, weighted by a precision.
 
 Energies are summed over units and given per example, so that inference never depends on the batch size.
 """
@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from vicinal._numbers import check, number, optional_number, widened
+from vicinal._numbers import check, floating, number, optional_number, widened
 from vicinal._show import module_text, names_text
 from vicinal.graph import Graph, Values
 
 Precision = ArrayLike | dict[str, ArrayLike] | None
-"""How much the energy of a vertex counts (one over the variance of a Gaussian): one number for all vertices, or one (a
-number, or an array per unit) for each by name. A vertex that is not named, and `None`, mean 1."""
+"""Weight of the energy of a vertex (the inverse variance of a Gaussian): one number for all vertices, or a dictionary
+from names to numbers or arrays (one entry per unit). Vertices that are not named have precision 1, as all have for
+None."""
 
 
 class Encoding(eqx.Module):
@@ -24,15 +25,16 @@ class Encoding(eqx.Module):
         return module_text(self)
 
     def energy(self, value: Array, prediction: Array) -> Array:
-        """The energy of each unit, in the shape of the value; 0 where value and prediction agree."""
+        """Computes the energy of each unit, in the shape of the value; 0 where value and prediction agree."""
         raise NotImplementedError
 
     def error(self, value: Array, prediction: Array) -> Array:
-        """Minus the slope of the energy in the prediction: what the vertex sends down, and its synapses learn from."""
+        """Computes minus the derivative of the energy in the prediction: the error that goes down and that synapses
+        learn from."""
         raise NotImplementedError
 
     def pull(self, value: Array, prediction: Array) -> Array:
-        """The slope of the energy in the value: what pulls the vertex to its prediction."""
+        """Computes the derivative of the energy in the value, which pulls the vertex to its prediction."""
         raise NotImplementedError
 
 
@@ -50,19 +52,19 @@ class Subtractive(Encoding):
 
 
 class Divisive(Encoding):
-    """Errors are ratios of positive rates: above 1 where there is more than predicted, below where there is less.
+    """Errors are ratios of positive rates: above 1 if the rate is above its prediction, below 1 if it is below.
 
         ratio  = sqrt((value + k) / (prediction + k)),    energy = (log ratio)^2
         error  = log ratio / (prediction + k)
         pull   = log ratio / (value + pull_offset)        the energy's slope where pull_offset = k
 
-    Rates below 0 count as 0 (slopes are then those at 0, from above). The energy is a quarter of the squared difference
-    of logarithms, so that it takes relative errors.
+    Rates below 0 count as 0 (with the one-sided derivatives at 0). The energy is a quarter of the squared difference of
+    logarithms, so it measures relative errors.
 
     Args:
-        offset: `k`, above 0: what keeps the ratio finite at rates of 0.
-        pull_offset: In place of `k` in the pull, above 0; None for `k`. The published code has 0.1, which keeps small
-            rates from being pulled hard.
+        offset: `k`, above 0; keeps the ratio finite at rates of 0.
+        pull_offset: Replaces `k` in the pull, above 0. None: `k`. The published code uses 0.1, which weakens the pull
+            on small rates.
 
     References:
         Alonso and Neftci, Tightening the biological constraints on gradient-based predictive coding, ICONS 2021, arXiv
@@ -98,25 +100,25 @@ SUBTRACTIVE = Subtractive()
 
 
 def converted(precision: Precision) -> Precision:
-    """A precision with its numbers as arrays.
+    """Converts the numbers of a precision to arrays.
 
     Raises:
-        ValueError: If one is negative.
+        ValueError: If one is negative or not finite.
     """
-    precision = jax.tree.map(number, precision)
+    precision = jax.tree.map(floating, precision)
     for value in jax.tree.leaves(precision):
         check("precision", value, lambda v: v >= 0, "of at least 0")
     return precision
 
 
 def check_encoding(encoding: Encoding) -> None:
-    """Raises TypeError unless errors have an encoding."""
+    """Raises TypeError if `encoding` is not an `Encoding`."""
     if not isinstance(encoding, Encoding):
         raise TypeError(f"expected an encoding of errors, such as vicinal.energy.Divisive(), got {encoding!r}")
 
 
 def check_precision(precision: Precision, graph: Graph) -> None:
-    """Raises ValueError if a precision names no vertex of the graph."""
+    """Raises ValueError if a precision names something that is not a vertex of the graph."""
     unknown = set(precision) - set(graph.vertices) if isinstance(precision, dict) else set()
     if unknown:
         raise ValueError(
@@ -124,36 +126,36 @@ def check_precision(precision: Precision, graph: Graph) -> None:
         )
 
 
-class Weighted(eqx.Module):
-    """The energy of every vertex: how errors are encoded, and how much each counts.
+class VertexEnergy(eqx.Module):
+    """How the energy, error and pull of each vertex are computed from its value and prediction.
 
     Attributes:
-        precision: Of each vertex.
-        encoding: Of all.
+        precision: The precision of each vertex.
+        encoding: The encoding of errors, the same at all vertices.
     """
 
-    precision: Precision = None
+    precision: Precision = eqx.field(converter=converted, default=None)
     encoding: Encoding = SUBTRACTIVE
 
     def energy(self, name: str, value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."]) -> Array:
-        """The energy of one vertex, summed over units, `[batch]`; in float32 at least, as many units add up."""
+        """Computes the energy of one vertex, summed over units, `[batch]`, in float32 or wider."""
         units = widened(self._times(name, self.encoding.energy(value, prediction)))
         return jnp.sum(units.reshape(units.shape[0], -1), axis=1)
 
     def error(self, name: str, value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."]) -> Array:
-        """The error that one vertex carries: minus the energy's slope in its prediction."""
+        """Computes the error of one vertex: minus the derivative of its energy in its prediction."""
         return self._times(name, self.encoding.error(value, prediction))
 
     def pull(self, name: str, value: Float[Array, "batch ..."], prediction: Float[Array, "batch ..."]) -> Array:
-        """What pulls one vertex to its prediction: the energy's slope in its value."""
+        """Computes the pull of one vertex to its prediction: the derivative of its energy in its value."""
         return self._times(name, self.encoding.pull(value, prediction))
 
     def errors(self, values: Values, predictions: Values) -> Values:
-        """The error of every vertex, by name."""
+        """Computes the error of every vertex, by name."""
         return {name: self.error(name, value, predictions[name]) for name, value in values.items()}
 
     def pulls(self, values: Values, predictions: Values) -> Values:
-        """The pull of every vertex, by name."""
+        """Computes the pull of every vertex, by name."""
         return {name: self.pull(name, value, predictions[name]) for name, value in values.items()}
 
     def _times(self, name: str, units: Array) -> Array:

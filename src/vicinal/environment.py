@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that the library is run from, marked if it was changed; None for an installed one."""
+    """The commit of the checkout, marked if files changed; None for an installed library."""
     here = Path(vicinal.__file__).resolve().parent
     git = ["git", "-C", str(here)]
     try:
@@ -42,5 +42,5 @@ def _commit() -> str | None:
 
 
 def now() -> str:
-    """The time, for reports."""
+    """The current time, for reports."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

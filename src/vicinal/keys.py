@@ -1,21 +1,18 @@
-"""Keys: what a model that draws random numbers (dropout) is given for each example."""
+"""Random keys, one per example, for models that draw random numbers, such as those with dropout."""
 
 import functools
 import inspect
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
 from jax.extend import core
 from jaxtyping import PRNGKeyArray, PyTree
 
-if TYPE_CHECKING:
-    from vicinal.graph import Graph
-
 
 class Keyed(eqx.Module):
-    """Inputs with a key for each example; made by `Graph.keyed`.
+    """Inputs with one key per example; made by `Graph.keyed`.
 
     Attributes:
         x: Inputs, `[batch, ...]`.
@@ -27,12 +24,12 @@ class Keyed(eqx.Module):
 
 
 def is_key(array: Any) -> bool:
-    """Whether an array, or its shape and dtype, is one of keys of the kind that `jax.random.key` makes."""
+    """Whether an array (or its `jax.ShapeDtypeStruct`) holds typed keys, as `jax.random.key` makes them."""
     return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 def keyed(x: PyTree, key: PRNGKeyArray) -> Keyed:
-    """A batch of inputs with a key for each example, of the kind that `jax.random.key` makes."""
+    """Adds one typed key per example, split from `key`, to a batch of inputs."""
     if not is_key(key):
         key = jax.random.wrap_key_data(key)
     if key.dtype != _plain().dtype:
@@ -40,24 +37,8 @@ def keyed(x: PyTree, key: PRNGKeyArray) -> Keyed:
     return Keyed(x, jax.random.split(key, jax.tree.leaves(x)[0].shape[0]))
 
 
-def presented(graph: "Graph", x: PyTree, key: PRNGKeyArray | None) -> tuple[PyTree, PRNGKeyArray | None]:
-    """A batch as the graph takes it, and the key that is left for the rule.
-
-    The key is split only where the model takes one, so that other runs keep their random numbers.
-
-    Raises:
-        ValueError: If the model takes a key and there is none.
-    """
-    if not graph.needs_key or isinstance(x, Keyed):
-        return x, key
-    if key is None:
-        raise ValueError("expected a key, as the model takes one (for dropout, say), got none; pass key=...")
-    own, key = jax.random.split(key)
-    return keyed(x, own), key
-
-
 def example_of(x: PyTree) -> Keyed:
-    """One example with a key, of which only the type counts."""
+    """Returns one example with the type of a key, for tracing."""
     plain = _plain()
     key: Any = jax.ShapeDtypeStruct(plain.shape, plain.dtype)
     return Keyed(x, key)
@@ -68,18 +49,18 @@ def _plain() -> Any:
 
 
 def takes_key(model: Any) -> bool:
-    """Whether a model may be called as `model(x, key=key)`."""
+    """Whether a model accepts `model(x, key=key)`."""
     return parameter(model, "key") is not None
 
 
 def needs_keyword(model: Any) -> bool:
-    """Whether it must be."""
+    """Whether a model must be called as `model(x, key=key)`."""
     found = parameter(model, "key")
     return found is not None and found.default is inspect.Parameter.empty
 
 
 def parameter(model: Any, name: str) -> inspect.Parameter | None:
-    """A parameter of a model's signature; None without one, or where it is bound already."""
+    """Returns a parameter of a model's signature; None if there is none of this name or it is bound already."""
     if isinstance(model, functools.partial | eqx.Partial) and name in model.keywords:
         return None
     try:
@@ -92,7 +73,7 @@ def parameter(model: Any, name: str) -> inspect.Parameter | None:
 
 
 def reads_last_input(jaxpr: core.Jaxpr, always: Collection[core.Primitive] = ()) -> bool:
-    """Whether what a program makes depends on its last input; equations of `always` count though nothing reads them."""
+    """Whether the outputs of a program, or its equations of the primitives `always`, depend on its last input."""
     return jaxpr.invars[-1] in _needed(jaxpr, jaxpr.outvars, always)
 
 
@@ -105,7 +86,10 @@ def _needed(jaxpr: core.Jaxpr, wanted: Iterable[Any], always: Collection[core.Pr
         read = eqn.invars
         if inner is not None and (len(inner.invars), len(inner.outvars)) == (len(eqn.invars), len(eqn.outvars)):
             chosen = [own for own, v in zip(inner.outvars, eqn.outvars, strict=True) if v in needed]
-            if eqn.primitive.name not in ("scan", "while"):  # in a loop an output may reach an input by going round
+            if eqn.primitive.name not in (
+                "scan",
+                "while",
+            ):  # in a loop, an output may reach an input in a later iteration
                 inside = _needed(inner, chosen, always)
                 read = [v for own, v in zip(inner.invars, eqn.invars, strict=True) if own in inside]
         needed.update(v for v in read if not isinstance(v, core.Literal))
@@ -117,7 +101,7 @@ def _jaxpr(value: Any) -> core.Jaxpr | None:
 
 
 def _holds(jaxpr: core.Jaxpr | None, primitives: Collection[core.Primitive]) -> bool:
-    """Whether a program holds an equation of one of these primitives, at any depth."""
+    """Whether a program contains an equation of one of these primitives, at any depth."""
     if jaxpr is None or not primitives:
         return False
     return any(

@@ -1,4 +1,4 @@
-"""Vertices in a model that knows nothing of them."""
+"""Adds vertices to an existing model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from vicinal._primitive import bind_vertex
 class Marked(eqx.nn.StatefulLayer):
     """A callable whose output is a vertex; made by `mark`. Other attributes are those of the wrapped module.
 
-    Of a layer that returns `(output, state)`, the output alone is. Called several times in one forward pass, it makes a
-    vertex each time: `name[0]`, `name[1]`, ...
+    If the layer returns `(output, state)`, only the output is a vertex. Each call in a forward pass makes a vertex:
+    `name[0]`, `name[1]`, ... if there are several.
     """
 
     module: Callable
@@ -37,7 +37,7 @@ class Marked(eqx.nn.StatefulLayer):
 
 
 def mark(model: PyTree, where: Callable[[PyTree], Any], names: Sequence[str] | None = None) -> PyTree:
-    """Makes the outputs of chosen submodules vertices, in a model that knows nothing of vertices.
+    """Makes the outputs of chosen submodules of an existing model vertices.
 
     Args:
         model: An Equinox module (or any pytree).
@@ -45,12 +45,13 @@ def mark(model: PyTree, where: Callable[[PyTree], Any], names: Sequence[str] | N
         names: A name for each; by default the path of the submodule, such as `layers[0]`.
 
     Returns:
-        A copy of the model in which each chosen submodule is wrapped in `Marked`. One that is called several times in a
-        forward pass makes a vertex each time, numbered as in a loop: `layers[0][0]`, `layers[0][1]`, ...
+        A copy of the model in which each chosen submodule is wrapped in `Marked`. A submodule that is called several
+        times in a forward pass makes a vertex for each call, numbered as in a loop: `layers[0][0]`, `layers[0][1]`, ...
 
     Raises:
-        ValueError: If `where` chooses nothing, or the number of names differs.
-        TypeError: If a chosen part is not callable.
+        ValueError: If `where` chooses nothing, a submodule twice or one that is not in the model, or the number of
+            names differs from that of the submodules.
+        TypeError: If a chosen submodule is not callable.
 
     Example:
         >>> import equinox as eqx, jax, jax.numpy as jnp, vicinal as vc
@@ -66,6 +67,13 @@ def mark(model: PyTree, where: Callable[[PyTree], Any], names: Sequence[str] | N
     for module in modules:
         if not callable(module):
             raise TypeError(f"expected callable submodules from `where`, got {type(module).__name__}")
+        if not _is_in(module, model):
+            raise ValueError(
+                f"expected submodules of the model from `where`, got a {type(module).__name__} that is not in it; "
+                "return attributes of its argument"
+            )
+    if len(set(map(id, modules))) < len(modules):
+        raise ValueError("expected different submodules from `where`, got one twice; name each once")
     if names is None:
         names = [_path_of(module, model) for module in modules]
     if len(names) != len(modules):
@@ -73,6 +81,10 @@ def mark(model: PyTree, where: Callable[[PyTree], Any], names: Sequence[str] | N
     wrapped = [Marked(module, name) for module, name in zip(modules, names, strict=True)]
     flat_where = (lambda m: list(where(m))) if isinstance(chosen, list | tuple) else (lambda m: [where(m)])
     return eqx.tree_at(flat_where, model, wrapped)
+
+
+def _is_in(module: Any, model: PyTree) -> bool:
+    return any(node is module for node in jax.tree.leaves(model, is_leaf=lambda node: node is module))
 
 
 def _path_of(module: Any, model: PyTree) -> str:

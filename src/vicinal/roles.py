@@ -1,7 +1,7 @@
-"""Roles: which arrays of a model an optimiser trains, and which are something else.
+"""Roles: which arrays of a model an optimiser trains.
 
-Every array of a model has one role. A `parameter` learns, and so does `feedback` that is learned. A `fixed` array never
-changes. `state` changes as the model runs (a running average), not by the optimiser.
+Every array of a model has one role. The optimiser trains a `parameter`, and `feedback` that is learned. A `fixed` array
+never changes. `state`, such as a running average, changes as the model runs, and not by the optimiser.
 """
 
 import sys
@@ -13,17 +13,17 @@ import jax
 from jaxtyping import PyTree
 
 Role = Literal["parameter", "feedback", "fixed", "state"]
-"""What an array of a model is."""
+"""The role of an array of a model."""
 
 TRAINED = ("parameter", "feedback")
 """The roles that an optimiser sees."""
 
 Where = Callable[[PyTree], Any]
-"""From a model to the submodules or arrays that are meant, one or a list of them, as for `equinox.tree_at`."""
+"""A function from a model to a submodule or array, or a list of them, as for `equinox.tree_at`."""
 
 
 class Part(eqx.Module):
-    """A part of a model that says which role its arrays have.
+    """A part of a model that declares the role of its arrays.
 
     Example:
         >>> import jax.numpy as jnp
@@ -38,20 +38,23 @@ class Part(eqx.Module):
 
 
 def roles_of(model: PyTree, fixed: Where | None = None, state: Where | None = None) -> tuple[Role | None, ...]:
-    """The role of each leaf of a model; None for what is no array.
+    """Finds the role of each leaf of a model.
 
-    Recognised are: `Part`, so the feedback weights of `vicinal.feedback` and the running averages of
-    `vicinal.nn.BatchNorm`; `equinox.nn.State` and `StateIndex`; collections such as `batch_stats` that stand beside
-    `params` in a Flax dictionary; NNX variables other than `nnx.Param`. All other arrays are parameters.
+    It recognises `Part` (which includes the feedback weights of `vicinal.feedback` and the running averages of
+    `vicinal.nn.BatchNorm`), `equinox.nn.State` and `StateIndex`, collections such as `batch_stats` beside `params` in a
+    Flax dictionary, and NNX variables other than `nnx.Param`. All other arrays are parameters.
 
     Args:
         model: A model.
-        fixed: From the model to what never changes.
-        state: From the model to what changes as it runs.
+        fixed: Returns the submodules or arrays of the model that never change.
+        state: Returns those that change as the model runs.
+
+    Returns:
+        The roles, in the order of the leaves; None for leaves that are not arrays.
 
     Raises:
-        TypeError: If `fixed` or `state` is no function.
-        ValueError: If one chooses no array, or all of them, or both choose the same.
+        TypeError: If `fixed` or `state` is not a function.
+        ValueError: If one of them chooses no array, if both choose the same, or if nothing is left to train.
     """
     roles = [role if eqx.is_array(leaf) else None for leaf, role in _walk(model, "parameter")]
     chosen: dict[int, str] = {}
@@ -66,7 +69,7 @@ def roles_of(model: PyTree, fixed: Where | None = None, state: Where | None = No
 
 
 def trained(tree: PyTree) -> PyTree:
-    """A tree with None in place of all but the arrays that are recognised as trained; for trees without a graph."""
+    """Replaces every leaf by None that is not recognised as trained; for trees without a graph."""
     flat, structure = jax.tree.flatten(tree)
     return structure.unflatten(
         [leaf if role in TRAINED else None for leaf, role in zip(flat, roles_of(tree), strict=True)]
@@ -74,7 +77,7 @@ def trained(tree: PyTree) -> PyTree:
 
 
 def _walk(tree: PyTree, role: Any) -> Iterator[tuple[Any, Any]]:
-    """The leaves of a tree in order, each with its role; `role` is what is not said otherwise."""
+    """Yields the leaves of a tree in order, each with its role; `role` is the default."""
     for node in jax.tree.leaves(tree, is_leaf=lambda node: _own(node) is not None or _is_collections(node)):
         own = _own(node)
         if own is not None:
@@ -88,12 +91,12 @@ def _walk(tree: PyTree, role: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _own(node: Any) -> str | None:
-    """The role that a node gives its arrays; None if it gives none."""
+    """Returns the role that a node declares for its arrays, or None."""
     if isinstance(node, Part):
         return node.role
     if isinstance(node, eqx.nn.State | eqx.nn.StateIndex):
         return "state"
-    nnx: Any = sys.modules.get("flax.nnx")  # who has a variable of it has imported it
+    nnx: Any = sys.modules.get("flax.nnx")  # a tree with NNX variables implies the import
     return "state" if nnx and isinstance(node, nnx.Variable) and not isinstance(node, nnx.Param) else None
 
 
@@ -103,14 +106,14 @@ def _is_collections(node: Any) -> bool:
 
 
 class _Tag:
-    """Stands for a leaf of a model, to see which are chosen."""
+    """Replaces a leaf of a model, so that we see which leaves a function chooses."""
 
     def __init__(self, index: int):
         self.index = index
 
 
 def _chosen(model: PyTree, where: Where, role: str) -> list[int]:
-    """The indices of the arrays that `where` chooses."""
+    """Returns the indices of the arrays that `where` chooses."""
     if not callable(where):
         raise TypeError(
             f"expected `{role}` as a function from the model to its submodules or arrays, got {where!r}; "

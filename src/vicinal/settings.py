@@ -1,7 +1,7 @@
-"""What a run is made of, as plain data: what the command line reads and `config.json` keeps."""
+"""The settings of a run as plain data, which the command line reads and `config.json` stores."""
 
+import collections
 import dataclasses
-import math
 from collections.abc import Collection
 from typing import Any, Literal, Self
 
@@ -10,19 +10,28 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal import feedback, losses, nn
 from vicinal._assignment import assignment as assignment
+from vicinal._memory import check_room
 from vicinal._nearest import did_you_mean
-from vicinal._numbers import positive
-from vicinal.config import CONFIG as CONFIG, kept_config as kept_config, read_config as read_config
+from vicinal._numbers import check, check_count, check_counts, check_seconds, positive
+from vicinal.config import (
+    CONFIG as CONFIG,
+    kept_config as kept_config,
+    last_files as last_files,
+    read_config as read_config,
+)
 from vicinal.data import Dataset, load
 from vicinal.data.targets import TaskKind
 from vicinal.feedback import Route
 from vicinal.feedback.named import ROUTES, FeedbackName
+from vicinal.hardware_settings import HARDWARE, HardwareSettings, hardware_numbers
 from vicinal.inference import Adaptive, ErrorBased, Inference, Sequential, Simultaneous
 from vicinal.recipes import Made, recipe, with_route
 from vicinal.rules import Rule
 
 PAGE, RESULTS, CURVES = "report.html", "results.json", "curves.csv"
-"""What a comparison, a sweep or an experiment writes into its folder beside them."""
+"""The file of results that a comparison, a sweep or an experiment writes into its folder."""
+
+_LAYER_BYTES = 10_000  # at the least, of a layer's equations while it is captured and compiled
 
 LossName = Literal["softmax_cross_entropy", "squared_error", "sigmoid_cross_entropy", "sigmoid_squared_error"]
 _READ_BY = {
@@ -37,36 +46,36 @@ _READ_BY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSettings:
-    """Which network."""
+class ModelSettings(HardwareSettings):
+    """The network."""
 
     kind: Literal["mlp", "convolutional", "autoencoder", "recurrent", "residual", "transformer"] = "mlp"
     """Family of the network."""
     preset: str | None = None
     """An architecture of a paper instead (mnist-mlp, cifar-mlp, cifar-conv, cifar-autoencoder-100, ...)."""
     sizes: tuple[int, ...] = ()
-    """Units of each layer, input and output included; by default the data's, with two hidden layers of 64. For a
-    convolutional net those of the layers after the convolutions, output included; for a recurrent or a residual one
-    the units of a hidden layer alone (64), for a transformer the features of its stream (32)."""
+    """Units of each layer, input and output included; by default two hidden layers of 64. For a convolutional net, the
+    units of the layers after the convolutions, output included; for a recurrent or residual net, only the units of a
+    hidden layer (64); for a transformer, the features of its stream (32)."""
     depth: int | None = None
-    """Weight layers in all, those of the input and of the output included (residual; by default 8); blocks
-    (transformer; by default 1)."""
+    """Total weight layers, input and output layers included (residual; by default 8); blocks (transformer; by default
+    1)."""
     channels: tuple[int, ...] = (16, 32)
     """Output channels of each convolution (convolutional)."""
     kernel_size: int = 3
     """Side of the kernels, in pixels (convolutional)."""
     stride: int = 2
-    """Of the convolutions, in pixels (convolutional)."""
+    """Stride of the convolutions, in pixels (convolutional)."""
     activation: str = "tanh"
-    """tanh, relu, sigmoid, gelu, silu, softplus, leaky_relu or identity; a transformer has its own."""
+    """Activation function: tanh, relu, sigmoid, gelu, silu, softplus, leaky_relu or identity; not for a transformer."""
     vertex_at: Literal["post", "pre"] = "post"
     """Whether a vertex holds the firing rate (post) or the potential (pre)."""
     feedback: FeedbackName | None = None
-    """What carries errors back in every linear and convolutional layer; by default what the recipe says, or the
-    layer's own weight, transposed."""
+    """What carries errors back in every linear and convolutional layer; by default the recipe's feedback, or the
+    layer's transposed weight."""
 
     feedback_learning_rate: float = 0.003
-    """Of feedback that is set here and learns by a penalty of its own (Adam)."""
+    """Learning rate of feedback that is set here and learns from its own penalty (Adam)."""
     shift: float = 0.0
     """Constant added to every firing rate, so that rates are positive."""
 
@@ -76,9 +85,16 @@ class ModelSettings:
         return self._preset().reconstructs if self.preset else self.kind == "autoencoder"
 
     def check(self) -> None:
-        """Raises ValueError if a setting is given that the kind of model does not read."""
+        """Checks the settings that do not depend on the data.
+
+        Raises:
+            ValueError: If a setting is given that this kind of model does not use.
+            MemoryError: If there are more layers than memory can hold.
+        """
+        check_room((self.depth or 0) * _LAYER_BYTES, f"{self.depth} layers", "take fewer")
         family = "preset" if self.preset else self.kind
-        read = {"preset", "kind", "feedback", *_READ_BY[family]}
+        self.check_hardware()
+        read = {"preset", "kind", "feedback", *HARDWARE, *_READ_BY[family]}
         if self.feedback is not None:
             read.add("feedback_learning_rate")
         for field in dataclasses.fields(self):
@@ -90,7 +106,7 @@ class ModelSettings:
             raise ValueError("expected either a preset or a kind of model, got both; leave one out")
 
     def shaped(self, data: Dataset) -> Dataset:
-        """The data set in the shape that the network reads."""
+        """Returns the data set in the shape that the network reads."""
         self.check()
         if self.preset:
             data = data.channels_first() if self._preset().inputs == "images" else data.flattened()
@@ -98,16 +114,16 @@ class ModelSettings:
             data = data.channels_first()
         elif self.kind not in ("recurrent", "transformer"):
             data = data.flattened()
-        elif len(data.shape) == 3:  # a colour image is read row by row too
+        elif len(data.shape) == 3:  # colour images are also read row by row
             rows = [x.reshape(*x.shape[:2], -1) for x in (data.x_train, data.x_test)]
             data = dataclasses.replace(data, x_train=rows[0], x_test=rows[1])
         return data.as_autoencoding() if self.reconstructs else data
 
     def build(self, data: Dataset, route: Route | None = None, *, key: PRNGKeyArray) -> PyTree:
-        """The network for a data set that `shaped` returned; `route` is a recipe's feedback, set by none here."""
+        """Builds the network for a data set from `shaped`; `route` is a recipe's feedback, used unless set here."""
         if self.feedback is not None:
             route = ROUTES[self.feedback]()
-        return with_route(self._build(data, key), route, key=key)
+        return self.placed(with_route(self._build(data, key), route, key=key), key=key)
 
     def _build(self, data: Dataset, key: PRNGKeyArray) -> PyTree:
         if self.preset:
@@ -145,42 +161,45 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class InferenceSettings:
-    """How activities settle, for rules that settle; by default as the recipe says."""
+    """How activities settle, for rules that settle; by default the recipe's settings."""
 
     strategy: Literal["simultaneous", "sequential", "error-based", "adaptive"] | None = None
-    """How they settle in inference learning; what is common to both carries over from the recipe's own strategy."""
+    """Strategy of inference learning; settings that both strategies share are taken from the recipe's."""
     steps: int | None = None
-    """Inference steps for each update."""
+    """Inference steps per update."""
     step_size: float | None = None
     """Step size of the activities."""
     decay: bool | None = None
-    """Whether step t, from 0, is divided by 1 + t."""
+    """Whether to divide step t, counted from 0, by 1 + t."""
     momentum: float | None = None
     """Momentum of the activities, in [0, 1)."""
     tolerance: float | None = None
-    """Stop an example when none of its activities moves faster than this."""
+    """Stop inference for an example when none of its activities moves faster than this."""
     order: Literal["sequential", "simultaneous"] | None = None
     """Whether errors relax from the output down or all at once (fixed prediction, activation relaxation)."""
     nudge: float | None = None
-    """In (0, 1]: how far the output is pulled to the target; 1 clamps it."""
+    """How far the output is pulled to the target, in (0, 1]; 1 clamps it."""
     start: Literal["feedforward", "random"] | None = None
-    """Where the activities begin."""
+    """Initial values of the activities."""
     precision: float | None = None
-    """Of every vertex."""
+    """Precision of every vertex."""
+    average: float | None = None
+    """The last part of the inference steps over which the local product is averaged, from 0 to 1; by default 0, the end
+    alone."""
     positive: bool | None = None
-    """Whether activities are firing rates, which do not go below 0."""
+    """Whether activities are firing rates, which cannot be negative."""
     output_norm: Literal["example", "mean", "sum"] | None = None
-    """Over what a proximal output takes its presynaptic norm; sum over the batch is the slip of published code."""
+    """How a proximal output takes its presynaptic norm; summing over the batch is a slip of the published code."""
 
     def given(self) -> dict[str, Any]:
-        """What is set here, by name."""
+        """The settings given here, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     def apply(self, rule: Rule) -> Rule:
-        """The rule with what is set here in place of its own; what it does not read is left out.
+        """Replaces settings of a rule by those given here; ignores those that the rule does not use.
 
         Raises:
-            ValueError: If the strategy chosen does not read a setting that the recipe has.
+            ValueError: If the chosen strategy does not use a setting of the recipe.
         """
         chosen = self.given()
         changed = _read(type(rule), chosen)
@@ -188,15 +207,19 @@ class InferenceSettings:
             kind = self._strategy(inference)
             settled = kind(**_read(kind, vars(inference) | chosen))
             changed |= {"inference": settled} if self.strategy or _read(kind, chosen) else {}
+        if (inversion := getattr(rule, "inversion", None)) is not None:
+            changed |= {"inversion": dataclasses.replace(inversion, **_read(type(inversion), chosen))}
         if self.output_norm and (proximal := getattr(rule, "proximal", None)) is not None:
             changed |= {"proximal": dataclasses.replace(proximal, norm=self.output_norm)}
         return dataclasses.replace(rule, **changed) if changed else rule
 
     def read_by(self, rule: Rule) -> set[str]:
-        """The names of what is set here and read by the rule."""
+        """The names of the settings given here that the rule uses."""
         inference = getattr(rule, "inference", None)
         names = {*_read(type(rule), self.given())}
         names |= set() if inference is None else {"strategy", *_read(self._strategy(inference), self.given())}
+        inversion = getattr(rule, "inversion", None)
+        names |= set() if inversion is None else {*_read(type(inversion), self.given())}
         names |= {"output_norm"} if getattr(rule, "proximal", None) is not None else set()
         return names & set(self.given())
 
@@ -219,42 +242,42 @@ _STRATEGIES = {
 
 
 def _read(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Those of some values that are fields of a dataclass."""
+    """The values whose names are fields of a dataclass."""
     return {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSettings:
-    """What is learned, whatever the rule."""
+    """Model, data and training, independent of the rule."""
 
     data: str = "digits"
-    """A data set: digits (embedded), mnist, fashion_mnist, cifar10; or a path: an .npz file, a table (.csv, .parquet),
-    a folder with a folder of images for each class."""
+    """A data set: digits (built in), mnist, fashion_mnist, cifar10; or a path: an .npz file, a table (.csv, .parquet),
+    or a folder with a subfolder of images for each class."""
     target: str | None = None
-    """Column of a table to predict; by default one called target, label, y or class, else the last."""
+    """Column of a table to predict; by default one called target, label, y or class, otherwise the last."""
     inputs: tuple[str, ...] = ()
     """Columns of a table to predict it from; by default all others."""
     task: TaskKind | None = None
-    """Whether targets are labels or numbers to predict, where they do not tell: whole numbers are labels from 0."""
+    """Whether ambiguous targets are labels or numbers to predict; by default integers from 0 are labels."""
     test_share: float | None = None
-    """Share of the examples for testing, where the data do not say which (0.2, as large a part of each class)."""
+    """Share of the examples for testing, if the data have no test set (by default 0.2 of each class)."""
     validation: float | None = None
-    """Share of the training examples to keep from training and measure on beside the test examples."""
+    """Share of the training examples to hold out for validation."""
     standardize: Literal["inputs", "all"] | None = None
-    """Bring each input (or targets that are numbers, too) to mean 0 and deviation 1 over the training examples."""
+    """Standardise inputs (or also numeric targets) to mean 0 and standard deviation 1 over the training examples."""
     image_size: tuple[int, int] | None = None
     """Height and width that the images of a folder are resized to, in pixels."""
     model: ModelSettings = ModelSettings()
     loss: LossName | None = None
-    """By default softmax_cross_entropy for labels, squared_error for numbers, sigmoid_cross_entropy for
+    """Loss; by default softmax_cross_entropy for labels, squared_error for numbers, sigmoid_cross_entropy for
     reconstruction."""
     inference: InferenceSettings = InferenceSettings()
     learning_rate: float | None = None
-    """Of the weights; by default the recipe's."""
+    """Learning rate of the weights; by default the recipe's."""
     clip: float | None = None
-    """Largest norm of a gradient, all parameters together; a larger one is scaled down to it."""
+    """Largest global norm of a gradient; a larger gradient is scaled down to it."""
     set: tuple[str, ...] = ()
-    """Other numbers of the recipes, NAME=VALUE each: eps=0.5, b1=0.95, inference.pull=0.5, ..."""
+    """Other hyper-parameters of the recipes, each NAME=VALUE: eps=0.5, b1=0.95, inference.pull=0.5, ..."""
     epochs: int = 30
     """Passes through the training examples."""
     batch_size: int = 32
@@ -262,31 +285,49 @@ class TaskSettings:
     evaluate_every: int | None = None
     """Steps between evaluations on the test examples; by default an epoch
     (a quarter of one in a comparison)."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints; one is also written at the end and when the run is interrupted."""
+    keep: int = 1
+    """Checkpoints to keep. Earlier ones go into the folder earlier/; if the newest is damaged, the run resumes from the
+    one before."""
+
+    def check(self) -> None:
+        """Checks the counts, typed ones and those of a file alike, before anything is loaded.
+
+        Raises:
+            TypeError: If a count is not an integer.
+            ValueError: If a count is below 1, or the time between checkpoints is no finite number of at least 0.
+        """
+        check_counts(epochs=self.epochs, batch_size=self.batch_size, keep=self.keep)
+        optional = {"evaluate_every": self.evaluate_every, "model.depth": self.model.depth}
+        optional |= {"inference.steps": self.inference.steps}
+        sides = {"model.kernel_size": (self.model.kernel_size,), "model.stride": (self.model.stride,)}
+        sides |= {f"model.{name}": getattr(self.model, name) for name in ("sizes", "channels")}
+        check_counts(**{name: value for name, value in optional.items() if value is not None})
+        for name, values in sides.items():
+            for value in values:
+                check_count(name, value)
+        check_seconds("checkpoint_seconds", self.checkpoint_seconds)
 
     def load(self) -> Dataset:
         """The data set in the shape that the network reads.
 
         Raises:
-            ValueError: If epochs, batch size or evaluation interval do not fit it.
+            ValueError: If a number is out of range.
         """
+        self.check()
         given: Any = {name: getattr(self, name) for name in ("target", "test_share", "task", "image_size")}
         data = load(self.data, inputs=self.inputs or None, **given)
         if self.standardize is not None:
             data = data.standardized(targets=self.standardize == "all")
         data = self.model.shaped(data)
-        for name in ("epochs", "batch_size", "evaluate_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"expected {name.replace('_', ' ')} of at least 1, got {value}")
-        if self.batch_size > len(data.x_train):
-            raise ValueError(f"expected a batch size from 1 to {len(data.x_train)}, got {self.batch_size}")
         return data
 
     def resolved(self, data: Dataset) -> Self:
-        """The settings with the loss that belongs to the targets of a data set that `load` returned.
+        """Returns the settings with the loss that fits the targets of a data set from `load`.
 
         Raises:
-            ValueError: If the targets are numbers and the loss reads labels.
+            ValueError: If the targets are numbers and the loss expects labels.
         """
         numbers = data.classes is None and not self.model.reconstructs
         if self.loss is None:
@@ -298,55 +339,57 @@ class TaskSettings:
             )
         return self
 
+    def training(self) -> dict[str, Any]:
+        """The arguments of `fit` and `sweep` that are given here."""
+        names = ("epochs", "batch_size", "validation", "evaluate_every", "checkpoint_seconds", "keep")
+        return {name: getattr(self, name) for name in names}
+
     def make(self, *names: str, **varied: float) -> dict[str, Made]:
-        """The rule and the optimiser of each recipe, with what is set here in place of its own.
+        """Makes the rule and the optimiser of each recipe, with the settings given here.
 
         Args:
             *names: Recipes.
-            **varied: Numbers that go before those set here; they may be traced.
+            **varied: Numbers that take precedence over those given here, `vicinal.hardware_settings.hardware_numbers`
+                included; they may be traced.
 
         Raises:
-            ValueError: If a recipe is unknown, a setting is out of its range or not known to any recipe, or inference
-                is set and no rule settles.
+            ValueError: If a recipe is unknown, a setting is out of range or unknown to all recipes, or inference is
+                set and no rule settles.
         """
-        made = {name: self._make(name, varied) for name in names}
-        read = set().union(*(self.inference.read_by(rule) for rule, _ in made.values()))
+        default = "sigmoid_cross_entropy" if self.model.reconstructs else "softmax_cross_entropy"
+        of_model = {name: varied.pop(name) for name in hardware_numbers() if name in varied}
+        loss, numbers, made, read = getattr(losses, self.loss or default), self._numbers() | varied, {}, set()
+        self._check_given_once(varied)
+        for name in names:
+            rule, optimizer = recipe(name).make(loss, change=self.inference.apply, **numbers)
+            read |= self.inference.read_by(rule)
+            if self.clip is not None:
+                optimizer = optax.chain(optax.clip_by_global_norm(positive("clip", self.clip)), optimizer)
+            if self.model.feedback is not None:
+                rate = self.model.feedback_learning_rate
+                check("model.feedback_learning_rate", rate, lambda v: v >= 0, "of at least 0")
+                optimizer = feedback.optimizers(optimizer, optax.adam(rate))
+            rate = numbers.get("learning_rate", recipe(name).learning_rate)
+            made[name] = rule, self.model.delivered(optimizer, rate, of_model)
         for name in self.inference.given():
             if name not in read:
                 raise ValueError(f"expected a rule that reads inference.{name}, got {' '.join(names)}; leave it out")
         return made
 
-    def _make(self, name: str, varied: dict[str, float]) -> Made:
-        numbers: dict[str, Any] = self._numbers(varied) | varied
-        rate = numbers.pop("learning_rate", self.learning_rate)
-        if isinstance(rate, int | float) and not 0 <= rate < math.inf:
-            raise ValueError(f"expected a learning rate of at least 0, got {rate}")
-        default = "sigmoid_cross_entropy" if self.model.reconstructs else "softmax_cross_entropy"
-        chosen, loss = recipe(name), getattr(losses, self.loss or default)
-        own = {n: numbers.pop(n) for n in chosen.numbers if n in numbers}
-        rule, optimizer = chosen.make(loss, learning_rate=rate, **own)
-        rule = chosen.with_numbers(self.inference.apply(rule), **numbers)
-        if self.clip is not None:
-            optimizer = optax.chain(optax.clip_by_global_norm(positive("clip", self.clip)), optimizer)
-        if self.model.feedback is not None:
-            optimizer = feedback.optimizers(optimizer, optax.adam(self.model.feedback_learning_rate))
-        return rule, optimizer
-
-    def _numbers(self, varied: Collection[str]) -> dict[str, float]:
-        """What `set` says.
-
-        Raises:
-            ValueError: If a number is given in two places, or as no single value.
-        """
-        given = [*(name.removeprefix("inference.") for name in varied), *self.inference.given()]
-        given += ["learning_rate"] * (self.learning_rate is not None)
-        numbers = {}
+    def _numbers(self) -> dict[str, Any]:
+        """The hyper-parameters of recipes that are given here, by name."""
+        numbers: dict[str, Any] = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
         for name, values in map(assignment, self.set):
             if len(values) != 1:
                 raise ValueError(f"expected one value of {name}, got {len(values)}; `vicinal sweep` varies numbers")
             numbers[name] = values[0]
-            given.append(name.removeprefix("inference."))
-        for name in given:
-            if given.count(name) > 1:
-                raise ValueError(f"expected {name} in one place, got it in {given.count(name)}; leave the others out")
         return numbers
+
+    def _check_given_once(self, varied: Collection[str]) -> None:
+        """Raises ValueError if a number is given in two places."""
+        given = [*varied, *(name for name, _ in map(assignment, self.set)), *self.inference.given()]
+        given += ["learning_rate"] * (self.learning_rate is not None)
+        counts = collections.Counter(name.removeprefix("inference.") for name in given)
+        for name, count in counts.items():
+            if count > 1:
+                raise ValueError(f"expected {name} in one place, got it in {count}; leave the others out")

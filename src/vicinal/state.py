@@ -1,4 +1,4 @@
-"""State: arrays of a model that change as it runs, such as running averages, and not by an optimiser."""
+"""State: arrays such as running averages, which change as the model runs and not by an optimiser."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -14,15 +14,15 @@ from vicinal.roles import Part
 
 
 def update(old: Array, new: Array) -> None:
-    """Says, inside a model, that `old`, an array of the model, becomes `new` after the forward pass.
+    """Marks `new` as the value of `old`, an array of the model, after the forward pass. Call it inside a model.
 
-    `Rule.step` writes it into the model, and `Graph.updated` does so in a loop of your own. Outside `vicinal.capture`
-    this does nothing. The array becomes state, which no optimiser sees (`Graph.roles`). The new value has to be the
-    same for all examples of the batch: average over them with `jax.lax.pmean(value, "batch")`.
+    `Rule.step` writes the new value into the model; in your own loop, `Graph.updated` does. Outside `vicinal.capture`
+    this function does nothing. The array gets the role `"state"`, so no optimiser sees it (`Graph.roles`). The new
+    value must be the same for all examples of the batch: average over them with `jax.lax.pmean(value, "batch")`.
 
     Args:
-        old: An array of the model, as it stands there.
-        new: What it becomes, in the same shape; it is brought to the same dtype, and its gradient is stopped.
+        old: An array of the model, unchanged.
+        new: Its next value, of the same shape. It is cast to the dtype of `old`, and its gradient is stopped.
 
     Raises:
         ValueError: If the shapes differ.
@@ -47,7 +47,7 @@ def update(old: Array, new: Array) -> None:
 
 
 class Held(Part):
-    """Arrays that are state."""
+    """Arrays with the role `"state"`."""
 
     role: ClassVar[Any] = "state"
 
@@ -55,7 +55,7 @@ class Held(Part):
 
 
 class Stateful(eqx.Module):
-    """A module that takes its state and returns it, as a function of the input alone; made by `with_state`."""
+    """A module with its state, as a function of only the input; made by `with_state`."""
 
     module: Callable
     held: Held
@@ -63,7 +63,7 @@ class Stateful(eqx.Module):
 
     @property
     def state(self) -> PyTree:
-        """The state."""
+        """The state, a tree of arrays."""
         return self.held.arrays
 
     def __call__(self, x: PyTree, *, key: PRNGKeyArray | None = None) -> PyTree:
@@ -71,7 +71,7 @@ class Stateful(eqx.Module):
         if self.inference and parameter(self.module, "inference") is not None:
             given["inference"] = True
         old, structure = jax.tree.flatten(self.held.arrays)
-        # A copy, for Equinox takes a state back once it has been read.
+        # A copy: Equinox invalidates a state once it has been read.
         output, new = self.module(x, structure.unflatten(old), **given)
         if not self.inference:
             for before, after in zip(old, structure.flatten_up_to(new), strict=True):
@@ -81,17 +81,17 @@ class Stateful(eqx.Module):
 
 
 def with_state(module: Callable, state: PyTree) -> Stateful:
-    """Wraps what is called as `module(x, state) -> (output, new state)` into a model of the input alone.
+    """Wraps a module called as `module(x, state) -> (output, new state)` into a model of only the input.
 
-    So are networks of Equinox with `equinox.nn.State`, and functions around those of Flax and Haiku. What is returned
-    holds the state, and trains under every rule: its state changes with each step. For statistics of the batch, layers
+    Networks of Equinox with `equinox.nn.State` are called so, and so are functions around those of Flax and Haiku. The
+    model holds the state, which each step updates, and trains under every rule. For statistics of the batch, layers
     average over the axis `"batch"`: `equinox.nn.BatchNorm(size, axis_name="batch", mode="batch")`,
     `flax.linen.BatchNorm(axis_name="batch")`.
 
     Args:
-        module: A module, or a function with its parameters bound by `jax.tree_util.Partial`. It is given `key=`, a key
-            for each example, if it has such an argument, and `inference=True` while it is evaluated, if it has that
-            one; flags `inference` inside it are set as well.
+        module: A module, or a function with its parameters bound by `jax.tree_util.Partial`. If it has an argument
+            `key`, it gets a key for each example; if it has an argument `inference`, it gets `inference=True` in
+            evaluation. Flags `inference` inside it are set as well.
         state: Its first state.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A sweep as the settings describe it: run in as few compiled calls as possible, reported as a study."""
+"""Runs a sweep from settings, in as few compiled calls as possible, and reports it as a study."""
 
 import dataclasses
 import functools
@@ -8,29 +8,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
 
+from vicinal._counted import counted
+from vicinal._lock import locked
+from vicinal._numbers import check_count
 from vicinal._records import is_number, or_nan
 from vicinal.environment import environment, now
 from vicinal.files import write_text_atomically
+from vicinal.ledgers import array_counts_of
 from vicinal.recipes import recipe
 from vicinal.recipes.lookup import canonical
-from vicinal.report import Panel, Section, Series, Study, Table, interval_words, mean_interval, write_study
-from vicinal.report.records import curve_rows, curves_csv
-from vicinal.report.words import significant
-from vicinal.settings import CURVES, PAGE, RESULTS, TaskSettings, assignment, kept_config
+from vicinal.report import Panel, Section, Series, Study, Table, array_section, interval_text, write_study
+from vicinal.report.formatting import capitalized
+from vicinal.report.records import curve_panel, curve_rows, curves_csv, percent, series_of
+from vicinal.rules import Rule
+from vicinal.settings import CURVES, PAGE, RESULTS, TaskSettings, assignment, kept_config, last_files
 from vicinal.task import Task
-from vicinal.train import Member, Sweep, sweep
+from vicinal.train import Member, Sweep, keys_of, sweep
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepSettings(TaskSettings):
-    """Which numbers to vary, of which rules."""
+    """The rules and the numbers to vary."""
 
     rule: str = "il"
     """A recipe; `vicinal rules` lists them."""
     rules: tuple[str, ...] = ()
-    """Several recipes instead, each with every combination of the numbers."""
+    """Several recipes, instead of `rule`, each with every combination of the numbers."""
     learning_rates: tuple[float, ...] = ()
     """Learning rates to try."""
     vary: tuple[str, ...] = ()
@@ -39,15 +47,24 @@ class SweepSettings(TaskSettings):
     seeds: int = 3
     """Repetitions of each combination, each with its own initial weights and order of examples."""
     group_size: int | None = None
-    """Members trained side by side on one device; by default what a short calibration finds fastest, if it can pay."""
+    """Members trained side by side on one device; by default a short calibration chooses, if it can pay off."""
     memory_gb: float | None = None
-    """Memory to use, in 1e9 bytes; by default what is free. A sweep that does not fit runs in waves."""
+    """Memory to use, in 1e9 bytes; by default all free memory. A sweep that does not fit runs in waves."""
+
+    def check(self) -> None:
+        """As for `TaskSettings`."""
+        super().check()
+        check_count("seeds", self.seeds)
+        if self.group_size is not None:
+            check_count("group_size", self.group_size)
+        if self.memory_gb is not None and not 0 < self.memory_gb < math.inf:
+            raise ValueError(f"expected memory above 0, got {self.memory_gb} GB")
 
     def grid(self) -> dict[str, list[Any]]:
         """The values of each number that varies, and of the rule.
 
         Raises:
-            ValueError: If there is none, or one is given twice.
+            ValueError: If nothing varies, or a number is given twice.
         """
         grid: dict[str, list[Any]] = {"rule": list(self.rules)} if self.rules else {}
         grid |= {"learning_rate": list(self.learning_rates)} if self.learning_rates else {}
@@ -80,9 +97,9 @@ def sweep_task(
     """Trains every combination with every seed at once, and writes the report.
 
     Args:
-        settings: What to do.
+        settings: The settings.
         folder: Where the report, the results, the settings, the log and the checkpoints go; made if missing.
-        resume: Whether to go on from the checkpoints that are there.
+        resume: Whether to resume from the existing checkpoints.
         command: The command line, for the report.
         progress: As for `vicinal.train.fit`.
 
@@ -90,52 +107,55 @@ def sweep_task(
         The results.
 
     Raises:
-        ValueError: If the settings do not fit the data or each other, or the folder holds another run.
+        ValueError: If the settings do not fit the data or each other, or the folder holds another run or is in
+            use.
     """
     settings = dataclasses.replace(settings, rule=recipe(settings.rule).name)
     folder, grid = Path(folder), settings.grid()
     rules = tuple(grid.get("rule", [settings.rule]))
-    if settings.memory_gb is not None and not 0 < settings.memory_gb < math.inf:
-        raise ValueError(f"expected memory above 0, got {settings.memory_gb} GB")
 
     def make(rule: str = settings.rule, **numbers: Any) -> Any:
         return task.settings.make(*rules, **numbers)[rule]
 
     task = Task(settings)
-    build: Any = functools.partial(task.build, rule=settings.rule)
-    if "rule" in grid:  # each with its own feedback
+    build = _Build(task, settings, grid)
+    with locked(folder) as held:
+        with kept_config(folder, settings):
+            done = sweep(
+                make,
+                build,
+                task.data,
+                grid,
+                seeds=settings.seeds,
+                **settings.training(),
+                graph=None if build.numbers else task.graph_for(settings.rule),
+                group_size=settings.group_size,
+                memory=None if settings.memory_gb is None else int(settings.memory_gb * 1e9),
+                folder=folder,
+                resume=resume,
+                progress=progress,
+            )
+        study = _study(settings, task, grid, done, command)
+        names = [{"rule": settings.rule, **member.numbers, "seed": member.seed} for member in done.members]
+        points = [curve_rows(who, member.records) for who, member in zip(names, done.members, strict=True)]
+        with last_files(held):
+            write_text_atomically(folder / CURVES, curves_csv([row for rows in points for row in rows]))
+            keep_study(folder, study)
+        return study
 
-        def build(key: Any, rule: str) -> Any:
-            return task.build(key, rule)
 
-    if settings.group_size is not None and settings.group_size < 1:
-        raise ValueError(f"expected a group size of at least 1, got {settings.group_size}")
-    if settings.seeds < 1:
-        raise ValueError(f"expected at least one seed, got {settings.seeds}")
-    with kept_config(folder, settings):
-        done = sweep(
-            make,
-            build,
-            task.data,
-            grid,
-            seeds=settings.seeds,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            validation=settings.validation,
-            evaluate_every=settings.evaluate_every,
-            graph=None if "rule" in grid else task.graph_for(settings.rule),
-            group_size=settings.group_size,
-            memory=None if settings.memory_gb is None else int(settings.memory_gb * 1e9),
-            folder=folder,
-            resume=resume,
-            progress=progress,
-        )
-    study = _study(settings, task, grid, done, command)
-    names = [{"rule": settings.rule, **member.numbers, "seed": member.seed} for member in done.members]
-    points = [curve_rows(who, member.records) for who, member in zip(names, done.members, strict=True)]
-    write_text_atomically(folder / CURVES, curves_csv([row for rows in points for row in rows]))
-    keep_study(folder, study)
-    return study
+class _Build:
+    """From a key, and the numbers that vary the model, to the model: that of a rule has its own feedback."""
+
+    def __init__(self, task: Task, settings: SweepSettings, grid: dict[str, list[Any]]):
+        self._task, self._rule = task, settings.rule
+        self.numbers = tuple(name for name in grid if name == "rule" or name.startswith("model."))
+        for name in self.numbers:
+            for value in grid[name] if name != "rule" else ():
+                settings.model.varied({name: value})
+
+    def __call__(self, key: PRNGKeyArray, rule: str | None = None, **numbers: Any) -> PyTree:
+        return self._task.build(key, rule or self._rule, **numbers)
 
 
 def keep_study(folder: Path, study: Study) -> None:
@@ -145,24 +165,24 @@ def keep_study(folder: Path, study: Study) -> None:
 
 
 def last(member: Member, quantity: str) -> float:
-    """A quantity of a member's last record; NaN if it diverged, or has no such number."""
+    """A quantity of a member's last record; NaN if the member diverged or did not record it."""
     if member.diverged or not member.records:
         return np.nan
     return or_nan(member.records[-1].get(quantity))
 
 
 def combinations(members: list[Member]) -> list[list[Member]]:
-    """The members of each combination of numbers: its seeds."""
+    """Groups members by their numbers; each group has one member per seed."""
     return [list(group) for _, group in itertools.groupby(members, key=lambda member: tuple(member.numbers.items()))]
 
 
 def words_of(done: Sweep) -> str:
-    """How a sweep was laid out, and how long it took."""
+    """A sentence about the layout of a sweep and its time."""
     layout = done.layout
     waves = f", in {done.waves} waves" if done.waves > done.parts else ""
     waves += f", {done.parts} programs one after another" if done.parts > 1 else ""
     return (
-        f"{len(done.members)} members on {layout.devices} device{'s' * (layout.devices > 1)}, "
+        f"{len(done.members)} members on {counted(layout.devices, 'device')}, "
         f"{layout.size} side by side{waves}: {done.seconds:.1f} s, of which {done.seconds_to_start:.1f} s until the "
         f"layout was compiled and chosen ({done.compilations} tried)."
     )
@@ -175,8 +195,8 @@ def _study(settings: SweepSettings, task: Task, grid: dict[str, list[Any]], done
     stopped = sum(member.diverged for member in done.members)
     label = "learning rules" if "rule" in grid else recipe(settings.rule).label
     return Study(
-        title=f"{label[0].upper()}{label[1:]} on {task.data.name}: a sweep",
-        summary=f"{_count(len(groups), 'combination')} of {', '.join(grid)}, {_count(settings.seeds, 'seed')} each. "
+        title=f"{capitalized(label)} on {task.data.name}: a sweep",
+        summary=f"{counted(len(groups), 'combination')} of {', '.join(grid)}, {counted(settings.seeds, 'seed')} each. "
         + (f"{stopped} of {len(done.members)} members diverged. " if stopped else "No member diverged. ")
         + words_of(done),
         command=command,
@@ -190,6 +210,7 @@ def _study(settings: SweepSettings, task: Task, grid: dict[str, list[Any]], done
                 panels=_against(grid, groups, quantity, heading, unit),
             ),
             Section("Along training", panels=_curves(grid, groups, accuracy)),
+            *filter(None, [array_section(_array_counts(settings, task, grid))]),
         ],
         numbers={"members": plain(done.members), "layout": done.layout._asdict()},
         data_credit=task.data.credit,
@@ -197,8 +218,36 @@ def _study(settings: SweepSettings, task: Task, grid: dict[str, list[Any]], done
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+def _array_counts(settings: SweepSettings, task: Task, grid: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
+    """What an update asks of arrays: for each rule, and each number that changes a program, such as steps."""
+    first, rules = {name: values[0] for name, values in grid.items()}, tuple(grid.get("rule", [settings.rule]))
+
+    def made(numbers: dict[str, Any]) -> tuple[str, Rule, dict[str, Any]]:
+        """A recipe, its rule, and the numbers of its model."""
+        others = first | numbers
+        name = others.pop("rule", settings.rule)
+        of_model = {number: value for number, value in others.items() if number.startswith("model.")}
+        return name, task.settings.make(*rules, **others)[name][0], of_model
+
+    def program(name: str, value: Any) -> Any:
+        """What differs where a program does: all of a rule, or of a model, but the numbers in its arrays."""
+        chosen, rule, of_model = made({name: value})
+        build = functools.partial(task.build, rule=chosen, **of_model)
+        return jax.tree.structure(eqx.filter_eval_shape(build, keys_of(0)[0]) if name in of_model else rule)
+
+    def changes_the_program(name: str, values: list[Any]) -> bool:
+        start = program(name, values[0])
+        return any(program(name, value) != start for value in values[1:])
+
+    names, found = [n for n, values in grid.items() if n == "rule" or changes_the_program(n, values)], {}
+    for values in itertools.product(*(grid[name] for name in names)):
+        shown = dict(zip(names, values, strict=True))
+        name, rule, of_model = made(shown)
+        varied = {number: value for number, value in of_model.items() if number in shown}
+        if counts := array_counts_of(task, name, rule, numbers=varied):
+            label = recipe(shown.pop("rule", name)).label
+            found[", ".join(filter(None, [label, _name(shown, list(shown))]))] = counts
+    return found
 
 
 def plain(members: Sequence[Member]) -> list[dict[str, Any]]:
@@ -212,33 +261,6 @@ def _short(value: Any) -> str:
 
 def _name(numbers: dict[str, Any], names: list[str]) -> str:
     return ", ".join(f"{name} {_short(numbers[name])}" for name in names)
-
-
-def interval_text(values: list[float], unit: float = 1.0) -> str | None:
-    """A mean over seeds with half its 95 % interval, to the same decimals; None without a value.
-
-    Below three seeds there is no interval: two values are both shown. Where some values are not finite, the text says
-    how many are.
-
-    Example:
-        >>> interval_text([0.951, 0.962, 0.957], 100)
-        '95.7 ± 1.4'
-        >>> interval_text([0.951, float("nan"), 0.957], 100)
-        '95.1 and 95.7 (2 of 3)'
-    """
-    scaled = [unit * value for value in values]
-    mean, half = mean_interval(scaled)
-    if np.isnan(mean):
-        return None
-    finite = int(np.sum(np.isfinite(scaled)))
-    part = f" ({finite} of {len(values)})" if finite < len(values) else ""
-    size = half if half else abs(mean)
-    if size == 0 or not 1e-4 <= max(abs(mean), size) < 1e5:
-        return interval_words(scaled, "{:.3g}".format, "{:.2g}".format) + part
-    if finite == 2:
-        return interval_words(scaled, significant, str) + part
-    decimals = min(max(0, (1 if half else 2) - math.floor(math.log10(size))), 6)
-    return interval_words(scaled, f"{{:.{decimals}f}}".format, f"{{:.{decimals}f}}".format) + part
 
 
 def _table(groups: list[list[Member]], accuracy: bool) -> Table:
@@ -258,7 +280,7 @@ def _table(groups: list[list[Member]], accuracy: bool) -> Table:
 def _against(
     grid: dict[str, list[Any]], groups: list[list[Member]], quantity: str, heading: str, unit: int
 ) -> list[Panel]:
-    """The quantity at the end against the number with the most values, a line for each combination of the others."""
+    """A figure of a final quantity against the number with the most values; one line per combination of the others."""
     numeric = [name for name in grid if all(map(is_number, grid[name]))]
     if not numeric:
         return []
@@ -274,27 +296,19 @@ def _against(
     ]
     log = min(grid[along]) > 0 and max(grid[along]) / min(grid[along]) >= 10
     label = along.replace("_", " ")
-    return [Panel(f"{heading[0].upper()}{heading[1:]} at the end", label, heading, series, log_x=log)]
+    return [Panel(f"{capitalized(heading)} at the end", label, heading, series, log_x=log)]
 
 
 def _curves(grid: dict[str, list[Any]], groups: list[list[Member]], accuracy: bool) -> list[Panel]:
-    quantities = [("test_accuracy", "test accuracy (%)", 100.0, False)] if accuracy else []
-    quantities += [("test_loss", "test loss", 1.0, True), ("train_loss", "training loss", 1.0, True)]
-    return [
-        Panel(
-            f"{heading[0].upper()}{heading[1:]}",
-            "training step",
-            heading,
-            [curve(_name(group[0].numbers, list(grid)), group, quantity, unit) for group in groups],
-            log_y=log,
-        )
-        for quantity, heading, unit, log in quantities
+    named = [(_name(group[0].numbers, list(grid)), group) for group in groups]
+    quantities = [*["test_accuracy"] * accuracy, "test_loss", "train_loss"]
+    panels = [
+        curve_panel(quantity, [curve(label, group, quantity, percent(quantity)) for label, group in named])
+        for quantity in quantities
     ]
+    return [panel for panel in panels if panel is not None]
 
 
 def curve(label: str, group: list[Member], quantity: str, unit: float = 1.0) -> Series:
-    """A quantity along training, a row for each seed; NaN after a member diverged."""
-    steps = sorted({record["step"] for member in group for record in member.records})
-    rows = [{record["step"]: record.get(quantity) for record in member.records} for member in group]
-    values = [[np.nan if (value := row.get(step)) is None else unit * value for step in steps] for row in rows]
-    return Series(label, [float(step) for step in steps], values)
+    """A series of a quantity during training, with a row for each seed; NaN after a member diverged."""
+    return series_of(label, [member.records for member in group], quantity, unit)

@@ -1,17 +1,17 @@
-"""The conformance suite: does a learning rule keep the contract?
+"""The conformance suite for learning rules.
 
 `check_rule` runs on every rule of this library, and on yours:
 
     from vicinal.testing import check_rule
     check_rule(MyRule())
 
-Each check is also there by itself, in `CHECKS`, to be run as a test of its own over `cases()`.
+`CHECKS` holds the single checks, so that each can run as a separate test over `cases()`.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -22,8 +22,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal import losses, nn
 from vicinal.analysis import audit
-from vicinal.credit import local_gradient
+from vicinal.credit import Credit, local_gradient
 from vicinal.graph import Graph, capture, vertex
+from vicinal.keys import is_key
 from vicinal.rules import Rule
 
 
@@ -115,12 +116,12 @@ def check_rule(rule: Rule, *, skip: Iterable[str] = (), only: Iterable[Case] | N
 
     Args:
         rule: The rule, with settings under which it learns.
-        skip: Names of checks that do not apply (say why beside the call): "zero error" and "batch" do not for a rule
-            that starts from random activities, "zero error" not for a loss of your own.
-        only: The cases to run on; all of `cases()` by default.
+        skip: Names of checks that do not apply; say why next to the call. Skip "zero error" and "batch" for a rule
+            that starts from random activities, and "zero error" for your own loss.
+        only: The cases to run on; by default all of `cases()`.
 
     Raises:
-        AssertionError: With every check that failed, and why.
+        AssertionError: If a check fails; lists all failures.
         ValueError: If a name in `skip` is unknown.
 
     Example:
@@ -160,6 +161,16 @@ def _evaluate(rule: Rule, graph: Graph, model: PyTree, x: Array, y: Array) -> tu
 _compiled = eqx.filter_jit(_evaluate)
 
 
+@eqx.filter_jit
+def _step(rule: Rule, graph: Graph, optimizer: Any, model: PyTree, memory: Any, state: Any, x: Any, y: Any, key: Any):
+    return rule.step(graph, optimizer, model, memory, state, x, y, key=key)
+
+
+def _on_host(tree: PyTree) -> PyTree:
+    """The arrays of a tree as NumPy's, whose arithmetic needs no compilation; keys stay."""
+    return jax.tree.map(lambda leaf: leaf if is_key(leaf) or not eqx.is_array(leaf) else np.asarray(leaf), tree)
+
+
 def _gradient(rule: Rule, case: Case) -> PyTree:
     return _compiled(rule, case.graph, case.model, case.inputs, case.y)[1]
 
@@ -186,33 +197,36 @@ def check_structure(rule: Rule, case: Case) -> None:
 
 
 def check_credit(rule: Rule, case: Case) -> None:
-    """The errors are what `errors` reads from what is held; the gradient is their local product; both are complete."""
-    graph = case.graph
+    """`errors` returns the errors of the credit, the gradient is their local product, and both are complete.
+
+    The gradient of a rule that says so (`takes_product_of_credit`) is another.
+    """
+    graph, key = case.graph, jax.random.key(_KEY)
+    state = rule.init(graph, case.model, key=jax.random.key(1))
+    # As the audit calls it, so that it is compiled once for both.
+    credit, _ = eqx.filter_jit(rule.credit)(graph, case.model, state, case.inputs, case.y, key=key)
 
     @eqx.filter_jit
-    def run(rule: Rule) -> Any:
-        state = rule.init(graph, case.model, key=jax.random.key(1))
-        credit, _ = rule.credit(graph, case.model, state, case.inputs, case.y, key=jax.random.key(_KEY))
-        # Unless the vertices hold errors, they must be read anew, not handed back.
+    def run(rule: Rule, credit: Credit) -> Any:
+        # Unless the vertices hold errors, `errors` must compute them, not return those of the credit.
         blank = dataclasses.replace(credit, errors=jax.tree.map(jnp.zeros_like, credit.errors))
         read = rule.errors(graph, case.model, credit if rule.holds_errors else blank, case.inputs)
         values = graph.feedforward(case.model, case.inputs)[1]
-        return credit, read, local_gradient(graph, case.model, credit, case.inputs), values
+        return read, local_gradient(graph, case.model, credit, case.inputs), values
 
-    credit, read, product, values = run(rule)
+    read, product, values = run(rule, credit)
     for found, what in ((credit.values, "values"), (credit.errors, "errors")):
         if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in values.items()}:
             raise AssertionError(f"expected {what} for every vertex, in the shape of its value")
     _assert_close(read, credit.errors, "`errors` to repeat the credit's")
-    exact = case.graph.batch_size is not None and not rule.local  # it differentiates the statistics of the batch too
-    if rule.phases and not exact:  # without phases the gradient is a sum along the way, not the product at its end
+    exact = case.graph.batch_size is not None and not rule.local  # it also differentiates batch statistics
+    # Without phases the gradient is a sum over steps, not the final product.
+    if rule.phases and rule.takes_product_of_credit and not exact:
         _assert_close(_gradient(rule, case), product, "the local product as gradient")
 
 
 def check_zero_error(rule: Rule, case: Case) -> None:
-    """Where the output is the target already, nothing changes."""
-    graph = case.graph
-    output, _ = graph.feedforward(case.model, case.inputs)
+    """If the output equals the target, nothing changes."""
     links = {
         losses.squared_error: lambda z: z,
         losses.softmax_cross_entropy: jax.nn.softmax,
@@ -220,8 +234,10 @@ def check_zero_error(rule: Rule, case: Case) -> None:
     }
     if rule.loss not in links:
         raise AssertionError("expected a loss of vicinal.losses, got another; skip this check")
-    gradient = _compiled(rule, graph, case.model, case.inputs, links[rule.loss](output))[1]
-    _assert_close(gradient, jax.tree.map(jnp.zeros_like, gradient), "no update at zero error", atol=1e-5)
+    link = links[rule.loss]
+    target = eqx.filter_jit(lambda model, x: link(case.graph.feedforward(model, x)[0]))(case.model, case.inputs)
+    gradient = _compiled(rule, case.graph, case.model, case.inputs, target)[1]
+    _assert_close(gradient, jax.tree.map(np.zeros_like, gradient), "no update at zero error", atol=1e-5)
 
 
 def check_deterministic(rule: Rule, case: Case) -> None:
@@ -253,7 +269,7 @@ def check_no_recompilation(rule: Rule, case: Case) -> None:
         lambda leaf: leaf * 0.99 if eqx.is_inexact_array(leaf) or type(leaf) is float else leaf, rule
     )
     for settings, x in ((rule, case.inputs), (rule, twice), (changed, case.inputs)):
-        run(settings, x)
+        cast(Any, run).lower(settings, x)  # a step is compiled as often as it is traced
     if len(traces) != 1:
         raise AssertionError(f"expected one compilation in three calls, got {len(traces)}")
 
@@ -261,26 +277,25 @@ def check_no_recompilation(rule: Rule, case: Case) -> None:
 def check_vmap(rule: Rule, case: Case) -> None:
     """Mapping over models equals a loop over them."""
     parameters, rest = case.graph.partition(case.model)
-    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), parameters)
+    stacked = jax.tree.map(lambda leaf: np.stack([leaf, np.asarray(0.9, leaf.dtype) * leaf]), _on_host(parameters))
 
     def one(parameters: PyTree) -> PyTree:
         return _compiled(rule, case.graph, eqx.combine(parameters, rest), case.inputs, case.y)[1]
 
     mapped = jax.vmap(one)(stacked)
-    looped = [one(jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(2)]
-    _assert_close(mapped, jax.tree.map(lambda *leaves: jnp.stack(leaves), *looped), "vmap to equal a loop")
+    looped = [one(jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), stacked)) for i in range(2)]
+    _assert_close(mapped, jax.tree.map(lambda *leaves: np.stack(leaves), *looped), "vmap to equal a loop")
 
 
 def check_batch(rule: Rule, case: Case) -> None:
     """The gradient of a batch is the mean of the gradients of its examples, each taken as a batch of one."""
     whole = _compiled(rule, case.graph, case.model, case.inputs, case.y)
-    if case.graph.batch_size is not None:  # examples that see each other are no batch of one
+    if case.graph.batch_size is not None:  # these examples depend on each other
         return
-    each = [
-        _compiled(rule, case.graph, case.model, *jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], (case.inputs, case.y)))
-        for i in range(len(case.x))
-    ]
-    mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *each)
+    batch = _on_host((case.inputs, case.y))
+    ones = (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i : i + 1]), batch) for i in range(len(case.x)))
+    each = [_compiled(rule, case.graph, case.model, *one) for one in ones]
+    mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *each)
     _assert_close(whole, mean, "the batch mean of the examples' loss and gradients")
 
 
@@ -292,43 +307,46 @@ def check_step(rule: Rule, case: Case) -> None:
     graph, rate = case.graph, 1.0 if rule.phases else 1e-3
     optimizer, state = optax.sgd(rate), rule.init(case.graph, case.model, key=jax.random.key(1))
     parameters = graph.trainable(case.model)
-    new, *_ = rule.step(
-        graph, optimizer, case.model, optimizer.init(parameters), state, case.inputs, case.y, key=jax.random.key(_KEY)
-    )
-    change = jax.tree.map(lambda a, b: (b - a) / rate, parameters, graph.trainable(new))
-    expected = jax.tree.map(jnp.negative, _gradient(rule, case))
+    memory, key = optimizer.init(parameters), jax.random.key(_KEY)
+    new, *_ = _step(rule, graph, optimizer, case.model, memory, state, case.inputs, case.y, key)
+    change = jax.tree.map(lambda a, b: (np.asarray(b) - np.asarray(a)) / rate, parameters, graph.trainable(new))
+    expected = jax.tree.map(lambda leaf: -np.asarray(leaf), _gradient(rule, case))
     tolerance = {} if rule.phases else {"rtol": 3e-2, "atol": 1e-3}
     _assert_close(change, expected, "a step against the gradient", **tolerance)
 
 
 def check_learns(rule: Rule, case: Case) -> None:
     """Sixty steps of Adam on one batch at least halve the loss."""
-    graph, optimizer = case.graph, optax.adam(0.03)
-    arrays, static = eqx.partition(case.model, eqx.is_array)
-    state = rule.init(graph, case.model, key=jax.random.key(1))
-    carry = (arrays, optimizer.init(graph.trainable(case.model)), state)
-
-    def body(carry: Any, key: PRNGKeyArray) -> Any:
-        arrays, optimizer_state, state = carry
-        model = eqx.combine(arrays, static)
-        model, optimizer_state, state, loss, _ = rule.step(
-            graph, optimizer, model, optimizer_state, state, case.inputs, case.y, key=key
-        )
-        return (eqx.filter(model, eqx.is_array), optimizer_state, state), loss
-
-    _, history = jax.lax.scan(body, carry, jax.random.split(jax.random.key(2), 60))
+    history = np.asarray(_losses(rule, case.graph, optax.adam(0.03), case.model, case.inputs, case.y, 60))
     if not history[-1] < 0.5 * history[0]:
         raise AssertionError(f"expected the loss to halve, got {float(history[0]):.3f} -> {float(history[-1]):.3f}")
 
 
+@eqx.filter_jit
+def _losses(
+    rule: Rule, graph: Graph, optimizer: Any, model: PyTree, x: PyTree, y: Array, steps: int
+) -> Float[Array, " steps"]:
+    """The loss before each of some steps on one batch."""
+    arrays, static = eqx.partition(model, eqx.is_array)
+    carry = (arrays, optimizer.init(graph.trainable(model)), rule.init(graph, model, key=jax.random.key(1)))
+
+    def body(carry: Any, key: PRNGKeyArray) -> Any:
+        arrays, memory, state = carry
+        model = eqx.combine(arrays, static)
+        model, memory, state, loss, _ = rule.step(graph, optimizer, model, memory, state, x, y, key=key)
+        return (eqx.filter(model, eqx.is_array), memory, state), loss
+
+    return jax.lax.scan(body, carry, jax.random.split(jax.random.key(2), steps))[1]
+
+
 def check_locality(rule: Rule, case: Case) -> None:
-    """The audit finds what the rule claims: every error depends on its two ends alone, or not."""
+    """The audit agrees with the rule's claim to be local or not."""
     if case.graph.batch_size is not None:  # see `audit`
         return
     found = audit(rule, case.graph, case.model, case.inputs, case.y, key=jax.random.key(3))
     if found.local != rule.local:
         claim = "local" if rule.local else "not local"
-        seen = found.violations[0] if found.violations else "every error depends on its two ends alone"
+        seen = found.violations[0] if found.violations else "every error depends only on its two ends"
         raise AssertionError(f"expected a rule that is {claim}, as it claims, got: {seen}")
 
 

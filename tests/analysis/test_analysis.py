@@ -1,5 +1,6 @@
 """Angles and the locality audit."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,25 +15,25 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("scale", [1e-30, 1e-24, 1.0, 1e25])
 def test_angle_does_not_depend_on_the_scale(scale):
     a = jnp.array([1.0, 2.0])
-    assert float(angle(scale * a, a)) < 1e-3
-    assert float(angle(scale * a, jnp.array([2.0, -1.0]))) == pytest.approx(90)
+    assert float(eqx.filter_jit(angle)(scale * a, a)) < 1e-3
+    assert float(eqx.filter_jit(angle)(scale * a, jnp.array([2.0, -1.0]))) == pytest.approx(90)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 1e-4, 1.0, 45.0, 90.0, 179.9999, 180.0])
 def test_angle_is_exact_also_where_the_arc_cosine_is_not(degrees, x64):
     radians = np.deg2rad(degrees)
     a, b = jnp.array([2.0, 0.0]), 0.3 * jnp.array([np.cos(radians), np.sin(radians)])
-    assert float(angle(a, b)) == pytest.approx(degrees, abs=1e-9)
+    assert float(eqx.filter_jit(angle)(a, b)) == pytest.approx(degrees, abs=1e-9)
 
 
 def test_angle_of_zero_is_not_a_number():
-    assert jnp.isnan(angle(jnp.zeros(3), jnp.ones(3)))
+    assert jnp.isnan(eqx.filter_jit(angle)(jnp.zeros(3), jnp.ones(3)))
 
 
 def test_angles_are_per_matrix_and_concatenated(x64):
     a = {"w": jnp.array([[1.0, 0.0]]), "v": jnp.array([[0.0, 2.0]]), "bias": jnp.array([0.0])}
     b = {"w": jnp.array([[0.0, 1.0]]), "v": jnp.array([[0.0, 1.0]]), "bias": jnp.array([3.0])}
-    found = angles(a, b)
+    found = eqx.filter_jit(angles)(a, b)
     assert list(found) == ["['v']", "['w']", "concatenated"]
     assert float(found["['w']"]) == pytest.approx(90)
     assert float(found["['v']"]) == pytest.approx(0)
@@ -46,7 +47,7 @@ def test_the_whole_turns_away_where_one_layer_is_small_though_both_point_along_t
     """Two layers of norm 25, the first 25 times smaller in the update: tan(whole) = (1 - r) / (1 + r)."""
     first, last = jnp.array([[7.0, 24.0]]), jnp.array([[15.0], [20.0]])
     ours, theirs = {"first": first / 25, "last": last}, {"first": first, "last": last}
-    found, ratios = angles(ours, theirs), norm_ratios(ours, theirs)
+    found, ratios = eqx.filter_jit(angles)(ours, theirs), norm_ratios(ours, theirs)
     assert float(found["['first']"]) == pytest.approx(0, abs=1e-9)
     assert float(found["['last']"]) == pytest.approx(0, abs=1e-9)
     whole = np.rad2deg(np.arctan2(1 - 1 / 25, 1 + 1 / 25))  # from (1/25, 1) to (1, 1): 42.7 degrees
@@ -59,7 +60,7 @@ def test_the_whole_turns_away_where_one_layer_is_small_though_both_point_along_t
 def test_the_whole_follows_from_layers_and_norms(x64):
     random = np.random.default_rng(0)
     ours, theirs = ({name: jnp.asarray(random.normal(size=(3, 4))) for name in "ab"} for _ in range(2))
-    found, ratios = angles(ours, theirs), norm_ratios(ours, theirs)
+    found, ratios = eqx.filter_jit(angles)(ours, theirs), norm_ratios(ours, theirs)
     names, sizes = ["['a']", "['b']"], [np.linalg.norm(theirs[name]) for name in "ab"]
     scaled = [float(ratios[name]) * size for name, size in zip(names, sizes, strict=True)]
     cosine = sum(a * b * np.cos(np.deg2rad(found[name])) for name, a, b in zip(names, scaled, sizes, strict=True))
@@ -99,7 +100,7 @@ def test_backpropagation_depends_on_what_is_downstream():
 
 
 def adjoints(self, graph, model, credit, x):
-    return graph.adjoints(model, credit.values, x, credit.output_error)
+    return eqx.filter_jit(graph.adjoints)(model, credit.values, x, credit.output_error)
 
 
 @pytest.mark.parametrize(

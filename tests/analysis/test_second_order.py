@@ -1,4 +1,4 @@
-"""How much gradient and curvature an update holds, by expansion in small steps."""
+"""The shares of gradient and curvature in an update, by expansion in small steps."""
 
 import functools
 
@@ -30,7 +30,7 @@ def network(sizes=(4, 6, 5, 3), activation="tanh", batch=4):
 
 @functools.cache
 def gradient_and_hessian():
-    """As a vector and a matrix, by other means; and the way back to a tree."""
+    """Gradient and Hessian as a vector and a matrix, computed otherwise; and the function back to a tree."""
     _, model, x, y = network()
     parameters, rest = eqx.partition(model, eqx.is_inexact_array)
     flat, rebuild = jax.flatten_util.ravel_pytree(parameters)
@@ -62,7 +62,7 @@ def test_an_update_along_the_gradient_is_all_gradient():
 
 
 def test_shares_by_least_squares():
-    """Projections by NumPy, onto the whole gradient and Hessian product, and onto each matrix's parts of them."""
+    """NumPy projections onto gradient and Hessian product, for the whole update and for each matrix."""
     gradient, hessian, rebuild = gradient_and_hessian()
     step = jax.random.normal(jax.random.key(3), gradient.shape, jnp.float64) - gradient
     found = sensitivity(rebuild(step))
@@ -90,7 +90,7 @@ def test_the_second_step_of_the_expansion_is_explained_exactly():
 
 
 def test_implicit_sgd_holds_curvature_at_second_and_the_rest_at_fourth_order():
-    """theta+ - theta = -alpha g + alpha^2 H g - ...: halving alpha quarters the one and takes the other to 1/16."""
+    """theta+ - theta = -alpha g + alpha^2 H g - ...: halving alpha divides the curvature by 4, the rest by 16."""
     rates = (4e-3, 2e-3, 1e-3)
     found = [sensitivity(update_of(vc.rules.ImplicitSGD(rate, loss=LOSS, tolerance=1e-15))) for rate in rates]
     for name in NAMES:
@@ -117,7 +117,7 @@ def test_inference_learning_learns_along_the_gradient_as_its_step_size_falls():
 
 
 def test_a_quadratic_with_one_curvature_has_no_second_direction():
-    """The Hessian product is along the gradient: what rounding leaves of it must not be taken for a direction."""
+    """The Hessian product is parallel to the gradient: its rounding error must not count as a direction."""
     model = jax.tree_util.Partial(lambda w, x: w @ x, jnp.array([[1.0, 2.0], [0.3, -1.0]]))
     x, y = jnp.eye(2) * 3.7, jnp.array([[0.1, 0.7], [1.0, -0.2]])
     step = jax.tree.map(lambda w: jnp.array([[1.0, 0.0], [0.5, 0.2]]), model)

@@ -18,7 +18,7 @@ LOSS = vc.losses.squared_error
 
 @functools.cache
 def linear(batch=6, x64=False):
-    """One linear layer, its batch, and the largest stable rate of gradient descent: 2 over the top curvature."""
+    """One linear layer, its batch, and the largest stable rate of gradient descent: 2 / largest curvature."""
     dtype = jnp.float64 if x64 else jnp.float32
     model = jax.tree.map(lambda leaf: leaf.astype(dtype), vc.nn.Linear(4, 2, key=jax.random.key(0)))
     x = jax.random.normal(jax.random.key(1), (batch, 4), dtype)
@@ -42,7 +42,7 @@ def test_gradient_descent_on_a_quadratic_is_stable_below_two_over_the_top_curvat
 
 
 def test_momentum_is_stable_at_larger_rates_by_theory():
-    """Heavy ball: 2 (1 + m) over the top curvature."""
+    """Heavy ball: 2 (1 + m) / largest curvature."""
     case, limit = linear()
     found = largest_stable_rate(lambda rate: (backprop(rate)[0], optax.sgd(rate, momentum=0.5)), *case, steps=3000)
     assert found.stable / 1.001 < 1.5 * limit < found.unstable * 1.001
@@ -79,7 +79,7 @@ def test_nothing_stable_and_everything_stable():
 
 
 def test_near_the_optimum_rounding_does_not_count_as_a_rise():
-    """There the loss falls by less than rounding, which may be upwards."""
+    """The loss falls by less than rounding, which may raise it."""
     (graph, model, x, y), limit = linear(30)
     design = np.concatenate([np.asarray(x), np.ones((30, 1))], axis=1)
     best = np.linalg.lstsq(design, np.asarray(y), rcond=None)[0].T

@@ -1,4 +1,4 @@
-"""What an update adds, and what it does to the output and the loss, against closed forms."""
+"""The change of weights, output and loss by an update, against closed forms."""
 
 import functools
 
@@ -71,7 +71,9 @@ def test_a_given_optimizer_state_is_used():
     graph, model, x, y = network()
     optimizer = optax.sgd(0.1, momentum=0.5)
     first = update(BACKPROP, optimizer, graph, model, x, y)
-    _, state, *_ = BACKPROP.step(graph, optimizer, model, optimizer.init(eqx.filter(model, eqx.is_array)), (), x, y)
+    _, state, *_ = eqx.filter_jit(BACKPROP.step)(
+        graph, optimizer, model, optimizer.init(eqx.filter(model, eqx.is_array)), (), x, y
+    )
     second = update(BACKPROP, optimizer, graph, model, x, y, optimizer_state=state)
     np.testing.assert_allclose(flat(second), 1.5 * flat(first), atol=1e-15)
 
@@ -128,7 +130,7 @@ def test_every_rule_in_single_precision_under_jit(rule):
 def test_norms_and_mean_sizes_by_hand():
     tree = {"w": jnp.array([[3.0, -4.0]]), "v": jnp.array([[1.0], [-3.0]]), "bias": jnp.array([1.0])}
     found = norms(tree)
-    assert list(found) == ["['v']", "['w']", "concatenated"] == list(vc.analysis.angles(tree, tree))
+    assert list(found) == ["['v']", "['w']", "concatenated"] == list(eqx.filter_jit(vc.analysis.angles)(tree, tree))
     assert {name: float(n) for name, n in found.items()} == pytest.approx(
         {"['w']": 5.0, "['v']": np.sqrt(10), "concatenated": 6.0}
     )
@@ -203,7 +205,7 @@ def test_no_update_changes_nothing():
 
 
 def test_alignment_of_one_linear_layer_and_one_example_is_one():
-    """Any update that is an outer product of the error with the input goes straight for the target."""
+    """Any update that is an outer product of error and input moves the output straight to the target."""
     graph, model, x, y = linear(batch=1)
     for rule in (BACKPROP, vc.rules.ImplicitSGD(0.5, loss=LOSS), vc.rules.InferenceLearning(loss=LOSS)):
         step = update(rule, optax.sgd(0.01), graph, model, x, y)

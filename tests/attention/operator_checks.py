@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matrix import full
 
-SIZES = [(1, 5), (3, 16), (63, 5), (63, 16), (100, 16)]
+SIZES = [full(1, 5), (3, 16), (63, 5), full(63, 16), full(100, 16)]
 BATCH, HEADS, FEATURES, VALUES = 2, 2, 4, 3
 
 
@@ -55,21 +56,30 @@ def check_split(function, arrays, *borders, tolerance=1e-11):
     for piece in pieces(arrays, *borders):
         output, state = function(state, *piece)
         outputs.append(output)
-    same((jnp.concatenate(outputs, axis=1), state), (whole, end), tolerance)
+    same((np.concatenate(outputs, axis=1), state), (whole, end), tolerance)
 
 
 def check_padding(function, arrays, lengths, junk=jnp.nan):
     """Each row is as if alone, whatever follows it; `function(lengths, *arrays)`."""
-    function, spoiled = jax.jit(function), list(arrays)
+    spoiled = [np.array(x) for x in arrays]
     for b, n in enumerate(lengths):
-        spoiled = [x.at[b, n:].set(junk) for x in spoiled]
-    outputs, state = function(jnp.asarray(lengths), *spoiled)
-    for b, n in enumerate(lengths):
-        alone, end = function(None, *(x[b : b + 1, :n] for x in arrays))
+        for x in spoiled:
+            x[b, n:] = junk
+
+    def loss(*arrays):
+        results = function(jnp.asarray(lengths), *arrays)
+        return weighted(results), results
+
+    @jax.jit
+    def each(*arrays):
+        return [function(None, *(x[b : b + 1, :n] for x in arrays)) for b, n in enumerate(lengths)]
+
+    both = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(arrays))), has_aux=True))
+    (_, (outputs, state)), gradients = jax.tree.map(np.asarray, both(*spoiled))
+    for (b, n), (alone, end) in zip(enumerate(lengths), each(*arrays), strict=True):
         same((outputs[b : b + 1, :n], jax.tree.map(lambda x, b=b: x[b : b + 1], state)), (alone, end))
         assert not np.any(outputs[b, n:])
-    gradients = jax.grad(lambda *a: weighted(function(jnp.asarray(lengths), *a)), argnums=tuple(range(len(arrays))))
-    for gradient in jax.jit(gradients)(*spoiled):
+    for gradient in gradients:
         assert np.all(np.isfinite(gradient))
         for b, n in enumerate(lengths):
             assert not np.any(gradient[b, n:])
@@ -77,8 +87,11 @@ def check_padding(function, arrays, lengths, junk=jnp.nan):
 
 def check_causal(function, arrays, at):
     """What comes later changes nothing, not by a bit; what comes now does."""
+    later = [
+        np.where(np.arange(x.shape[1]).reshape(-1, *[1] * (x.ndim - 2)) < at, x, 0.5 * np.asarray(x)) for x in arrays
+    ]
     function = jax.jit(function)
-    before, after = function(*arrays)[0], function(*(x.at[:, at:].multiply(0.5) for x in arrays))[0]
+    before, after = (np.asarray(function(*each)[0]) for each in (arrays, later))
     assert np.array_equal(before[:, :at], after[:, :at])
     assert np.all(np.any(before[:, at] != after[:, at], axis=(1, 2)))
 
@@ -86,10 +99,11 @@ def check_causal(function, arrays, at):
 def check_bfloat16(function, arrays, ratio=0.02):
     """Outputs in bfloat16 that are near those of the same rounded inputs in float32; `function(*arrays)`."""
     function = jax.jit(function)
-    rounded = [x.astype(jnp.bfloat16) for x in arrays]
+    rounded = [np.asarray(x).astype(jnp.bfloat16) for x in arrays]
     got, state = function(*rounded)
-    wanted, _ = function(*(x.astype(jnp.float32) for x in rounded))
+    wanted, _ = function(*(x.astype(np.float32) for x in rounded))
     assert got.dtype == jnp.bfloat16
-    error = np.sqrt(np.mean(np.square(got.astype(jnp.float32) - wanted)))
+    wanted = np.asarray(wanted)
+    error = np.sqrt(np.mean(np.square(np.asarray(got).astype(np.float32) - wanted)))
     assert error < ratio * np.sqrt(np.mean(np.square(wanted)))
     return state

@@ -1,10 +1,14 @@
 """What the tests of OVQ-attention have in common."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vicinal.attention.ovq import ovq_attention
+
+SETTINGS = {"beta": 3.0, "chunk_size": 5, "num_centroids": 12}
 
 
 def unit(x):
@@ -29,8 +33,14 @@ def softmax_attention(q, k, v, beta, weights=None):
 
 def attend(q, k, v, state=None, **settings):
     """Compiled, with small sizes by default."""
-    settings = {"beta": 3.0, "chunk_size": 5, "num_centroids": 12} | settings
-    return jax.jit(lambda q, k, v, state: ovq_attention(q, k, v, initial_state=state, **settings))(q, k, v, state)
+    settings = SETTINGS | settings
+    arrays = {name: value for name, value in settings.items() if isinstance(value, jax.Array)}
+    return _attend(q, k, v, state, arrays, tuple((x, y) for x, y in settings.items() if x not in arrays))
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _attend(q, k, v, state, arrays, static):
+    return ovq_attention(q, k, v, initial_state=state, **arrays, **dict(static))
 
 
 def used_rows(state, b=0, h=0):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matrix import full
 
 from vicinal.attention.ovq.assignment import assign
 from vicinal.attention.ovq.dictionary import scatter_as_product, scatter_one_by_one
@@ -54,7 +55,7 @@ def test_by_hand(x64, join, used, new):
         assert found.dtype == jnp.int32
 
 
-@pytest.mark.parametrize("join", ["all", "old", "greedy"])
+@pytest.mark.parametrize("join", [full("all"), "old", "greedy"])
 def test_ties_go_to_the_lowest_index(join):
     """Whole numbers, so that equal similarities are equal to the last bit; compiled and not compiled agree."""
     keys = jnp.asarray([[1.0, 0], [0, 1], [1, 0], [0, 1], [1, 1], [-1, 0], [-1, 0]])
@@ -69,9 +70,16 @@ def test_ties_go_to_the_lowest_index(join):
         assert found == [expected, expected]
 
 
+@pytest.mark.parametrize("join", ["all", "greedy"])
+def test_a_tie_of_an_old_and_a_new_centroid_goes_to_the_old(join):
+    keys, centroids = jnp.asarray([[0.0, 1], [1, 1]]), jnp.asarray([[1.0, 0], [0, 0]])
+    compiled = jax.jit(assign, static_argnums=4)
+    assert compiled(keys, centroids, jnp.arange(2) < 1, jnp.asarray(1), join).tolist() == [1, 0]
+
+
 def test_the_new_centroids_are_where_the_dictionary_is_worst(x64):
     keys, centroids, used, _ = drawn()
-    z = np.asarray(assign(*map(jnp.asarray, (keys, centroids, used)), jnp.asarray(2), "old"))
+    z = np.asarray(jax.jit(assign, static_argnums=4)(keys, centroids, used, jnp.asarray(2), "old"))
     nearest = (keys @ centroids[used].T).max(1)
     assert nearest[z >= 3].max() < nearest[z < 3].min()
 
@@ -82,7 +90,7 @@ def test_no_gradient():
     def loss(keys, centroids):
         return jnp.sum(keys[assign(keys, centroids, used, jnp.asarray(2))])
 
-    gradient = jax.grad(loss, argnums=(0, 1))(keys, centroids)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))(keys, centroids)
     assert np.all(np.isfinite(gradient[0]))
     assert np.all(np.asarray(gradient[1]) == 0)
 

@@ -85,5 +85,5 @@ def test_a_dictionary_that_is_behind_catches_up(growth, used):
     ],
 )
 def test_clear_errors(arguments, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         make(**({"growth": "plateau"} | arguments))

@@ -4,53 +4,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ovq_inputs import attend, drawn, softmax_attention, used_rows
+from matrix import full
+from ovq_inputs import SETTINGS, attend, drawn, softmax_attention, used_rows
 
 from vicinal.attention.ovq import empty_state, grow_state, ovq_attention, state_bytes
 
-SETTINGS = {"beta": 3.0, "chunk_size": 5, "num_centroids": 12}
+pytestmark = pytest.mark.slow
 
 
 def in_pieces(inputs, pieces, state=None, **settings):
-    run = jax.jit(lambda q, k, v, state: ovq_attention(q, k, v, initial_state=state, **(SETTINGS | settings)))
     outputs, start = [], 0
     for n in pieces:
-        piece, state = run(*(x[:, start : start + n] for x in inputs), state)
+        piece, state = attend(*(x[:, start : start + n] for x in inputs), state, **settings)
         outputs.append(piece)
         start += n
     assert start == inputs[0].shape[1]
-    return jnp.concatenate(outputs, axis=1), state
+    return outputs, state
 
 
-@pytest.mark.parametrize("join", ["all", "old", "random", "greedy"])
-@pytest.mark.parametrize("pieces", [(1,) * 33, (7, 1, 1, 7, 10, 7), (0, 10, 23)])
-def test_splitting_changes_nothing(x64, join, pieces):
+@pytest.mark.parametrize("join", ["all", full("old"), "random", full("greedy")])
+def test_splitting_changes_nothing(x64, join):
     inputs = drawn(33)
     settings = {"join": join, "key": jax.random.key(1)}
     whole, end = attend(*inputs, **settings)
-    split, split_end = in_pieces(inputs, pieces, **settings)
-    np.testing.assert_allclose(split, whole, rtol=0, atol=1e-12)
-    for a, b in zip(jax.tree.leaves(split_end), jax.tree.leaves(end), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+    # Few lengths, each of which is compiled; pieces of 7 begin and end inside chunks.
+    for pieces in ((1,) * 33, (7, 1, 1, 7, 7, 7, 1, 1, 1), (0, 7, 0, 7, 7, 7, 1, 1, 1, 1, 1)):
+        split, split_end = in_pieces(inputs, pieces, **settings)
+        np.testing.assert_allclose(np.concatenate(split, axis=1), whole, rtol=0, atol=1e-12)
+        for a, b in zip(jax.tree.leaves(split_end), jax.tree.leaves(end), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [{}, {"learning_rate": 0.1, "memory": "autodiff"}, {"join": "random"}])
+@pytest.mark.parametrize("settings", [{}, full({"learning_rate": 0.1, "memory": "autodiff"}), full({"join": "random"})])
 def test_derivatives_through_tokens_are_those_of_the_whole(x64, settings):
-    """Backwards and forwards; three chunks of five and two tokens, so that chunks get finished and one does not."""
-    inputs, tangents = drawn(17), drawn(17, seed=1)
+    """Backwards and forwards; two chunks of five and two tokens, so that chunks get finished and one does not."""
+    inputs, tangents = drawn(12), drawn(12, seed=1)
     settings = settings | {"key": jax.random.key(1)}
-    given = np.random.default_rng(2).normal(size=(2, 17, 2, 3))
+    given = np.random.default_rng(2).normal(size=(2, 12, 2, 3))
 
     def loss(read):
-        return lambda *inputs: jnp.sum(jnp.asarray(given) * read(inputs)[0])
+        return lambda *inputs: jnp.sum(jnp.asarray(given) * read(inputs))
 
-    whole = loss(lambda inputs: attend(*inputs, **(settings | {"memory": "autodiff"})))
-    tokens = loss(lambda inputs: in_pieces(inputs, (1,) * 17, **settings))
+    whole = loss(lambda inputs: attend(*inputs, **(settings | {"memory": "autodiff"}))[0])
+    tokens = loss(lambda inputs: jnp.concatenate(in_pieces(inputs, (1,) * 12, **settings)[0], axis=1))
     expected = jax.grad(whole, argnums=(0, 1, 2))(*inputs)
     for found, gradient in zip(jax.grad(tokens, argnums=(0, 1, 2))(*inputs), expected, strict=True):
         np.testing.assert_allclose(found, gradient, rtol=0, atol=1e-11)
-    along = sum(float(jnp.sum(gradient * tangent)) for gradient, tangent in zip(expected, tangents, strict=True))
+    along = sum(np.sum(np.multiply(gradient, tangent)) for gradient, tangent in zip(expected, tangents, strict=True))
     assert float(jax.jvp(tokens, inputs, tangents)[1]) == pytest.approx(along, rel=1e-9)
 
 
@@ -74,14 +75,12 @@ def test_one_token_under_vmap_is_one_token(x64):
         np.testing.assert_allclose(a[:, 0], b, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("junk", [1e6, np.nan])
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_padding_is_not_read(x64, junk, pieces):
+@pytest.mark.parametrize("pieces", [full(1), 2])
+def test_padding_is_not_read(x64, pieces):
     """Lengths that end inside the first chunk, at its border, later, at zero and at the end."""
     lengths = np.array([3, 5, 17, 0, 23])
     inputs = drawn(23, batch=5)
     real = np.arange(23) < lengths[:, None]
-    dirty = [jnp.where(real[:, :, None, None], x, junk) for x in inputs]
 
     def run(inputs):
         if pieces == 1:
@@ -97,32 +96,32 @@ def test_padding_is_not_read(x64, junk, pieces):
         return jnp.sum(jnp.sin(outputs)) + jnp.sum(state.keys**2) + jnp.sum(state.pending_values**2), (outputs, state)
 
     both = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (_, (clean_outputs, clean)), _ = both(inputs)
-    (_, (outputs, state)), gradients = both(dirty)
-    for a, b in zip(jax.tree.leaves((outputs, state)), jax.tree.leaves((clean_outputs, clean)), strict=True):
-        np.testing.assert_array_equal(a, b)
+    (_, (outputs, state)), _ = both(inputs)
     assert np.all(np.asarray(outputs)[~real] == 0)
     assert state.tokens.tolist() == lengths.tolist()
-    for gradient in gradients:
-        assert np.all(np.isfinite(gradient))
-        assert np.all(np.asarray(gradient)[~real] == 0)
+    for junk in (1e6, np.nan):
+        (_, spoiled), gradients = both([np.where(real[:, :, None, None], x, junk) for x in inputs])
+        for a, b in zip(jax.tree.leaves(spoiled), jax.tree.leaves((outputs, state)), strict=True):
+            np.testing.assert_array_equal(a, b)
+        for gradient in gradients:
+            assert np.all(np.isfinite(gradient))
+            assert np.all(np.asarray(gradient)[~real] == 0)
     for b, n in enumerate(lengths):
         alone, _ = attend(*(x[b : b + 1, :n] for x in inputs))
         np.testing.assert_allclose(outputs[b : b + 1, :n], alone, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("memory", ["lean", "autodiff"])
+@pytest.mark.parametrize("memory", ["lean", full("autodiff")])
 def test_documents_are_read_on_their_own(x64, memory):
-    sizes = [[7, 5, 1, 17], [30], [1, 1, 1, 1, 26]]
-    lengths = np.array([30, 30, 28])
-    documents = jnp.asarray(
-        [np.repeat([2, 3, 8, 9][: len(s)] if len(s) < 5 else range(5), s) for s in sizes], jnp.int32
-    )
-    inputs = drawn(30, batch=3)
+    """Rows of three documents and one, of which the last is cut by padding."""
+    sizes = [[7, 1, 14], [22]]
+    lengths = np.array([22, 20])
+    documents = jnp.asarray([np.repeat([2, 3, 8][: len(s)], s) for s in sizes], jnp.int32)
+    inputs = drawn(22, batch=2)
 
     def together(inputs):
         return ovq_attention(
-            *inputs, documents=documents, max_documents=5, lengths=jnp.asarray(lengths), memory=memory, **SETTINGS
+            *inputs, documents=documents, max_documents=4, lengths=jnp.asarray(lengths), memory=memory, **SETTINGS
         )
 
     def separate(inputs):
@@ -135,7 +134,7 @@ def test_documents_are_read_on_their_own(x64, memory):
                 for i, j in zip(starts[:-1], ends, strict=True)
             ]
             outputs = jnp.concatenate([o for o, _ in pieces], axis=1)
-            rows.append((jnp.pad(outputs, [(0, 0), (0, 30 - outputs.shape[1]), (0, 0), (0, 0)]), pieces[-1][1]))
+            rows.append((jnp.pad(outputs, [(0, 0), (0, 22 - outputs.shape[1]), (0, 0), (0, 0)]), pieces[-1][1]))
         return jax.tree.map(lambda *x: jnp.concatenate(x), *rows)
 
     def loss(run, inputs):
@@ -163,7 +162,7 @@ def test_more_documents_than_announced_are_noticed():
 def test_the_schedule_does_not_depend_on_the_length(x64):
     inputs = drawn(63)
     whole, _ = attend(*inputs)
-    for time in (3, 20, 41):
+    for time in (3, 41):
         np.testing.assert_allclose(attend(*(x[:, :time] for x in inputs))[0], whole[:, :time], rtol=0, atol=1e-12)
 
 
@@ -227,17 +226,19 @@ def test_bfloat16():
     outputs, state = attend(q, k, v, chunk_size=16, num_centroids=24)
     assert outputs.dtype == state.pending_keys.dtype == jnp.bfloat16
     assert state.keys.dtype == state.values.dtype == state.counts.dtype == jnp.float32
-    np.testing.assert_allclose(jnp.sum(state.values, axis=2), jnp.sum(v[:, :96].astype(float), axis=1), atol=1e-4)
+    read = np.asarray(v)[:, :96].astype(float)
+    np.testing.assert_allclose(np.sum(np.asarray(state.values), axis=2), np.sum(read, axis=1), atol=1e-4)
     # On the same rounded inputs, so that no token goes elsewhere.
     same, _ = attend(*(x.astype(jnp.float32) for x in (q, k, v)), chunk_size=16, num_centroids=24)
-    assert np.sqrt(np.mean((outputs.astype(float) - same) ** 2) / np.mean(np.square(exact))) < 0.02
+    error = np.asarray(outputs).astype(np.float32) - np.asarray(same)
+    assert np.sqrt(np.mean(error**2) / np.mean(np.square(np.asarray(exact)))) < 0.02
 
     def loss(q, k, v):
         return jnp.sum(ovq_attention(q, k, v, **SETTINGS)[0].astype(float) ** 2)
 
     for gradient in jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v):
         assert gradient.dtype == jnp.bfloat16
-        assert np.all(np.isfinite(gradient.astype(float)))
+        assert np.all(np.isfinite(np.asarray(gradient).astype(float)))
 
 
 def test_the_second_call_does_not_compile_again():
@@ -279,12 +280,12 @@ STATE = empty_state(2, 2, 4, 3, chunk_size=5, num_centroids=12)
         ({"bias": "log"}, "bias as one of count, none, gmr, got 'log'"),
         ({"memory": "low"}, "memory as one of lean, autodiff, got 'low'"),
         ({"learning_rate": 0.1}, "memory='autodiff' with learning_rate=0.1, got memory='lean'"),
-        ({"learning_rate": 2.0, "memory": "autodiff"}, "learning_rate above 0 and at most 1, or None, got 2.0"),
+        ({"learning_rate": 2.0, "memory": "autodiff"}, "learning_rate above 0 and at most 1, or None, got 2"),
         ({"lengths": jnp.ones(3, int)}, r"lengths of shape \[2\], got \[3\]"),
         ({"lengths": jnp.ones(2)}, "integers as lengths, got float32"),
         ({"documents": jnp.zeros(4, int)}, r"documents of shape \[2, 4\], got \[4\]"),
         ({"documents": jnp.zeros((2, 4), int)}, "max_documents of at least 1 with documents, got None"),
-        ({"max_documents": 2}, "documents with max_documents, got max_documents=2 alone"),
+        ({"max_documents": 2}, "documents with max_documents, got only max_documents=2"),
         (
             {"documents": jnp.zeros((2, 4), int), "max_documents": 1, "initial_state": STATE},
             "no initial_state with documents",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ovq_inputs import attend, drawn, softmax_attention, unit, used_rows
 
-from vicinal.attention.ovq.chunked import Chunks, Plan, scan_chunks
+from vicinal.attention.ovq.chunked import Chunks, Plan, scan_dictionary
 from vicinal.attention.ovq.dictionary import Rule, Sums
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -47,9 +47,8 @@ def rows_of(q, k, v, **settings):
         jnp.ones((number, batch), bool), jnp.asarray(np.tile(np.diff(sizes)[:, None], batch), jnp.int32), None, None
     )
     zeros = [jnp.zeros((batch, heads, most, *x.shape[4:])) for x in (chunks.keys, chunks.values)]
-    outputs, sums, z = scan_chunks(
-        rule, chunks, jnp.full(heads, 3.0), Sums(*zeros, jnp.zeros((batch, heads, most))), plan
-    )
+    zeros = Sums(*zeros, jnp.zeros((batch, heads, most)))
+    outputs, sums, z = jax.jit(scan_dictionary, static_argnums=0)(rule, chunks, jnp.full(heads, 3.0), zeros, plan)
     outputs = jnp.transpose(outputs, (1, 0, 3, 2, 4)).reshape(*v.shape)
     return np.asarray(outputs), sums, np.asarray(jnp.transpose(z, (1, 2, 0, 3)).reshape(batch, heads, -1))
 
@@ -138,8 +137,8 @@ def test_the_centroids_are_the_m_step():
         return 3.0 / 2 * jnp.sum(hot * jnp.sum((keys[:, None] - mu[None]) ** 2, axis=-1))
 
     start = jnp.asarray(np.random.default_rng(1).normal(size=(9, 4)))
-    hessian = jax.hessian(complete)(start).reshape(36, 36)
-    newton = start.ravel() - jnp.linalg.solve(hessian, jax.grad(complete)(start).ravel())
+    hessian, slope = jax.jit(lambda mu: (jax.hessian(complete)(mu), jax.grad(complete)(mu)))(start)
+    newton = start.ravel() - np.linalg.solve(hessian.reshape(36, 36), slope.ravel())
     np.testing.assert_allclose(newton.reshape(9, 4), used_rows(attend(*q_k_v)[1])[0], **CLOSE)
 
     def observed(mu):  # Fisher's identity: at mu, its gradient is that of the likelihood with the responsibilities
@@ -147,7 +146,7 @@ def test_the_centroids_are_the_m_step():
 
     soft = jax.nn.softmax(-3.0 / 2 * jnp.sum((keys[:, None] - start[None]) ** 2, axis=-1), axis=1)
     of_complete = 3.0 * jnp.einsum("jn,jnd->nd", soft, start[None] - keys[:, None])
-    np.testing.assert_allclose(jax.grad(observed)(start), of_complete, **CLOSE)
+    np.testing.assert_allclose(jax.jit(jax.grad(observed))(start), of_complete, **CLOSE)
 
 
 def test_a_frozen_dictionary_is_vq_attention():
@@ -215,7 +214,7 @@ def test_two_reads_merge_by_their_normalisers():
 def test_more_centroids_quantise_better():
     """The same function with another number of centroids; the mean squared distance to the centroid falls."""
     errors = []
-    for most in (6, 12, 24, 48):
+    for most in (6, 12, 48):
         inputs = drawn(120, batch=1, heads=1, features=8)
         mu, _, counts = used_rows(attend(*inputs, num_centroids=most, chunk_size=10)[1])
         # sum |k - mu_z|^2 = sum |k|^2 - sum count |mu|^2, as each centroid is the mean of its tokens

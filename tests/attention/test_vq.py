@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matrix import full
 from operator_checks import check_bfloat16, check_causal, check_padding, check_split, check_twins, inputs
 
-from vicinal.attention.vq import naive_vq_attention, vq_attention
+from vicinal.attention.vq import empty_codes, naive_vq_attention, vq_attention
 
 pytestmark = pytest.mark.usefixtures("x64")
 BETA = np.asarray([2.0, 5.0])
@@ -28,7 +29,7 @@ def code(key, h):
 
 def test_the_naive_form_is_attention_to_codes():
     q, k, v = (np.asarray(x) for x in inputs(13))
-    outputs, state = naive(*inputs(13))
+    outputs, state = jax.jit(naive)(*inputs(13))
     for row, t, h in np.ndindex(q.shape[:3]):
         done = t // 5 * 5
         keys = [CODES[h, code(k[row, s, h], h)] if s < done else k[row, s, h] for s in range(t + 1)]
@@ -40,7 +41,7 @@ def test_the_naive_form_is_attention_to_codes():
         assert state.counts[row, h].tolist() == counts.tolist()
 
 
-@pytest.mark.parametrize(("time", "chunk_size"), [(1, 5), (3, 16), (63, 5), (100, 16)])
+@pytest.mark.parametrize(("time", "chunk_size"), [full(1, 5), (3, 16), (63, 5), full(100, 16)])
 def test_chunks_are_the_recurrence(time, chunk_size):
     both = (
         lambda q, k, v, codes, beta, f=f: f(q, k, v, codebook=codes, beta=beta, chunk_size=chunk_size)
@@ -79,16 +80,16 @@ def test_the_gradient_goes_straight_through_to_finished_chunks():
 
 
 def test_reading_in_pieces():
-    check_split(lambda s, *a: fast(*a, initial_state=s), inputs(40), 1, 4, 22)
+    check_split(lambda s, *a: fast(*a, initial_state=s), inputs(40), 4, 22)
 
 
 def test_pieces_with_padding():
-    """Rows whose chunks are at different places when they go on."""
+    """Rows that continue from different places of their chunks."""
     arrays, lengths, more = inputs(24), (4, 13), 11
-    _, state = fast(*(x[:, :13] for x in arrays), lengths=jnp.asarray(lengths))
-    rest = [jnp.stack([row[n : n + more] for row, n in zip(x, lengths, strict=True)]) for x in arrays]
-    outputs, _ = fast(*rest, initial_state=state)
-    whole, _ = fast(*arrays)
+    _, state = jax.jit(lambda n, *a: fast(*a, lengths=n))(jnp.asarray(lengths), *(x[:, :13] for x in arrays))
+    rest = [np.stack([row[n : n + more] for row, n in zip(np.asarray(x), lengths, strict=True)]) for x in arrays]
+    outputs, _ = jax.jit(lambda s, *a: fast(*a, initial_state=s))(state, *rest)
+    whole, _ = jax.jit(fast)(*arrays)
     for b, n in enumerate(lengths):
         np.testing.assert_allclose(outputs[b], whole[b, n : n + more], rtol=0, atol=1e-13)
 
@@ -108,6 +109,6 @@ def test_sums_are_in_float32_under_bfloat16():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="codebook of shape"):
         vq_attention(*inputs(4), codebook=jnp.ones((2, 6, 3)), beta=1.0)
-    _, state = fast(*inputs(4))
+    state = empty_codes(2, 2, 6, 4, 3, chunk_size=5, dtype=float)
     with pytest.raises(ValueError, match="initial_state"):
         fast(*inputs(4), initial_state=state, chunk_size=6)

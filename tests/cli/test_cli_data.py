@@ -1,4 +1,4 @@
-"""Data of one's own on the command line: the defaults that follow from them, and what is refused."""
+"""Your own data on the command line: the defaults they imply, and what is refused."""
 
 import dataclasses
 import json
@@ -71,7 +71,7 @@ def test_outputs_and_loss_follow_from_the_targets(tables):
         ),
         ({"data": "people.csv", "model": ModelSettings(sizes=(3, 1))}, "expected at least 2 outputs"),
         ({"data": "people.csv", "target": "name"}, "the target among a, b, c, kind, got 'name'"),
-        ({"data": "people.csv", "standardize": "all"}, "got labels; standardize inputs alone"),
+        ({"data": "people.csv", "standardize": "all"}, "got labels; standardize only inputs"),
         ({"data": "digits", "test_share": 0.5}, "digits: expected no test_share"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The start of the command line: what is imported, what a clumsy user is told, other names of things."""
+"""The start of the command line: imports, messages for wrong arguments, aliases."""
 
 import importlib
 import inspect
@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from matrix import full
 
 from vicinal.cli import main
 from vicinal.cli.main import COMMANDS
@@ -19,7 +20,7 @@ SLOW = ("jax", "numpy", "equinox", "optax", "tyro", "rich", "scipy", "matplotlib
 
 
 def said(capsys, *arguments):
-    """What is printed, or the one sentence that a mistake ends in."""
+    """The printed text, or the message of an error."""
     code = 0
     try:
         main(list(arguments))
@@ -49,7 +50,8 @@ def imported_by(*arguments):
         (["--version"], SLOW),
         (["cite", "pc"], ("scipy", "matplotlib", "jinja2", "pooch", "requests", "rich.progress")),
         (["data", "list"], ("scipy", "matplotlib", "jinja2", "optax", "vicinal.rules")),
-        (["train", "--help"], ("scipy", "matplotlib", "vicinal.reproduce")),
+        (["results", "--help"], ("jax", "numpy", "scipy", "matplotlib", "equinox", "vicinal_experiments")),
+        (["train", "--help"], ("scipy", "matplotlib", "vicinal_experiments")),
     ],
 )
 def test_a_command_imports_what_it_needs(arguments, absent):
@@ -129,7 +131,7 @@ def test_the_field_has_other_names_for_recipes(capsys):
         ("train --rule ill", "did you mean 'il'"),
         ("train --set lr=1", "got 'lr'; did you mean 'learning_rate'"),
         ("train --set step_size=1", "did you mean 'inference.step_size'"),
-        ("train il", "options like --seeds 3 after `vicinal train`, got 'il'"),
+        ("train il", "only options, which begin with --, after `vicinal train`, got 'il'"),
         ("cite", "a name after `vicinal cite`, got none"),
         ("cite il bp", "got 'bp'"),
         ("rules il", "got 'il'"),
@@ -140,22 +142,25 @@ def test_a_clumsy_user_is_told_what_to_do(capsys, words, expected):
     assert re.search(f"vicinal: expected .*{expected}", said(capsys, *words.split()))
 
 
-def test_findings_of_the_audit_are_those_of_a_new_one(capsys):
+@pytest.mark.parametrize("names", [("bp", "il", "fa", "dfa", "pal"), full(tuple(RECIPES))], ids=len)
+def test_findings_of_the_audit_are_those_of_a_new_one(capsys, monkeypatch, names):
     assert audits.known().keys() == RECIPES.keys()
+    monkeypatch.setattr("vicinal.cli.recipes.RECIPES", {name: RECIPES[name] for name in names})
     printed = said(capsys, "rules", "--check")
-    assert "audited anew: all as shipped" in printed
+    assert "audited again: all as shipped" in printed
 
 
 def test_a_finding_that_differs_is_said(capsys, monkeypatch):
     monkeypatch.setattr(audits, "known", lambda: dict.fromkeys(RECIPES))
+    monkeypatch.setattr("vicinal.cli.recipes.RECIPES", {name: RECIPES[name] for name in ("bp", "il")})
     monkeypatch.setattr(audits, "audit_of", lambda name, done: "a dependence" if name == "il" else None)
     with pytest.raises(SystemExit) as end:
         main(["rules", "--check"])
     assert end.value.code == 1
-    assert "audited anew: differs for il" in capsys.readouterr().out
+    assert "audited again: differs for il" in capsys.readouterr().out
 
 
-def test_who_has_seen_enough_is_not_told_off():
+def test_a_reader_may_close_the_pipe():
     command = f"{sys.executable} -m vicinal rules | head -n 1"
     finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert finished.stdout.startswith("bp")

@@ -75,7 +75,7 @@ def test_errors_of_files(tmp_path):
         seq.text(tmp_path / "short.txt")
     with pytest.raises(ValueError, match="expected three parts"):
         seq.text(tmp_path / "books_test.txt", 0.5, 0.5)
-    with pytest.raises(ValueError, match=r"shares in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"shares of validation and test in \(0, 1\)"):
         seq.text(tmp_path / "books_test.txt", 0.0, 0.5)
 
 

@@ -168,10 +168,10 @@ def test_blanks_make_no_class_and_no_input(tmp_path):
             lambda f: f.assign(kind=np.arange(8) * 100),
             "target 'kind': .*got 8 examples of as many classes; give task='reg",
         ),
-        (lambda f: f.assign(kind=7), "target 'kind': expected at least two classes, got 7 alone"),
+        (lambda f: f.assign(kind=7), "target 'kind': expected at least two classes, got only 7"),
         (
             lambda f: f.assign(width=1_700_000_000 + np.arange(8)),
-            "'width': expected numbers that float32 can tell apart",
+            "'width': expected numbers that float32 distinguishes",
         ),
         (lambda f: f.assign(c=["u", "v"] * 4, **{"c=u": WIDTH}), "inputs of different names, got 'c=u' twice; rename"),
     ],
@@ -194,7 +194,7 @@ def test_numbers_that_float32_cannot_tell_apart():
     with pytest.raises(ValueError, match="to 1700000059 in column 1, of which"):
         check_apart(np.concatenate([seconds - 1.7e9, seconds], axis=1), "x")
     for y in (seconds, seconds[:, 0].astype(int)):
-        with pytest.raises(ValueError, match=r"y: expected numbers that float32 can tell apart"):
+        with pytest.raises(ValueError, match=r"y: expected numbers that float32 distinguishes"):
             from_arrays(seconds - 1.7e9, y, task="regression")
     days = 1.7e9 + 86400 * np.arange(60.0)[:, None]
     from_arrays(days, [0, 1] * 30)

@@ -90,7 +90,7 @@ def test_class_names_allow_for_classes_without_examples(tmp_path):
             {},
             "expected labels from 0 up, got -1 to 1; number the classes from 0, or give task='classification'",
         ),
-        (["a"] * 8, {}, "at least two classes, got a alone"),
+        (["a"] * 8, {}, "at least two classes, got only a"),
         (["a", ""] * 4, {}, "a label for every example, got an empty word"),
         (["a", None] * 4, {}, "a target for every example, got missing ones"),
         (np.array(["a", 1] * 4, object), {}, "words or numbers, got both"),
@@ -190,7 +190,7 @@ def test_standardized_by_hand():
     np.testing.assert_array_equal(data.x_train, [[-1, 0], [1, 0]])
     np.testing.assert_array_equal(data.x_test, [[6, 0]])  # (8 - 2) / 1; what never changes says nothing
     np.testing.assert_array_equal(data.y_test, [[9]])  # (60 - 15) / 5
-    with pytest.raises(ValueError, match="got labels; standardize inputs alone"):
+    with pytest.raises(ValueError, match="got labels; standardize only inputs"):
         from_arrays(rows(8), [0, 1] * 4).standardized(targets=True)
 
 
@@ -274,7 +274,7 @@ def test_tables_say_what_is_for_testing():
     assert "split" not in "".join(data.feature_names)
     data = from_frame(table()[:15], test=table()[15:], target="kind")
     np.testing.assert_allclose(data.x_test[:, 0], frame["width"][15:], rtol=1e-6)
-    with pytest.raises(ValueError, match="same columns in both tables, got split in one alone"):
+    with pytest.raises(ValueError, match="same columns in both tables, got split in only one"):
         from_frame(frame, test=table(), target="kind")
 
 

@@ -374,7 +374,7 @@ def test_examples_that_do_not_belong_together():
     targets = np.array([[-1, 5, 6]])
     with pytest.raises(ValueError, match="one target for each step"):
         seq.Sequences(targets[:, :2], targets, targets >= 0)
-    with pytest.raises(ValueError, match="expected targets of -1 where the mask is False"):
+    with pytest.raises(ValueError, match="expected targets of -1 exactly where the mask is False"):
         seq.Sequences(targets, targets, targets >= 6)
     with pytest.raises(ValueError, match="expected values of 3 tokens, got 2 counted steps"):
         seq.Sequences(targets, targets, targets >= 0, value_tokens=3)

@@ -1,10 +1,14 @@
 """Feedback weights of a layer's own: what goes forward and the weights' gradient are as before, the error is not."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matrix import some
+from precision import double
 
 import vicinal as vc
 from vicinal.feedback import Fed, attach, given
@@ -28,25 +32,33 @@ def weight_of(layer):
     return layer.weight
 
 
-def fed_and_plain(name, feedback, learned=False):
+@functools.cache
+def plain_and_input(name):
+    """A layer and an input, made while double precision is on."""
     build, shape = LAYERS[name]
-    layer = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, build())
-    x = jax.random.normal(jax.random.key(1), shape, jnp.float64)
-    return attach(layer, given({"weight": feedback(weight_of(layer))}, learned)), layer, x
+    return double(build()), jnp.asarray(np.random.default_rng(1).normal(size=shape))
 
 
-def backwards(layer, x, error):
-    arrays, static = eqx.partition(layer, eqx.is_inexact_array)
-    _, back = jax.vjp(lambda arrays, x: eqx.combine(arrays, static)(x), arrays, x)
-    return back(error)
+@eqx.filter_jit
+def backwards(layers, x):
+    """For each layer: its output, and what an error of it carries to its arrays and to its input."""
+    found = []
+    for layer in layers:
+        arrays, static = eqx.partition(layer, eqx.is_inexact_array)
+        out, back = jax.vjp(lambda arrays, x, static=static: eqx.combine(arrays, static)(x), arrays, x)
+        error = np.random.default_rng(2).normal(size=out.shape)
+        found.append((out, *back(jnp.asarray(error))))
+    return found
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name", some(LAYERS, "linear", "stock linear", "strided convolution", "transposed convolution")
+)
 def test_the_transpose_as_feedback_changes_nothing(x64, name):
-    fed, plain, x = fed_and_plain(name, lambda weight: weight)
-    np.testing.assert_array_equal(fed(x), plain(x))
-    error = jax.random.normal(KEY, plain(x).shape, jnp.float64)
-    (own, carried), (expected, through) = backwards(fed, x, error), backwards(plain, x, error)
+    plain, x = plain_and_input(name)
+    fed = attach(plain, given({"weight": weight_of(plain)}))
+    (out, own, carried), (bare, expected, through) = backwards((fed, plain), x)
+    np.testing.assert_array_equal(out, bare)
     np.testing.assert_allclose(carried, through, rtol=1e-12)
     for a, b in zip(jax.tree.leaves(own.layer), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
@@ -54,18 +66,16 @@ def test_the_transpose_as_feedback_changes_nothing(x64, name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("learned", [False, True])
-def test_the_error_goes_back_through_the_feedback_alone(x64, name, learned):
-    other = jax.random.normal(jax.random.key(3), weight_of(LAYERS[name][0]()).shape, jnp.float64)
-    fed, plain, x = fed_and_plain(name, lambda weight: other, learned)
-    np.testing.assert_array_equal(fed(x), plain(x))
-    error = jax.random.normal(KEY, plain(x).shape, jnp.float64)
-    own, carried = backwards(fed, x, error)
-    replaced = attached_in_place(plain, other)
-    np.testing.assert_allclose(carried, backwards(replaced, x, error)[1], rtol=1e-12)
-    expected = backwards(plain, x, error)[0]
-    np.testing.assert_allclose(weight_of(own.layer), weight_of(expected), rtol=1e-12)
-    np.testing.assert_allclose(own.path.feedback, weight_of(expected) if learned else 0, rtol=1e-12)
+def test_the_error_goes_back_through_the_feedback_alone(x64, name):
+    plain, x = plain_and_input(name)
+    other = jnp.asarray(np.random.default_rng(3).normal(size=weight_of(plain).shape))
+    layers = [attach(plain, given({"weight": other}, learned)) for learned in (False, True)]
+    *found, replaced, (bare, expected, _) = backwards((*layers, attached_in_place(plain, other), plain), x)
+    for (out, own, carried), feedback in zip(found, (0, weight_of(expected)), strict=True):
+        np.testing.assert_array_equal(out, bare)
+        np.testing.assert_allclose(carried, replaced[2], rtol=1e-12)
+        np.testing.assert_allclose(weight_of(own.layer), weight_of(expected), rtol=1e-12)
+        np.testing.assert_allclose(own.path.feedback, feedback, rtol=1e-12)
 
 
 def attached_in_place(layer, weight):
@@ -86,8 +96,9 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_every_rule_runs_on_feedback_weights_and_heeds_them(rule):
+@functools.cache
+def plain_and_fed():
+    """A convolutional network without and with feedback, each with its graph, and a batch."""
     model = vc.nn.ConvNet((2, 7, 7), [(3, 3, 2)], (5, 3), key=KEY)
     names = ("layers[0].weight", "layers[1].weight")
     weights = {
@@ -96,15 +107,21 @@ def test_every_rule_runs_on_feedback_weights_and_heeds_them(rule):
     }
     fed = attach(model, given(weights))
     x, y = jax.random.normal(KEY, (4, 2, 7, 7)), jnp.arange(4) % 3
+    return [(vc.capture(m, x[0]), m) for m in (model, fed)], x, y
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_every_rule_runs_on_feedback_weights_and_uses_them(rule):
+    networks, x, y = plain_and_fed()
     losses, gradients = [], []
-    for m in (model, fed):
-        loss, gradient, _, _ = rule.value_and_grad(vc.capture(m, x[0]), m, (), x, y)
+    for graph, model in networks:
+        loss, gradient, _, _ = eqx.filter_jit(rule.value_and_grad)(graph, model, (), x, y)
         losses.append(loss)
         gradients.append(gradient)
     assert losses[0] == pytest.approx(float(losses[1]))
     assert gradients[1].layers[1].path.feedback is None  # it is no parameter
     plain, separate = gradients[0].convolutions[0].weight, gradients[1].convolutions[0].weight
-    assert float(jnp.max(jnp.abs(plain - separate))) > 1e-3 * float(jnp.max(jnp.abs(plain)))
+    assert np.max(np.abs(np.subtract(plain, separate))) > 1e-3 * np.max(np.abs(plain))
 
 
 def test_names_go_through_marked_modules_and_unknown_ones_are_refused():
@@ -127,10 +144,31 @@ def test_the_synapses_and_norms_of_a_fed_layer_are_found():
     model = vc.nn.MLP((4, 3, 2), key=KEY)
     fed = attach(model, given({"layers[1].weight": jnp.ones((2, 3))}))
     x = jax.random.normal(KEY, (5, 4))
-    plain, separate = (
-        vc.capture(m, x[0]).presynaptic(m, vc.capture(m, x[0]).feedforward(m, x)[1], x) for m in (model, fed)
-    )
+
+    @eqx.filter_jit
+    def norms(m):
+        graph = vc.capture(m, x[0])
+        return graph.presynaptic(m, graph.feedforward(m, x)[1], x)
+
+    plain, separate = norms(model), norms(fed)
     np.testing.assert_allclose(separate[".layers[1].layer.weight"], plain[".layers[1].weight"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("route", [vc.feedback.random, vc.feedback.kolen_pollack, vc.feedback.activation_alignment])
+def test_what_feedback_learns_from_is_no_input_of_a_prediction(route):
+    """Learned feedback is run forwards beside the weight; the norm of what enters the prediction does not count it."""
+    model = vc.nn.MLP((4, 5, 3), vertex_at="pre", key=KEY)
+    fed, x = attach(model, route(), key=KEY), jax.random.normal(KEY, (3, 4))
+    graph = vc.capture(fed, x[0])
+
+    @eqx.filter_jit
+    def entering(fed):
+        _, values = graph.feedforward(fed, x)
+        return values["hidden1"], graph.entering("output", fed, values, x)
+
+    hidden, found = entering(fed)
+    rates = np.tanh(np.asarray(hidden))
+    np.testing.assert_allclose(found, np.sum(rates**2, axis=1) + 1, rtol=1e-5)  # the bias is one more input, of 1
 
 
 def test_models_that_read_their_layers_weights_run_with_feedback():

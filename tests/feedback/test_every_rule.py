@@ -8,22 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from matrix import diagonal, full
 
 import vicinal as vc
 from vicinal.feedback import attach
 from vicinal.inference import ErrorBased, Proximal, Sequential, Simultaneous
-from vicinal.testing import Case, cases, check_rule
+from vicinal.testing import CHECKS, Case, cases, check_rule
+
+pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
 
-PATHS = {
-    "tied": vc.feedback.tied(),
+PATHS = {  # each in the row of the rule that it is always tried with; draws take long to compile in many places
+    "weight mirror": vc.feedback.weight_mirror(),
     "random": vc.feedback.random(),
     "sign-symmetric": vc.feedback.sign_symmetric(),
-    "batch-random signs": vc.feedback.sign_symmetric("batch-random"),
+    "tied": vc.feedback.tied(),
     "fixed-random signs": vc.feedback.sign_symmetric("fixed-random"),
+    "batch-random signs": vc.feedback.sign_symmetric("batch-random"),
     "Kolen-Pollack": vc.feedback.kolen_pollack(),
-    "weight mirror": vc.feedback.weight_mirror(),
     "information alignment": vc.feedback.information_alignment(),
     "symmetric alignment": vc.feedback.symmetric_alignment(),
     "activation alignment": vc.feedback.activation_alignment(),
@@ -60,22 +63,44 @@ def fed(case: Case, path: str) -> Case:
     return dataclasses.replace(case, model=attach(case.model, PATHS[path], key=jax.random.key(3)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("path", PATHS)
-def test_the_contract_holds_on_every_path(rule, path):
-    (mlp,) = (case for case in cases() if case.name == "mlp")
-    check_rule(RULES[rule], only=[fed(mlp, path)], skip=skipped(path, rule))
+# What does not depend on rule and path together: each rule is checked without feedback, and paths below.
+APART = {"jit", "no recompilation", "vmap", "step"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("kind", ["convolutional", "recurrent"])
-def test_the_contract_holds_on_maps_and_in_time(kind, path):
+def check(rule, kind, path, skip):
     (case,) = (case for case in cases() if case.name == kind)
-    check_rule(vc.rules.Backprop(), only=[fed(case, path)], skip=skipped(path, kind=kind))
+    check_rule(RULES[rule], only=[fed(case, path)], skip=skip | skipped(path, rule, kind))
 
 
+@pytest.mark.parametrize(("rule", "path"), diagonal(RULES, PATHS))
+def test_errors_and_gradients_are_right_on_every_path(rule, path):
+    check(rule, "mlp", path, APART)
+
+
+# On the perceptron above, each path runs always.
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("convolutional", "sign-symmetric") if path == "sign-symmetric" else full("convolutional", path) for path in PATHS]
+    + [("recurrent", path) if path == "random" else full("recurrent", path) for path in PATHS],
+)
+def test_errors_and_gradients_are_right_on_maps_and_in_time(kind, path):
+    check("backpropagation", kind, path, APART)
+
+
+MAPPED = [(rule, "mlp", path) for rule in RULES for path in PATHS]
+MAPPED += [("backpropagation", kind, path) for kind in ("convolutional", "recurrent") for path in PATHS]
+ALWAYS = {
+    ("backpropagation", "mlp", "batch-random signs"),  # drawn anew in every step
+    ("backpropagation", "mlp", "Kolen-Pollack"),  # learned
+}
+
+
+@pytest.mark.parametrize(("rule", "kind", "path"), [each if each in ALWAYS else full(*each) for each in MAPPED])
+def test_compiled_mapped_and_single_steps_agree_on_every_path(rule, kind, path):
+    check(rule, kind, path, set(CHECKS) - APART)
+
+
+@eqx.filter_jit
 def errors_of(rule, graph, model, x, output_error):
     """The errors of the vertices for an output error that is given, whatever the output is."""
     output, _ = graph.feedforward(model, x)
@@ -84,9 +109,8 @@ def errors_of(rule, graph, model, x, output_error):
     return loss_of_error.credit(graph, model, state, x, output + output_error, key=KEY)[0].errors
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("rule", ["backpropagation", "fixed prediction", "direct feedback"])
-def test_who_reads_the_forward_weights_above(x64, rule, path):
+@pytest.mark.parametrize(("path", "rule"), diagonal(PATHS, ["backpropagation", "fixed prediction", "direct feedback"]))
+def test_who_reads_the_forward_weights_above(x64, path, rule):
     """Another read-out, the same error of the output: only tied and sign-symmetric paths tell; direct ones never."""
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), vc.nn.MLP((5, 6, 4, 3), key=KEY))
     model = attach(model, PATHS[path], key=jax.random.key(3))
@@ -101,16 +125,17 @@ def test_who_reads_the_forward_weights_above(x64, rule, path):
         assert same == (not transported)
 
 
-@pytest.mark.parametrize("route", [vc.feedback.kolen_pollack(), vc.feedback.weight_mirror()])
+@pytest.mark.parametrize("route", [full(vc.feedback.kolen_pollack()), vc.feedback.weight_mirror()])
 def test_what_teaches_feedback_is_no_part_of_a_proximal_output(x64, route):
-    """T-j3 for inference with a proximal output, which asks what enters the output's weights."""
+    """A proximal output divides by the norm of what enters its weights: the penalty of feedback must not count."""
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), vc.nn.MLP((5, 6, 4, 3), key=KEY))
     taught = attach(model, route, key=jax.random.key(3))
     same = {f"layers[{i}].weight": layer.path.feedback for i, layer in enumerate(taught.layers)}
     fixed = attach(model, vc.feedback.given(same))
     x, y = jax.random.normal(KEY, (4, 5), jnp.float64), jnp.arange(4) % 3
     rule = vc.rules.InferenceLearning(proximal=Proximal(2.0))
-    found = [rule.value_and_grad(vc.capture(m, x[0]), m, (), x, y)[1] for m in (taught, fixed)]
+    gradient_of = eqx.filter_jit(lambda graph, m: rule.value_and_grad(graph, m, (), x, y)[1])
+    found = [gradient_of(vc.capture(m, x[0]), m) for m in (taught, fixed)]
     for ours, theirs in zip(*(gradient.layers for gradient in found), strict=True):
         np.testing.assert_allclose(ours.layer.weight, theirs.layer.weight, rtol=1e-10)
 
@@ -126,6 +151,6 @@ def test_a_normalised_step_on_a_model_with_feedback(path):
     for m in (plain, separate):
         optimizer = vc.feedback.optimizers(vc.optim.nlms(0.5), optax.sgd(0.1))
         state = optimizer.init(eqx.filter(m, eqx.is_inexact_array))
-        new, *_ = rule.step(vc.capture(m, x[0]), optimizer, m, state, (), x, y)
+        new, *_ = eqx.filter_jit(rule.step)(vc.capture(m, x[0]), optimizer, m, state, (), x, y)
         steps.append(new.layers[1].layer.weight - m.layers[1].layer.weight)
     np.testing.assert_allclose(steps[0], steps[1], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Models in safetensors files and as StableHLO programs: every bit comes back, every mismatch is a sentence."""
+"""Models in safetensors files and as StableHLO programs: every bit comes back, every mismatch raises."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ def bits(tree):
 
 
 def header_of(path):
-    """The header, read as the format says: its length in eight bytes, then JSON."""
+    """Reads the header as the format specifies: its length in eight bytes, then JSON."""
     content = path.read_bytes()
     return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
 

@@ -1,4 +1,4 @@
-"""Parameters to and from PyTorch: with torch the outputs agree; without it, names and shapes do, checked by hand."""
+"""Parameters to and from PyTorch: with torch, outputs agree; without it, names and shapes match those written here."""
 
 import equinox as eqx
 import jax
@@ -96,7 +96,7 @@ def test_biases_of_convolutions_lose_their_axes():
         (
             {n: v for n, v in SEQUENTIAL.items() if n != "2.bias"},
             None,
-            r"got missing '2.bias' and unknown none; say with names=",
+            r"got missing '2.bias' and unknown none; give the names with names=",
         ),
         (
             {"fc1.weight": numbers(4, 3), "fc1.bias": numbers(4)},
@@ -116,7 +116,7 @@ def test_what_does_not_match_is_a_sentence(state, names, sentence):
 
 def test_what_pytorch_computes_otherwise_is_refused():
     layer = eqx.nn.ConvTranspose2d(2, 2, 3, key=KEYS[0])
-    with pytest.raises(ValueError, match="expected layers that PyTorch has alike, got ConvTranspose2d at 'up'"):
+    with pytest.raises(ValueError, match="expected layers that PyTorch computes alike, got ConvTranspose2d at 'up'"):
         to_state_dict({"up": layer})
     norm, _ = eqx.nn.make_with_state(eqx.nn.BatchNorm)(2, "batch", mode="batch")
     with pytest.raises(ValueError, match=r"holds its running averages, vicinal.nn.BatchNorm, got Equinox's at 'norm'"):
@@ -137,7 +137,7 @@ def test_tensors_need_torch(monkeypatch):
 
 
 class Convolutions(eqx.Module):
-    """A convolution, a normalisation and a linear layer, with names as in the module below."""
+    """A convolution, a normalisation and a linear layer, with the names of the module below."""
 
     conv: vc.nn.Conv2d
     norm: eqx.nn.LayerNorm

@@ -144,7 +144,7 @@ def test_backprop_is_the_gradient(x64, every_step):
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
 
 
-def test_a_block_of_ones_own():
+def test_a_custom_block():
     block = drawn(lambda: vc.nn.TransformerBlock(8, 4, 16, key=KEY))
     assert vc.capture(block, jnp.ones((3, 8))).vertices == ("attention", "mlp")
     assert block.hidden_layer.weight.shape == (16, 8)

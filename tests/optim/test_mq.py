@@ -224,8 +224,8 @@ def test_no_gradient_is_no_change(rate, eps):
 def stepped(rule, optimizer, model, state, x, y):
     """The gradient, then the model and the optimiser's state after a step."""
     graph = vc.capture(model, x[0])
-    _, gradient, _, _ = rule.value_and_grad(graph, model, (), x, y)
-    return gradient, *rule.step(graph, optimizer, model, state, (), x, y)[:2]
+    _, gradient, _, _ = eqx.filter_jit(rule.value_and_grad)(graph, model, (), x, y)
+    return gradient, *eqx.filter_jit(rule.step)(graph, optimizer, model, state, (), x, y)[:2]
 
 
 @pytest.mark.parametrize("rule", [vc.rules.Backprop(), vc.rules.InferenceLearning()], ids=lambda r: type(r).__name__)
@@ -276,9 +276,12 @@ def test_it_trains():
     ("settings", "message"),
     [
         ({"learning_rate": -0.1}, "expected the learning rate of at least 0, got -0.1"),
-        ({"learning_rate": jnp.asarray([0.1, jnp.nan])}, "expected the learning rate of at least 0"),
-        ({"floor": -1.0}, "expected floor of at least 0, got -1.0"),
-        ({"eps": -1.0}, "expected eps of at least 0, got -1.0"),
+        (
+            {"learning_rate": jnp.asarray([0.1, jnp.nan])},
+            "expected the learning rate as a finite number of at least 0, got nan",
+        ),
+        ({"floor": -1.0}, "expected floor of at least 0, got -1"),
+        ({"eps": -1.0}, "expected eps of at least 0, got -1"),
         ({"cap": 1.5}, r"expected cap in \[0, 1\], got 1.5"),
         ({"cap": -0.5}, r"expected cap in \[0, 1\], got -0.5"),
     ],

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from matrix import full
 
 import vicinal as vc
 from vicinal.credit import presynaptic_norms
@@ -15,8 +16,7 @@ KEY = jax.random.key(0)
 
 def norms(model, x):
     graph = vc.capture(model, x[0])
-    _, values = graph.feedforward(model, x)
-    return graph.presynaptic(model, values, x)
+    return eqx.filter_jit(lambda model, x: graph.presynaptic(model, graph.feedforward(model, x)[1], x))(model, x)
 
 
 def square(a):
@@ -92,8 +92,8 @@ def test_the_step_divides_by_the_mean_norm(x64):
     graph, rule = vc.capture(model, x[0]), vc.rules.Backprop()
     rate, eps = 0.5, 0.25
     optimizer = vc.optim.nlms(rate, eps)
-    stepped, *_ = rule.step(graph, optimizer, model, optimizer.init(model), (), x, y)
-    _, gradient, _, _ = rule.value_and_grad(graph, model, (), x, y)
+    stepped, *_ = eqx.filter_jit(rule.step)(graph, optimizer, model, optimizer.init(model), (), x, y)
+    _, gradient, _, _ = eqx.filter_jit(rule.value_and_grad)(graph, model, (), x, y)
     hidden = jnp.tanh(x @ model.layers[0].weight.T + model.layers[0].bias[None])
     for i, below in enumerate((x, hidden)):
         n = square(below).mean() + 1 + eps
@@ -132,7 +132,7 @@ def test_clear_errors():
     ("model", "shape"),
     [
         (vc.nn.ConvNet((1, 6, 6), [(2, 3, 2)], (3,), key=jax.random.key(0)), (1, 6, 6)),
-        (vc.nn.RNN(4, 3, 3, key=jax.random.key(0)), (5, 4)),
+        full(vc.nn.RNN(4, 3, 3, key=jax.random.key(0)), (5, 4)),
         (vc.nn.MLP((4, 3, 3), use_bias=False, key=jax.random.key(0)), (4,)),
     ],
     ids=["convolutional", "recurrent", "without bias"],
@@ -143,8 +143,8 @@ def test_models_with_empty_fields(model, shape):
     graph, optimizer = vc.capture(model, x[0]), vc.optim.nlms(1.0, 0.5)
     parameters = eqx.filter(model, eqx.is_inexact_array)
     rule = vc.rules.InferenceLearning()
-    after, *_ = rule.step(graph, optimizer, model, optimizer.init(parameters), (), x, jnp.zeros(2, int))
-    gradient, credit, _ = rule.assign(graph, model, (), x, jnp.zeros(2, int))
+    after, *_ = eqx.filter_jit(rule.step)(graph, optimizer, model, optimizer.init(parameters), (), x, jnp.zeros(2, int))
+    gradient, credit, _ = eqx.filter_jit(rule.assign)(graph, model, (), x, jnp.zeros(2, int))
     norms = presynaptic_norms(graph, model, credit.values, x)
     for new, old, g, n in zip(*map(jax.tree.leaves, (after, model, gradient, norms)), strict=False):
         if eqx.is_inexact_array(new):

@@ -11,7 +11,7 @@ from rich.console import Console
 from study_builders import RATES, make_accuracies, make_study
 
 from vicinal.report import VERDICTS, Claim, Panel, Section, Series, Study, Table, print_study
-from vicinal.report.words import MISSING
+from vicinal.report.formatting import MISSING
 
 
 def printed(study, width=80):

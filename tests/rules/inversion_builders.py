@@ -1,5 +1,6 @@
 """Networks, rules and closed forms that tests of dynamic inversion share."""
 
+import functools
 import itertools
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import numpy as np
 
 import vicinal as vc
 from vicinal.rules import DynamicInversion
+from vicinal.rules.inversion import Dynamic
 
 KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
@@ -21,6 +23,7 @@ def layers(weights, x):
     return weights[-1] @ x
 
 
+@functools.cache
 def linear(*sizes, seed=0, batch=3):
     """A linear network, and a batch for it: `(model, graph, x, y)`."""
     generator = np.random.default_rng(seed)
@@ -32,8 +35,10 @@ def linear(*sizes, seed=0, batch=3):
     return model, vc.capture(model, x[0]), x, y
 
 
-def rule_of(**settings):
-    return DynamicInversion(loss=SQUARED, **{"tolerance": 1e-13, "steps": 100_000, **settings})
+def rule_of(inversion=None, *, steps=100_000, tolerance=1e-13, activation="identity", **settings):
+    """A rule with the squared error, its loops run to rest unless another inversion is given."""
+    inversion = Dynamic(steps, tolerance, activation) if inversion is None else inversion
+    return DynamicInversion(inversion=inversion, loss=SQUARED, **settings)
 
 
 def credit(rule, task, state=None):

@@ -4,63 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matrix import full
+from rule_table import RULES
 
 import vicinal as vc
-from vicinal.inference import Adaptive, ErrorBased, Proximal, Sequential, Simultaneous
-from vicinal.rules import projectors
 from vicinal.testing import CHECKS, cases, check_rule
-
-RULES = {
-    "backpropagation": vc.rules.Backprop(),
-    "backpropagation, squared error": vc.rules.Backprop(loss=vc.losses.squared_error),
-    "inference learning": vc.rules.InferenceLearning(),
-    "inference learning, squared error": vc.rules.InferenceLearning(loss=vc.losses.squared_error),
-    "backpropagation, proximal": vc.rules.Backprop(proximal=Proximal(5.0, eps=0.1)),
-    "inference learning, proximal": vc.rules.InferenceLearning(proximal=Proximal(5.0, eps=0.1)),
-    "inference learning, all options": vc.rules.InferenceLearning(
-        inference=Simultaneous(steps=12, step_size=0.2, decay=True, momentum=0.5, pull=0.8, tolerance=1e-2, trace=True),
-        loss=vc.losses.sigmoid_cross_entropy,
-        nudge=0.9,
-        precision=1.5,
-        throw=True,
-    ),
-    "sequential inference": vc.rules.InferenceLearning(inference=Sequential()),
-    "sequential inference, all options": vc.rules.InferenceLearning(
-        inference=Sequential(steps=6, step_size=0.3, decay=False, pull=0.8, tolerance=1e-2, trace=True),
-        nudge=0.9,
-        precision=1.5,
-        proximal=Proximal(5.0, eps=0.1),
-    ),
-    "error-based inference": vc.rules.InferenceLearning(inference=ErrorBased()),
-    "error-based inference, all options": vc.rules.InferenceLearning(
-        inference=ErrorBased(steps=8, step_size=0.2, decay=True, momentum=0.5, tolerance=1e-2, trace=True),
-        nudge=0.9,
-        precision=1.5,
-    ),
-    # Few steps: near equilibrium the next step size is a ratio of roundings.
-    "adaptive inference": vc.rules.InferenceLearning(inference=Adaptive(steps=8)),
-    "fixed prediction": vc.rules.FixedPrediction(),
-    "fixed prediction, simultaneous": vc.rules.FixedPrediction(steps=30, step_size=0.3, order="simultaneous"),
-    "Z-IL": vc.rules.ZIL(),
-    "activation relaxation": vc.rules.ActivationRelaxation(steps=60, step_size=0.4),
-    "activation relaxation, without derivatives": vc.rules.ActivationRelaxation(
-        steps=60, step_size=0.4, derivatives=False, frozen="product"
-    ),
-    "relaxed": vc.rules.RelaxedPC(steps=60, step_size=0.4),
-    "relaxed, all options": vc.rules.RelaxedPC(
-        steps=60, step_size=0.4, order="sequential", derivatives=False, connections="learned"
-    ),
-    "incremental": vc.rules.IncrementalPC(),
-    "incremental, squared error": vc.rules.IncrementalPC(
-        steps=3, step_size=0.2, loss=vc.losses.squared_error, nudge=0.9, precision=1.5
-    ),
-    "direct feedback": vc.rules.DirectFeedback(),
-    "direct feedback, all options": vc.rules.DirectFeedback(
-        projector=projectors.Sparse(density=0.7, scale=1.5), hybrid=0.6, shared=False, loss=vc.losses.squared_error
-    ),
-    "dynamic inversion, in chains": vc.rules.DynamicInversion(leak=0.1),
-}
-
 
 CASES = cases()
 VARIANTS = {name for name in RULES if "," in name or name.endswith(" inference")} - {"inference learning, all options"}
@@ -71,11 +19,32 @@ def cases_of(rule):
     return CASES[1:3] if rule in VARIANTS else CASES
 
 
+ALWAYS = {}  # the one case of a rule that runs always: the rules take turns, so that every kind of model comes up
+for count, name in enumerate([rule for rule in RULES if rule in VARIANTS]):
+    ALWAYS[name] = cases_of(name)[count % 2].name
+for count, name in enumerate([rule for rule in RULES if rule not in VARIANTS]):
+    ALWAYS[name] = CASES[count % len(CASES)].name
+
+
+# What hardly fails for one setting alone: a rule that differs in a setting takes its turn at one of these always.
+SELDOM = ("jit", "vmap", "batch", "zero error", "step", "learns")
+TURNS = {rule: SELDOM[count % len(SELDOM)] for count, rule in enumerate(rule for rule in RULES if rule in VARIANTS)}
+
+
+# Backpropagation and inference learning under another loss, which many tests beside this one have.
+IN_FULL = {"backpropagation, squared error", "inference learning, squared error"}
+
+
+def runs_always(rule, case, check):
+    if rule in IN_FULL:
+        return False
+    return case.name == ALWAYS[rule] and (check not in SELDOM or TURNS.get(rule, check) == check)
+
+
 def marks_of(rule, case, check):
     """The checks of one rule on one case share what is compiled, so they run in one process."""
-    core = rule in ("backpropagation", "inference learning")
-    quick = core or (case.name == "mlp" and check in ("structure", "credit", "jit", "step"))
-    return [pytest.mark.xdist_group(f"{rule} {case.name}"), *([] if quick else [pytest.mark.slow])]
+    group = pytest.mark.xdist_group(f"{rule} {case.name}")
+    return [group] if runs_always(rule, case, check) else [group, pytest.mark.full]
 
 
 GRID = [
@@ -84,6 +53,10 @@ GRID = [
     for case in cases_of(rule)
     for check in CHECKS
 ]
+
+
+def test_every_kind_of_model_is_checked_always():
+    assert set(ALWAYS.values()) == {case.name for case in CASES}
 
 
 @pytest.mark.parametrize(("rule", "case", "check"), GRID)
@@ -97,11 +70,11 @@ NOT_OF_IMPLICIT_SGD = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("implicit")
-@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
-def test_implicit_sgd(case):
-    check_rule(vc.rules.ImplicitSGD(learning_rate=0.1), skip=NOT_OF_IMPLICIT_SGD, only=[case])
+@pytest.mark.parametrize(("case", "left_out"), [(0, {"jit", "vmap"}), full(0, set()), full(1, set())])
+def test_implicit_sgd(case, left_out):
+    """Without compiling, L-BFGS is dear."""
+    rule = vc.rules.ImplicitSGD(learning_rate=0.1)
+    check_rule(rule, skip=NOT_OF_IMPLICIT_SGD | left_out, only=[CASES[case]])
 
 
 TIMES = vc.rules.TimeConstants(dt=0.5, presentation=5.0, low_pass=10.0)
@@ -120,11 +93,9 @@ ALWAYS_ON = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("always on")
-@pytest.mark.parametrize("name", ALWAYS_ON)
+@pytest.mark.parametrize("name", [full(name) if "," in name else name for name in ALWAYS_ON])
 def test_always_on(name):
-    """Rules of chains of layers with vertices at potentials, which the other cases are not."""
+    """Rules for chains of layers with vertices at potentials, which the other cases are not."""
     rule, skip = ALWAYS_ON[name]
     check_rule(rule, skip=skip, only=CASES[1:2])
 
@@ -181,6 +152,15 @@ def drift(self, graph, model, state, x, y, *, key=None):
 def test_the_suite_catches_mutations(check, method):
     with pytest.raises(AssertionError):
         CHECKS[check](broken(**{"assign" if method is wrong_sign else "value_and_grad": method}), CASES[0])
+
+
+def test_a_python_number_is_found_to_compile_again_as_often_as_it_is_checked():
+    class Scaled(vc.rules.Backprop):
+        scale: float = 1.0
+
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="expected one compilation in three calls, got 2"):
+            CHECKS["no recompilation"](Scaled(), CASES[0])
 
 
 def test_unknown_check_is_refused():

@@ -1,5 +1,6 @@
 """Incremental predictive coding: weights and activities from the same state, at every step."""
 
+import functools
 import itertools
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from precision import double, on_host
 
 import vicinal as vc
 from vicinal.inference import Problem, Result, Simultaneous
@@ -19,20 +21,25 @@ KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
 
 
+@functools.cache
 def task(sizes=(5, 6, 4, 3)):
-    model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), vc.nn.MLP(sizes, vertex_at="pre", key=KEY))
+    model = double(vc.nn.MLP(sizes, vertex_at="pre", key=KEY))
     x = jax.random.normal(jax.random.key(1), (4, sizes[0]), jnp.float64)
     return model, vc.capture(model, x[0]), x, jax.random.normal(jax.random.key(2), (4, sizes[-1]), jnp.float64)
 
 
 def step(rule, graph, optimizer, model, x, y):
-    return rule.step(graph, optimizer, model, optimizer.init(eqx.filter(model, eqx.is_array)), (), x, y)
+    return eqx.filter_jit(rule.step)(graph, optimizer, model, optimizer.init(eqx.filter(model, eqx.is_array)), (), x, y)
 
 
-def by_hand(model, x, y, steps, gamma, alpha):
-    """The published update, activities and weights from the same state; potentials, squared error."""
+def by_hand(model, x, y, steps, gamma, alpha, norm=lambda rates: 1.0):
+    """The published update, activities and weights from the same state; potentials, squared error.
+
+    A weight and its bias move by `alpha / norm(what enters them)`.
+    """
+    model, x, y = on_host((model, x, y))
     weights = [(layer.weight, layer.bias) for layer in model.layers]
-    f, slope = [lambda a: a, jnp.tanh, jnp.tanh], [jnp.ones_like, *[lambda a: 1 - jnp.tanh(a) ** 2] * 2]
+    f, slope = [lambda a: a, np.tanh, np.tanh], [np.ones_like, *[lambda a: 1 - np.tanh(a) ** 2] * 2]
     a = [x]
     for (w, b), g in zip(weights, f, strict=True):
         a.append(g(a[-1]) @ w.T + b[None])
@@ -42,7 +49,7 @@ def by_hand(model, x, y, steps, gamma, alpha):
         e = [value - prediction for value, prediction in zip(a[1:], p, strict=True)]
         moved = [a[k] + gamma * (slope[k](a[k]) * (e[k] @ weights[k][0]) - e[k - 1]) for k in (1, 2)]
         weights = [
-            (w + alpha * err.T @ g(below) / 4, b + alpha * err.mean(0))
+            (w + alpha / norm(g(below)) * err.T @ g(below) / 4, b + alpha / norm(g(below)) * err.mean(0))
             for (w, b), err, g, below in zip(weights, e, f, a[:-1], strict=True)
         ]
         a = [x, *moved, y]
@@ -58,70 +65,83 @@ def test_a_step_is_the_published_loop(x64):
     for layer, (w, b) in zip(new.layers, weights, strict=True):
         np.testing.assert_allclose(layer.weight, w, rtol=1e-12)
         np.testing.assert_allclose(layer.bias, b, rtol=1e-12)
-    np.testing.assert_allclose(loss, jnp.mean(jax.vmap(SQUARED)(graph.feedforward(model, x)[0], y)), rtol=1e-12)
+    np.testing.assert_allclose(
+        loss, jnp.mean(jax.vmap(SQUARED)(eqx.filter_jit(graph.feedforward)(model, x)[0], y)), rtol=1e-12
+    )
     problem = Problem(graph, new, x, y, SQUARED)
-    expected = problem.energies({"hidden1": a[1], "hidden2": a[2]})
+    expected = eqx.filter_jit(problem.energies)({"hidden1": a[1], "hidden2": a[2]})
     for name, energy in expected.items():
         np.testing.assert_allclose(info.energies[name], energy, rtol=1e-11)
 
 
+def test_a_normalised_step_divides_by_what_enters_before_the_activities_move(x64):
+    model, graph, x, y = task()
+    optimizer = vc.optim.nlms(0.5, eps=0.1)
+    new, *_ = step(IncrementalPC(steps=6, step_size=0.2, loss=SQUARED), graph, optimizer, model, x, y)
+    # The bias is one more input, of 1.
+    weights, _ = by_hand(model, x, y, 6, 0.2, 0.5, norm=lambda rates: np.mean(np.sum(rates**2, axis=1)) + 1 + 0.1)
+    for layer, (w, b) in zip(new.layers, weights, strict=True):
+        np.testing.assert_allclose(layer.weight, w, rtol=1e-12)
+        np.testing.assert_allclose(layer.bias, b, rtol=1e-12)
+
+
 def test_with_a_learning_rate_of_zero_activities_move_as_in_inference_learning(x64):
-    """T-d1."""
     model, graph, x, y = task()
     _, _, _, _, info = step(IncrementalPC(steps=9, step_size=0.2, loss=SQUARED), graph, optax.sgd(0.0), model, x, y)
     rule = InferenceLearning(inference=Simultaneous(steps=9, step_size=0.2), loss=SQUARED)
-    credit, _ = rule.credit(graph, model, (), x, y)
+    credit, _ = eqx.filter_jit(rule.credit)(graph, model, (), x, y)
     for name, energy in credit.info.energies.items():
         np.testing.assert_allclose(info.energies[name], energy, rtol=1e-12)
-    held, _ = IncrementalPC(steps=9, step_size=0.2, loss=SQUARED).credit(graph, model, (), x, y)
+    held, _ = eqx.filter_jit(IncrementalPC(steps=9, step_size=0.2, loss=SQUARED).credit)(graph, model, (), x, y)
     for name, value in credit.values.items():
         np.testing.assert_allclose(held.values[name], value, rtol=1e-12)
 
 
 def test_small_steps_never_raise_the_energy_of_activities_and_weights(x64):
-    """T-d2."""
     model, graph, x, y = task()
     energies = []
-    for steps in range(1, 30):
+    for steps in (1, 2, 3, 5, 13, 29):  # each is a program to compile
         *_, info = step(IncrementalPC(steps=steps, step_size=0.05, loss=SQUARED), graph, optax.sgd(0.02), model, x, y)
-        energies.append(float(jnp.mean(total(info.energies))))
+        energies.append(float(np.mean(total(on_host(info.energies)))))
         assert np.all(np.asarray(info.result) != Result.DIVERGED)
     assert np.all(np.diff(energies) < 0)
 
 
 def test_one_step_teaches_the_output_layer_alone(x64):
-    """T-d3: hidden errors are zero at the feedforward pass, and the output layer's update is backpropagation's."""
+    """Hidden errors are zero at the feedforward pass, and the output layer's update is backpropagation's."""
     model, graph, x, y = task()
-    _, gradient, _, _ = IncrementalPC(steps=1, loss=SQUARED).value_and_grad(graph, model, (), x, y)
-    exact = Backprop(loss=SQUARED).value_and_grad(graph, model, (), x, y)[1]
+    _, gradient, _, _ = eqx.filter_jit(IncrementalPC(steps=1, loss=SQUARED).value_and_grad)(graph, model, (), x, y)
+    exact = eqx.filter_jit(Backprop(loss=SQUARED).value_and_grad)(graph, model, (), x, y)[1]
     np.testing.assert_allclose(gradient.layers[2].weight, exact.layers[2].weight, rtol=1e-12)
     for layer in gradient.layers[:2]:
         np.testing.assert_array_equal(layer.weight, 0)
 
 
 def test_without_moving_activities_it_is_the_delta_rule_on_the_output_layer(x64):
-    """T-d4: T updates of the last layer on fixed features."""
+    """`T` updates of the last layer on fixed features."""
     model, graph, x, y = task()
     new, *_ = step(IncrementalPC(steps=7, step_size=0.0, loss=SQUARED), graph, optax.sgd(0.1), model, x, y)
-    features = jnp.tanh(graph.feedforward(model, x)[1]["hidden2"])
-    w, b = model.layers[2].weight, model.layers[2].bias
+    features = np.tanh(eqx.filter_jit(graph.feedforward)(model, x)[1]["hidden2"])
+    w, b, y = on_host((model.layers[2].weight, model.layers[2].bias, y))
     for _ in range(7):
         error = y - (features @ w.T + b[None])
         w, b = w + 0.1 * error.T @ features / 4, b + 0.1 * error.mean(0)
     np.testing.assert_allclose(new.layers[2].weight, w, rtol=1e-12)
     for layer, old in zip(new.layers[:2], model.layers[:2], strict=True):
-        np.testing.assert_array_equal(layer.weight, old.weight)
+        # A compiler may sum a prediction in two orders, so that hidden errors are 0 up to rounding.
+        np.testing.assert_allclose(layer.weight, old.weight, rtol=0, atol=1e-15)
 
 
 def test_the_gradient_is_what_a_step_does_to_first_order(x64):
     model, graph, x, y = task()
     rule = IncrementalPC(steps=5, step_size=0.2, loss=SQUARED, nudge=0.8, precision={"hidden1": 2.0})
-    gradient = rule.value_and_grad(graph, model, (), x, y)[1]
+    gradient = eqx.filter_jit(rule.value_and_grad)(graph, model, (), x, y)[1]
     distances = []
-    for rate in (1e-2, 1e-3, 1e-4):
+    for rate in (1e-2, 1e-3):
         new, *_ = step(rule, graph, optax.sgd(rate), model, x, y)
-        apart = jax.tree.map(lambda a, b, g, rate=rate: (b - a) / rate + g, model, new, gradient)
-        distances.append(float(jnp.linalg.norm(jax.flatten_util.ravel_pytree(eqx.filter(apart, eqx.is_array))[0])))
+        trees = (on_host(eqx.filter(tree, eqx.is_array)) for tree in (model, new, gradient))
+        apart = jax.tree.map(lambda a, b, g, rate=rate: np.sum(((b - a) / rate + g) ** 2), *trees)
+        distances.append(float(np.sqrt(sum(jax.tree.leaves(apart)))))
     for larger, smaller in itertools.pairwise(distances):
         assert smaller == pytest.approx(larger / 10, rel=0.3)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matrix import full
 from phaseless_builders import KEY, SHORT, SQUARED, batch_of, conv_net, network
 from precision import double
 
@@ -15,7 +16,9 @@ import vicinal as vc
 from vicinal.analysis import angle, learned_feedback_angles, voltage_traces
 from vicinal.rules import PhaselessAlignment, TimeConstants
 
-# ------------------------------------------------------------------------------------------------------- T-l1: noise
+pytestmark = pytest.mark.slow
+
+# ------------------------------------------------------------------------------------------------------------ noise
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ def test_the_gain_is_the_covariance_of_noise_and_its_high_pass(dt, xi, filtered)
 def copies_of_learned(rule, model, x, y, copies):
     """What one presentation teaches each of many networks that differ in their noise; `[copies, above, below]`."""
     graph = vc.capture(model, x[0])
-    first = rule.init(graph, model, key=KEY)
+    first = eqx.filter_jit(rule.init)(graph, model, key=KEY)
 
     @jax.jit
     @jax.vmap
@@ -54,7 +57,7 @@ def copies_of_learned(rule, model, x, y, copies):
 
 
 def test_noise_teaches_the_transpose_and_a_finer_step_changes_that_by_first_order():
-    """T-l1, and the limit `c = 1/4` that is reached in proportion to dt."""
+    """The gain tends to `c = 1/4` in proportion to dt."""
     model = network(3, 4, 3, activation="identity")
     x, y = batch_of(model, 1)
     weight, excess = np.asarray(model.layers[1].weight, dtype=float), []
@@ -73,21 +76,21 @@ def test_noise_teaches_the_transpose_and_a_finer_step_changes_that_by_first_orde
     assert 0.35 < excess[2] / excess[1] < 0.56
 
 
-# -------------------------------------------------------------------------------- T-l2, T-l6: decay and fixed points
+# ------------------------------------------------------------------------------------------ decay and fixed points
 
 
 def test_without_noise_feedback_decays_exponentially(x64):
     model = double(network(3, 5, 4, 2))
     x, y = batch_of(model, 2)
     graph, rule = vc.capture(model, x[0]), PhaselessAlignment(times=SHORT, sigma=0.0, decay=0.03, loss=SQUARED)
-    first = rule.init(graph, model, key=KEY)
-    _, _, state, _ = rule.value_and_grad(graph, model, first, x, y)
+    first = eqx.filter_jit(rule.init)(graph, model, key=KEY)
+    _, _, state, _ = eqx.filter_jit(rule.value_and_grad)(graph, model, first, x, y)
     for name, feedback in state.feedback.items():
         np.testing.assert_allclose(feedback, first.feedback[name] * (1 - 0.5 * 10.0 * 0.03) ** 10, rtol=1e-12)
 
 
 @pytest.mark.parametrize("batch_size", [None, 20_000], ids=["anew", "running"])
-def test_without_a_decay_of_ones_own_the_transpose_stays_where_it_is(batch_size):
+def test_with_the_default_decay_the_transpose_stays_where_it_is(batch_size):
     model = network(3, 4, 3, activation="identity")
     x, y = batch_of(model, 20_000)
     # Of four steps: the mean of a filter that begins empty is a twelfth below that of one that runs on.
@@ -95,7 +98,7 @@ def test_without_a_decay_of_ones_own_the_transpose_stays_where_it_is(batch_size)
     rule = PhaselessAlignment(times=times, sigma=0.05, feedback_rate=1.0, batch_size=batch_size, loss=SQUARED)
     graph, weight = vc.capture(model, x[0]), np.asarray(model.layers[1].weight, dtype=float)
     show = jax.jit(lambda state: rule.value_and_grad(graph, model, state, x, y)[2])
-    state = rule.init(graph, model, key=KEY)
+    state = eqx.filter_jit(rule.init)(graph, model, key=KEY)
     for _ in range(8):  # so that what runs on has forgotten that it began at rest
         state = show(state)
     moved = show(dataclasses.replace(state, feedback={"output": model.layers[1].weight})).feedback["output"] - weight
@@ -107,10 +110,11 @@ def test_without_a_decay_of_ones_own_the_transpose_stays_where_it_is(batch_size)
 
 
 @pytest.mark.parametrize(
-    ("regularizer", "fires"), [("plain", "identity"), ("slopes", "identity"), ("plain", "sigmoid")]
+    ("regularizer", "fires"),
+    [full("plain", "identity"), full("slopes", "identity"), ("plain", "sigmoid")],
 )
 def test_the_fixed_point(regularizer, fires):
-    """T-l6: feedback settles at what noise carries; with slopes in its decay, at the transpose."""
+    """Feedback settles at what noise carries; with slopes in its decay, at the transpose."""
     model = network(4, 8, 6, 3, activation="sigmoid", gain=5.0)
     x, y = batch_of(model, 500)
     times = TimeConstants(dt=0.5, xi=1.0, high_pass=1.0, presentation=10.0)
@@ -137,13 +141,13 @@ def test_the_fixed_point(regularizer, fires):
         state, _ = jax.lax.scan(show, state, length=40)
         return jax.tree.map(lambda seen: seen.mean(0), jax.lax.scan(show, state, length=40)[1])
 
-    found = settle(rule.init(graph, model, key=KEY))
-    output, values = graph.feedforward(model, x)
+    found = settle(eqx.filter_jit(rule.init)(graph, model, key=KEY))
+    output, values = eqx.filter_jit(graph.feedforward)(model, x)
     rates = {name: np.asarray(jax.nn.sigmoid(value)) for name, value in (values | {"output": output}).items()}
     slopes = {name: rate * (1 - rate) for name, rate in rates.items()}
     if fires == "identity":
         slopes["output"] = np.ones((500, 3), np.float32)
-    likeness = learned_feedback_angles(graph, model, found, x, output_activation=fires)
+    likeness = eqx.filter_jit(learned_feedback_angles)(graph, model, found, x, output_activation=fires)
     for i, (below, node) in enumerate([("hidden1", "hidden2"), ("hidden2", "output")], 1):
         weight = np.asarray(model.layers[i].weight)
         carried = weight * (slopes[node].T @ slopes[below]) / 500
@@ -152,14 +156,14 @@ def test_the_fixed_point(regularizer, fires):
         assert np.linalg.norm(feedback - expected) < 0.08 * np.linalg.norm(expected), node
         clear = np.abs(expected) > 0.1 * np.abs(expected).max()
         assert np.all(np.sign(feedback)[clear] == np.sign(weight)[clear])
-        np.testing.assert_allclose(likeness[node].weight, angle(feedback, weight), atol=1e-2)
-        np.testing.assert_allclose(likeness[node].transported, angle(feedback, carried), atol=1e-2)
+        np.testing.assert_allclose(likeness[node].weight, eqx.filter_jit(angle)(feedback, weight), atol=1e-2)
+        np.testing.assert_allclose(likeness[node].transported, eqx.filter_jit(angle)(feedback, carried), atol=1e-2)
     near, far = ("transported", "weight") if regularizer == "plain" else ("weight", "transported")
     assert all(float(getattr(found, near)) < 5 for found in likeness.values())
     assert float(getattr(likeness["hidden2"], far)) > 10
 
 
-# ------------------------------------------------------------------------------------------- T-l5: the high-pass
+# -------------------------------------------------------------------------------------------------- the high-pass
 
 
 def test_the_high_pass_keeps_a_slow_input_from_disturbing_what_is_learned():
@@ -167,7 +171,7 @@ def test_the_high_pass_keeps_a_slow_input_from_disturbing_what_is_learned():
     x, y = batch_of(model, 400)
     graph, times = vc.capture(model, x[0]), TimeConstants(dt=0.5, presentation=20.0)
     rule = PhaselessAlignment(times=times, sigma=0.05, loss=SQUARED)
-    state = rule.init(graph, model, key=KEY)
+    state = eqx.filter_jit(rule.init)(graph, model, key=KEY)
     traces = jax.jit(lambda: voltage_traces(rule, graph, model, state, x, y))()
     noise, weight = np.asarray(traces.noise["hidden1"]), np.asarray(model.layers[1].weight)
 
@@ -199,6 +203,6 @@ def test_feedback_to_pooled_rates_learns_from_the_noise_that_arrives():
     rule = PhaselessAlignment(
         times=TimeConstants(dt=0.5, presentation=10.0), decay=0.0, feedback_scale=0.0, loss=SQUARED
     )
-    state = rule.init(graph, model, key=KEY)
+    state = eqx.filter_jit(rule.init)(graph, model, key=KEY)
     _, _, state, _ = eqx.filter_jit(rule.value_and_grad)(graph, model, state, x, y)
-    assert float(angle(state.feedback["output"], model.layers[0].weight)) < 60  # by chance 90 +- 6
+    assert float(eqx.filter_jit(angle)(state.feedback["output"], model.layers[0].weight)) < 60  # by chance 90 +- 6

@@ -86,7 +86,7 @@ def test_a_schedule_of_the_weight_decay_counts_batches():
     model = MODEL
     for i in range(batches):  # the decay of each batch, as a constant
         optimizer = decayed(1.0 - i / 4)
-        model, *_ = rule.step(
+        model, *_ = eqx.filter_jit(rule.step)(
             GRAPH, optimizer, model, optimizer.init(GRAPH.trainable(model)), (), X, Y, key=jax.random.key(i)
         )
     assert distance(found[-1], model) < 1e-6

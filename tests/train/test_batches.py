@@ -81,7 +81,7 @@ class Anew:
 
 
 @pytest.mark.parametrize("lengths", [[1], [100], [3, 7, 1]], ids=str)
-def test_a_list_of_batches_begins_anew(lengths):
+def test_a_list_of_batches_starts_over(lengths):
     given = Anew(pairs(5))
     assert visited(IterableSource(given), 12, lengths) == [[i % 5] * 2 for i in range(12)]
     assert given.begun == 3
@@ -209,13 +209,20 @@ def test_arrays_that_do_not_belong_together_are_refused():
         count_examples((), ())
 
 
-@pytest.mark.parametrize("size", [0, -1, 6])
-def test_batch_sizes_out_of_range_are_refused(size):
-    with pytest.raises(ValueError, match=f"expected a batch size from 1 to 5, the number of examples, got {size}"):
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "batch_size as an integer of at least 1, got 0"),
+        (-1, "batch_size as an integer of at least 1, got -1"),
+        (6, "a batch size from 1 to 5, the number of examples, got 6"),
+    ],
+)
+def test_batch_sizes_out_of_range_are_refused(size, words):
+    with pytest.raises(ValueError, match=f"expected {words}"):
         source_of(numbered(5), size, KEY)
 
 
 def test_batch_sizes_are_integers():
-    with pytest.raises(TypeError, match=r"expected the batch size as an integer, got 2\.0"):
+    with pytest.raises(TypeError, match=r"expected batch_size as an integer of at least 1, got 2\.0"):
         source_of(numbered(5), 2.0, KEY)
     assert source_of(numbered(5), np.int64(2), KEY).steps_per_epoch == 2

@@ -50,7 +50,7 @@ def test_labels_without_an_output(train, place):
 
 def test_labels_below_0():
     y = np.where(Y == 1, -100, Y)
-    with pytest.raises(ValueError, match=r"got -100 to 2 \(in the test set\); labels below 0 are ignored by"):
+    with pytest.raises(ValueError, match=r"got -100 to 2 \(in the test set\); only vicinal"):
         run((X, Y), (X, y))
     assert run((X, y), (X, y), losses.masked_softmax_cross_entropy).stopped is None
     mine = losses.classification(losses.token_cross_entropy, ignores=True)

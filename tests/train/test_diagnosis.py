@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from matrix import full
 
 import vicinal as vc
 from vicinal.train import fit, sweep
@@ -40,7 +41,7 @@ def test_a_loss_that_takes_a_logarithm_of_0():
     assert no_advice_on_rates(said)
 
 
-def test_a_loss_of_ones_own_that_reads_labels_out_of_range():
+def test_a_custom_loss_that_reads_labels_out_of_range():
     said = stopped(lambda output, target: vc.losses.softmax_cross_entropy(output, target + 1))
     assert "is undefined (NaN) for outputs up to" in said
     assert "labels in range" in said
@@ -102,7 +103,7 @@ def test_undefined_targets_that_do_not_count_are_not_blamed():
     assert "data" not in said
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [full(1), 2])
 def test_a_member_of_a_sweep_says_what_a_run_says(size):
     rule = vc.rules.InferenceLearning(vc.inference.Simultaneous(steps=40, step_size=50.0), loss=vc.losses.squared_error)
 

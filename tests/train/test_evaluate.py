@@ -121,7 +121,8 @@ def test_the_model_may_change_without_another_compilation():
 
 @pytest.mark.parametrize("batch_size", [0, -3, 2.0, None])
 def test_wrong_batch_sizes_are_refused(batch_size):
-    with pytest.raises(ValueError, match="expected a batch size of at least 1"):
+    error = ValueError if isinstance(batch_size, int) else TypeError
+    with pytest.raises(error, match="expected batch_size as an integer of at least 1"):
         evaluate(IDENTITY, identity, squared_error, np.ones((2, 3), np.float32), np.ones((2, 3)), batch_size)
 
 

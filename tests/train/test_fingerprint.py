@@ -74,13 +74,13 @@ def test_a_run_goes_on_with_nothing_else(folder, name):
     assert (folder / CHECKPOINT).read_bytes() == before
 
 
-def test_equal_things_made_anew_are_the_same(tmp_path):
+def test_equal_things_built_again_are_the_same(tmp_path):
     run(tmp_path, steps=2)
     anew = {"rule": learning(), "optimizer": optax.adam(1e-2), "data": (X.copy(), Y.copy())}
     assert int(run(tmp_path, resume=True, steps=6, checkpoint_seconds=0.0, **anew).state.step) == 6
 
 
-def test_functions_of_ones_own_are_known_by_their_code(tmp_path):
+def test_custom_functions_are_known_by_their_code(tmp_path):
     def scaled(factor):
         return lambda output, target: factor * vc.losses.softmax_cross_entropy(output, target)
 
@@ -186,7 +186,7 @@ def test_a_model_is_known_by_its_gradient():
     assert prints.difference(first, of(50.0)) == ("model's gradient", None)
 
 
-def test_runs_and_sweeps_do_not_go_on_with_what_a_function_reads(tmp_path, monkeypatch):
+def test_runs_and_sweeps_do_not_resume_when_what_a_function_reads_has_changed(tmp_path, monkeypatch):
     def swept(resume=False, steps=3):
         settings = {"group_size": 1, "graph": GRAPH, "progress": False, "batch_size": 8, "folder": tmp_path / "sweep"}
         make = lambda rate: (rule(), optax.sgd(rate))  # noqa: E731
@@ -246,7 +246,7 @@ def test_other_versions_are_said(tmp_path):
         return state
 
     rewritten(tmp_path, of_the_past)
-    with pytest.warns(UserWarning, match=r"was begun with jax 0\.7\.2 \(now .*its optimiser cannot be compared"):
+    with pytest.warns(UserWarning, match=r"was started with jax 0\.7\.2 \(now .*its optimiser cannot be compared"):
         run(tmp_path, resume=True, steps=3, optimizer=optax.adam(2e-2))
     rewritten(tmp_path, of_the_past)
     with pytest.raises(ValueError, match="expected the rule of the run"):  # this does not depend on versions

@@ -8,9 +8,8 @@ import optax
 import pytest
 
 import vicinal as vc
-from vicinal.train import checkpoint, fit, load_model, predict, sweep
+from vicinal.train import checkpoint, fit, load_model, placing, predict, sweep
 from vicinal.train.hooks import EarlyStopping
-from vicinal.train.plan import Plan
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 4)).astype(np.float32)
@@ -83,7 +82,7 @@ def test_another_structure_is_a_sentence(folder):
 
 
 def test_a_member_of_a_sweep(tmp_path, monkeypatch):
-    monkeypatch.setattr(Plan, "_waves", lambda plan, members: [range(3), range(3, 4)])
+    monkeypatch.setattr(placing, "in_waves", lambda members, most: [range(3), range(3, 4)])
     done = sweep(
         lambda learning_rate: (RULE, optax.sgd(learning_rate)),
         lambda key: vc.nn.MLP((4, 5, 3), key=key),
@@ -104,8 +103,11 @@ def test_a_member_of_a_sweep(tmp_path, monkeypatch):
         load_model(tmp_path, build())
     with pytest.raises(ValueError, match=r"from 0 to 3 .*, got 4"):
         load_model(tmp_path, build(), member=4)
-    with pytest.raises(ValueError, match="expected the folder of the sweep, got the file"):
+    assert_same(load_model(tmp_path / "wave-0.npz", build(9), member=1), done.members[1].model)
+    with pytest.raises(ValueError, match=r"expected member= from 0 to 3 for the sweep in .*wave-0.npz., got None"):
         load_model(tmp_path / "wave-0.npz", build())
+    with pytest.raises(ValueError, match=r"expected member 3 to have started, got no checkpoint of it in .*wave-0.npz"):
+        load_model(tmp_path / "wave-0.npz", build(), member=3)
     with pytest.raises(vc.train.CheckpointError, match=r"at leaf '\.model\.layers\[0\]\.weight', got float32"):
         load_model(tmp_path, build(sizes=(4, 6, 3)), member=0)
 
@@ -174,7 +176,7 @@ def test_what_has_no_outputs_is_a_sentence(folder):
         run.predict((0.5,))
     with pytest.raises(ValueError, match="expected at least one example, got none"):
         run.predict(X[:0])
-    with pytest.raises(ValueError, match="expected batch_size of at least 1, got 0"):
+    with pytest.raises(ValueError, match="expected batch_size as an integer of at least 1, got 0"):
         run.predict(X, batch_size=0)
     with pytest.raises(ValueError, match=r"expected a batch of inputs float32\[batch, 4\], got float32\[32, 3\]"):
         run.predict(X[:, :3])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from matrix import full
 
 import vicinal as vc
 from vicinal.losses import (
@@ -97,7 +98,7 @@ def test_probabilities_are_no_labels():
     assert found(sigmoid_cross_entropy, x, several) == {}
 
 
-@pytest.mark.parametrize("batch_size", [7, 50, 1000])
+@pytest.mark.parametrize("batch_size", [7, full(50), 1000])
 def test_regression_equals_the_textbook(batch_size):
     y = RANDOM.normal(size=(50, 2)) * [1, 30] + [2000, -5]  # a mean of many standard deviations
     y = y.astype(np.float32)
@@ -155,7 +156,7 @@ def test_an_input_to_be_reconstructed_is_no_regression():
     assert found(squared_error, x, x.copy()) == {}
 
 
-def test_metrics_of_ones_own():
+def test_custom_metrics():
     x, y = RANDOM.normal(size=(20, 3)).astype(np.float32), RANDOM.integers(0, 3, 20)
 
     def first(output, target):

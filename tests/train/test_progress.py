@@ -113,14 +113,24 @@ def test_the_pace_is_that_of_the_last_call():
     pace = Pace()
     assert pace.latest == math.inf
     assert pace.median == 0.0
-    assert pace.steps_in(1.0) == 1
     pace.add(1, 5.0)  # it compiles
-    assert pace.median == 5.0
-    assert pace.steps_in(1.0) == 1
+    assert pace.median == pace.latest == 5.0
     pace.add(10, 1.0)
-    assert pace.steps_in(1.0) == 10
-    assert pace.steps_in(0.001) == 1
     assert pace.latest == 0.1
+
+
+def test_calls_grow_to_the_time_they_should_take_and_at_most_double():
+    pace, found = Pace(), []
+    for seconds_per_step in [5.0] + [0.01] * 9 + [0.5]:  # the first compiles
+        found.append(pace.next(1.0, longest=1000))
+        pace.add(found[-1], found[-1] * seconds_per_step)
+    assert found == [1, 1, 2, 4, 8, 16, 32, 64, 100, 100, 100]
+    assert pace.next(1.0, longest=1000) == 2  # steps have become slow
+    assert pace.next(0.1, longest=1000) == 1
+    pace.add(1, 1e-9)
+    assert pace.next(1.0, longest=50) == 50
+    pace.add(3, 3e-9)  # cut short by an evaluation: that is no reason to begin again
+    assert pace.next(1.0, longest=1000) == 128
 
 
 def test_a_clock_that_stands_still_divides_nothing_by_zero():
@@ -128,7 +138,7 @@ def test_a_clock_that_stands_still_divides_nothing_by_zero():
     for _ in range(3):
         pace.add(4, 0.0)
         pace.add(0, 1.0)  # a call that took no step says nothing
-    assert pace.steps_in(1.0) == pytest.approx(10**9)
+    assert pace.next(1.0, longest=100) == 8
     assert pace.median > 0
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from vicinal.report.records import curve_rows, curves_csv, quantities, series_of
 from vicinal.train import Member, Run, Sweep
-from vicinal.train.fleet import Layout
+from vicinal.train.compiled import Layout
 
 FIRST = {"step": 5, "train_loss": 0.5, "test_loss": 0.25, "test_accuracy": 0.75, "angles": {"layers[0]": 5.5}}
 LAST = {"step": 10, "train_loss": 0.25, "test_loss": None, "test_accuracy": 0.875, "angles": {"layers[0]": 6.5}}
@@ -46,11 +46,11 @@ def test_a_run_in_a_line():
 
 def test_a_sweep_in_a_line_names_the_best_member_that_went_on():
     assert repr(sweep(*MEMBERS)) == (
-        "Sweep(4 members: 2 learning_rates, 2 seeds; best test_accuracy=0.75 at learning_rate=0.1, seed=1; 2 stopped)"
+        "Sweep(4 members: 2 learning_rates, 2 seeds; best test_accuracy=0.75 at learning_rate=0.1, seed=1; 2 diverged)"
     )
     assert repr(MEMBERS[1]) == "Member(learning_rate=0.1, seed=1: 10 steps: train_loss=0.25, test_accuracy=0.75)"
     assert repr(MEMBERS[2]) == "Member(learning_rate=10, seed=0: 3 steps; stopped: the next update is not finite)"
-    assert repr(sweep(MEMBERS[2])) == "Sweep(1 member: 1 learning_rate, 1 seed; 1 stopped)"
+    assert repr(sweep(MEMBERS[2])) == "Sweep(1 member: 1 learning_rate, 1 seed; 1 diverged)"
     losses = [Member({}, i, [{"step": 1, "test_loss": loss}], 1, None, None) for i, loss in enumerate((2.0, 1.0))]
     assert "best test_loss=1 at seed=1" in repr(sweep(*losses))
 

@@ -1,5 +1,6 @@
 """Many runs in one compiled loop: each must be what it would have been alone."""
 
+import dataclasses
 import functools
 import json
 
@@ -9,12 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from matrix import full
 
 import vicinal as vc
 from vicinal.recipes import recipe
 from vicinal.train import fit, keys_of, sweep
-from vicinal.train.fleet import Layout
-from vicinal.train.plan import Plan
+from vicinal.train.combinations import shared_programs
+from vicinal.train.compiled import Examples, Layout
+from vicinal.train.options import Options
+from vicinal.train.part import Part
+from vicinal.train.placing import Room, place
+from vicinal.train.progress import Pace
+from vicinal.train.wave import Wave
 
 STEPS = {"steps": 40, "batch_size": 4, "evaluate_every": 16, "progress": False}
 VOLATILE = {"examples_per_second"}
@@ -59,7 +66,9 @@ GRIDS = {
 }
 
 
-@pytest.mark.parametrize(("name", "size"), [("bp-sgd", 1), ("bp-sgd", 3), ("il-adam", 1), ("il-prox", 3), ("dfa", 2)])
+@pytest.mark.parametrize(
+    ("name", "size"), [full("bp-sgd", 1), full("bp-sgd", 3), full("il-adam", 1), ("il-prox", 3), full("dfa", 2)]
+)
 def test_members_equal_the_same_runs_one_by_one(x64, name, size):
     def make(**numbers):
         return recipe(name).make(**numbers)
@@ -76,7 +85,7 @@ def test_members_equal_the_same_runs_one_by_one(x64, name, size):
             assert ours == pytest.approx({name: theirs[name] for name in ours}, rel=1e-6)
 
 
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", [full(1), 4])
 def test_a_diverged_member_is_frozen_where_it_would_stop_alone_and_its_neighbours_go_on(size):
     steady, mixed = [0.01, 0.02, 0.05, 0.1], [0.01, 1e20, 0.05, 1e38]
     reference = sweep(sgd, build, digits(), {"learning_rate": steady}, seeds=2, group_size=size, **STEPS)
@@ -118,15 +127,18 @@ def test_members_that_stop_at_different_steps_of_one_group(monkeypatch):
             assert [record["step"] for record in member.records] == [step for step in (16, 32) if step <= limit]
 
 
-def plan_of(build, members, batch_size=4):
-    arrays = (jnp.asarray(digits().x_train), jnp.asarray(digits().y_train)), {}
+def part_of(build, members, batch_size=4):
+    examples = Examples((jnp.asarray(digits().x_train), jnp.asarray(digits().y_train)), {})
     runs = [({"learning_rate": 0.1}, seed) for seed in range(members)]
-    return Plan(sgd, build, arrays, batch_size, runs, None, jax.devices())
+    (program,) = shared_programs(sgd, build, runs)
+    fields = dict.fromkeys(field.name for field in dataclasses.fields(Options))
+    chosen = {"steps": 40, "batch_size": batch_size, "hooks": (), "checkpoint_seconds": 60.0, "keep": 1}
+    options = Options(**fields | chosen)
+    return Part(program, runs, examples, options, jax.devices())
 
 
-def needed(plan, members, size):
-    fleet = plan.fleet(members, size)
-    return plan.wave(fleet, range(members)).bytes_needed(plan.orders(fleet, 0, 1)[0])
+def needed(part, members, size):
+    return Wave(part, part.compiled(members, size), range(members)).bytes_needed()
 
 
 def test_waves_equal_one_wave():
@@ -138,7 +150,7 @@ def test_waves_equal_one_wave():
     whole = sweep(sgd, wide, digits(), grid, seeds=3, **settings)
     data = 2 * sum(array.nbytes for array in (digits().x_train, digits().y_train, digits().x_test, digits().y_test))
     orders = 2 * 3 * 4 * 45 * (1437 // 4 * 4)  # on two devices, of three seeds, 45 epochs ahead
-    room = int(0.7 * needed(plan_of(wide, 9), 9, 2))
+    room = int(0.7 * needed(part_of(wide, 9), 9, 2))
     parts = sweep(sgd, wide, digits(), grid, seeds=3, memory=data + orders + room, **settings)
     assert whole.waves == 1
     assert parts.waves > 1
@@ -148,28 +160,28 @@ def test_waves_equal_one_wave():
         sweep(sgd, build, digits(), {"learning_rate": [0.01]}, memory=10**6, **settings)
 
 
-@pytest.mark.parametrize(("sizes", "batch"), [((64, 500, 500, 10), 1), ((64, 200, 200, 10), 256)])
+@pytest.mark.parametrize(("sizes", "batch"), [full((64, 500, 500, 10), 1), ((64, 200, 200, 10), 256)])
 def test_memory_is_what_the_compiler_counts(sizes, batch):
     """States of float32 numbers, old and new, and activities that the states do not tell of."""
 
     def wide(key):
         return vc.nn.MLP(sizes, key=key)
 
-    plan = plan_of(wide, 8, batch)
+    part = part_of(wide, 8, batch)
     state = sum(leaf.nbytes for leaf in leaves(wide(jax.random.key(0))))
-    four, eight = needed(plan, 4, 1), needed(plan, 8, 1)
+    four, eight = needed(part, 4, 1), needed(part, 8, 1)
     assert eight >= 8 * 3 * state
     assert eight - four >= 4 * 3 * state
-    waves, fleet = plan.choose(10**12, 1, steps=40)
+    waves, compiled = place(part, Room(jax.devices(), 10**12, 1), steps=40)
     assert len(waves) == 1
-    assert fleet.layout.rows == 8
+    assert compiled.layout.rows == 8
 
 
 class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize("seconds", [0.0, full(1e9)])
 def test_an_interrupted_sweep_resumes_to_the_same_end(tmp_path, seconds):
     settings = STEPS | {"group_size": 2, "checkpoint_seconds": seconds}
     grid = {"learning_rate": [0.01, 1e30, 0.1]}
@@ -199,6 +211,26 @@ def test_an_interrupted_sweep_resumes_to_the_same_end(tmp_path, seconds):
         sweep(sgd, build, digits(), grid, seeds=1, folder=tmp_path / "cut", resume=True, **settings)
     with pytest.raises(ValueError, match="at least the 50 steps"):
         sweep(sgd, build, digits(), grid, seeds=2, folder=tmp_path / "cut", resume=True, **settings)
+
+
+def test_what_stopped_since_the_last_checkpoint_stops_again(tmp_path, monkeypatch):
+    """Members that break in the steps that an interrupted record takes back, one of them in the very first."""
+    monkeypatch.setattr(Pace, "next", lambda self, seconds, longest: longest)  # the first call takes all four steps
+    settings = STEPS | {"evaluate_every": 4, "steps": 8, "group_size": 1, "batch_size": 4}
+    grid = {"learning_rate": [0.01, 1e30, float("inf")]}
+    whole = sweep(sgd, build, digits(), grid, folder=tmp_path / "whole", **settings)
+    assert [member.steps for member in whole.members][::2] == [8, 0]
+    assert 0 < whole.members[1].steps < 4
+
+    def interrupt(record, state):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        sweep(sgd, build, digits(), grid, folder=tmp_path / "cut", on_record=interrupt, **settings)
+    again = sweep(sgd, build, digits(), grid, folder=tmp_path / "cut", resume=True, **settings)
+    assert_same_runs(whole, again)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "cut")]
+    assert sorted(logs[0]) == sorted(logs[1])
 
 
 def test_a_sweep_without_its_log_is_not_resumed(tmp_path):
@@ -271,12 +303,12 @@ def test_on_record_sees_the_state_of_its_member():
     [
         ({"numbers": {"learning_rate": []}}, ValueError, "at least one value of each number"),
         ({"numbers": [{"learning_rate": 0.1}, {"rate": 0.1}]}, ValueError, "the same names in all combinations"),
-        ({"seeds": 0}, ValueError, "seeds of at least 1, got 0"),
+        ({"seeds": 0}, ValueError, "seeds as an integer of at least 1, got 0"),
         ({"seeds": [1, 1]}, ValueError, "different seeds"),
         ({"seeds": [-1]}, ValueError, "expected a seed from 0"),
         ({"data": iter([])}, TypeError, "expected data as a Dataset or a pair of arrays"),
         ({"steps": None}, ValueError, "either epochs or steps"),
-        ({"group_size": 0}, ValueError, "group_size of at least 1"),
+        ({"group_size": 0}, ValueError, "group_size as an integer of at least 1"),
         ({"batch_size": 10**6}, ValueError, "batch size from 1 to"),
         ({"resume": True}, ValueError, "the folder of the sweep to resume"),
         ({"devices": []}, ValueError, "at least one device"),

@@ -1,4 +1,4 @@
-"""An update taken apart: its arrays by name, its weight matrices, the one vector of all of it."""
+"""Views of an update: its arrays by name, its weight matrices, and all of its numbers in one vector."""
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ def arrays(tree: PyTree) -> dict[str, Array]:
 
 
 def matrices(tree: PyTree) -> dict[str, Array]:
-    """The weight matrices: arrays of at least two axes that are no bias, as `angles` names them."""
+    """The weight matrices: arrays of at least two axes, except biases, under the names that `angles` uses."""
     return {name: leaf for name, leaf in arrays(tree).items() if leaf.ndim >= 2 and not name.endswith("bias")}
 
 
@@ -31,7 +31,7 @@ def whole(tree: PyTree) -> Float[Array, " n"]:
 
 
 def norm(array: Float[Array, "..."]) -> Float[Array, ""]:
-    """The Euclidean norm, in single precision or more; also where the squares of the numbers vanish or overflow."""
+    """The Euclidean norm, in single precision or more; safe where squares of the numbers underflow or overflow."""
     array = array.reshape(-1).astype(array.dtype if array.itemsize >= 4 else np.float32)
     largest = jnp.max(jnp.abs(array), initial=0.0)
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
@@ -56,7 +56,7 @@ def moved(graph: Graph, model: PyTree, update: PyTree) -> PyTree:
     """The model with an update added to its parameters.
 
     Raises:
-        ValueError: If the update is not in a tree like the model.
+        ValueError: If the update does not have the model's structure.
     """
     check_structure(graph, model, update)
     return eqx.apply_updates(model, eqx.filter(update, eqx.is_inexact_array))

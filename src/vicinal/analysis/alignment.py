@@ -1,4 +1,4 @@
-"""Whether an update moves the output where it should go."""
+"""Whether an update moves the output towards its target, or down its loss."""
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +14,20 @@ def target_alignment(graph: Graph, model: PyTree, update: PyTree, x: PyTree, y: 
 
         cos( h_L(theta + u) - h_L(theta),  y - h_L(theta) )        for each example
 
-    1 if it goes straight there: the update does not disturb what the target does not ask for.
+    1 if the output moves straight towards its target.
 
     Args:
         graph: The captured graph.
         model: The model before the update.
-        update: What is added to its parameters: a tree like the gradient.
+        update: The change of its parameters, with the structure of a gradient.
         x: Inputs, `[batch, ...]`.
         y: Targets of the output's shape, `[batch, ...]`.
 
     Returns:
-        One cosine per example, `[batch]`; not a number if the output does not move, or is on target.
+        One cosine per example, `[batch]`; NaN if the output does not move or equals its target.
 
     Raises:
-        ValueError: If the targets do not have the output's shape, or the update is not in a tree like the model.
+        ValueError: If the targets do not have the output's shape, or the update does not have the model's structure.
 
     Example:
         >>> import jax, vicinal as vc
@@ -61,22 +61,22 @@ def descent_alignment(
 
         cos( h_L(theta + u) - h_L(theta),  -dLoss/dh_L )        for each example
 
-    That is the smallest change of the output which lowers the loss so much, to first order. With squared error this
-    is `target_alignment`. The targets are those of the loss, so classes will do.
+    To first order, steepest descent is the smallest change of the output for a given decrease of the loss. With squared
+    error this is `target_alignment`. Targets may be anything that the loss takes, such as class indices.
 
     Args:
         graph: The captured graph.
         model: The model before the update.
-        update: What is added to its parameters: a tree like the gradient.
+        update: The change of its parameters, with the structure of a gradient.
         x: Inputs, `[batch, ...]`.
         y: Targets, `[batch, ...]`.
         loss: Loss of one example.
 
     Returns:
-        One cosine per example, `[batch]`; not a number if the output does not move, or its loss has no slope.
+        One cosine per example, `[batch]`; NaN if the output does not move or the gradient of its loss is zero.
 
     Raises:
-        ValueError: If the update is not in a tree like the model.
+        ValueError: If the update does not have the model's structure.
 
     Example:
         >>> import equinox as eqx, jax, vicinal as vc

@@ -1,4 +1,4 @@
-"""Angles between two updates, and how large one is beside the other."""
+"""Angles and norm ratios of two updates."""
 
 import equinox as eqx
 import jax
@@ -8,13 +8,13 @@ from jaxtyping import Array, Float, PyTree
 from vicinal.analysis._parts import matrices, norm, whole
 
 CONCATENATED = "concatenated"
-"""Name of the angle between whole updates, all parameters in one vector."""
+"""The key of numbers about the whole update, with all parameters in one vector."""
 
 
 def angle(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
-    """The angle between two arrays taken as vectors, in degrees; not a number if one is zero.
+    """The angle between two arrays as vectors, in degrees; NaN if one is zero.
 
-    By `2 atan2(|a/|a| - b/|b||, |a/|a| + b/|b||)`, exact also for small angles, where the arc cosine is not.
+    Computed as `2 atan2(|a/|a| - b/|b||, |a/|a| + b/|b||)`, which is accurate for small angles; the arc cosine is not.
 
     Example:
         >>> import jax.numpy as jnp
@@ -22,25 +22,25 @@ def angle(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
         45.0
     """
     a, b = a.reshape(-1), b.reshape(-1)
-    a, b = a / jnp.max(jnp.abs(a)), b / jnp.max(jnp.abs(b))  # first, or the squares of small numbers vanish
+    a, b = a / jnp.max(jnp.abs(a)), b / jnp.max(jnp.abs(b))  # otherwise the squares of small numbers underflow
     a, b = a / jnp.linalg.norm(a), b / jnp.linalg.norm(b)
     return jnp.rad2deg(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))
 
 
 def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
-    r"""The angle of each weight matrix, and of the whole update, to those of a reference; in degrees.
+    r"""The angles between an update and a reference, for each weight matrix and for the whole; in degrees.
 
-    The two tell different things. With the sizes $a_l$ of the update's arrays, $b_l$ of the reference's and the angles
-    $\theta_l$ between them, the whole's angle is $\cos\theta = \sum_l a_l b_l \cos\theta_l / (|a| |b|)$: it weighs each
-    array by its size. Inference learning makes the update of early layers small, so that all its matrices may point
-    along backpropagation's while the whole does not. Read the layers first, and `norm_ratios` beside them.
+    Matrices and whole can disagree. Let $a_l$ and $b_l$ be the norms of the arrays and $\theta_l$ the angles between
+    them. The angle of the whole is $\cos\theta = \sum_l a_l b_l \cos\theta_l / (|a| |b|)$: it weights each array by
+    its norm. Inference learning makes the updates of early layers small, so that each matrix may point along
+    backpropagation's while the whole does not. Read the layers first, together with `norm_ratios`.
 
     Args:
-        update: Gradients (or updates) in a tree like the model.
+        update: A gradient or an update, with the model's structure.
         reference: The same structure.
 
     Returns:
-        One angle for each array of at least two axes that is no bias, by its path (`layers[0].weight`), then
+        One angle for each array of at least two axes that is not a bias, by its path (`layers[0].weight`), then
         `"concatenated"` over all arrays, biases included.
 
     Raises:
@@ -60,15 +60,15 @@ def angles(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
 
 
 def norm_ratios(update: PyTree, reference: PyTree) -> dict[str, Float[Array, ""]]:
-    """The norm of each weight matrix of an update, and of the whole, over a reference's: what `angles` leaves out.
+    """The norms of an update divided by those of a reference, for each weight matrix and for the whole.
 
     Args:
-        update: Gradients (or updates) in a tree like the model.
+        update: A gradient or an update, with the model's structure.
         reference: The same structure.
 
     Returns:
         One ratio for each array that `angles` names, and `"concatenated"` over all arrays, biases included; infinite
-        where the reference alone is zero, not a number where both are.
+        where only the reference is zero, NaN where both are.
 
     Raises:
         ValueError: If the structures differ.

@@ -1,4 +1,4 @@
-"""How like the forward weights the feedback is, and how like backpropagation's errors those are that it carries."""
+"""How close feedback is to the forward weights, and its errors to those of backpropagation."""
 
 import equinox as eqx
 import jax
@@ -13,12 +13,12 @@ from vicinal.graph import Values
 
 
 class Likeness(eqx.Module):
-    """A layer's feedback beside its forward weight.
+    """A layer's feedback compared with its forward weight.
 
     Attributes:
-        angle: Between the two, in degrees.
-        norm_ratio: The norm of the feedback over that of the weight.
-        sign_agreement: The share of entries whose signs agree, in [0, 1]; by chance 0.5.
+        angle: The angle between the two, in degrees.
+        norm_ratio: The norm of the feedback divided by that of the weight.
+        sign_agreement: The share of entries with equal signs, in [0, 1]; 0.5 by chance.
     """
 
     angle: Float[Array, ""]
@@ -27,9 +27,9 @@ class Likeness(eqx.Module):
 
 
 def feedback_likeness(model: PyTree) -> dict[str, Likeness]:
-    """How like its forward weight the feedback of each layer is.
+    """Compares the feedback of each layer with its forward weight.
 
-    The layer that reads the input is there too, though its feedback carries no error.
+    This includes the layer that reads the input, although its feedback carries no error.
 
     Args:
         model: A model with feedback (`vicinal.feedback.attach`).
@@ -67,14 +67,14 @@ def _likeness(fed: Fed) -> Likeness:
 
 
 def error_angles(errors: Values, reference: Values) -> dict[str, Float[Array, ""]]:
-    """The angle between two errors of each vertex, in degrees: taken in each example, then the mean over examples.
+    """The angle between two errors of each vertex, in degrees: the mean over examples.
 
     Args:
-        errors: What a rule's vertices carry (`rule.credit(...)[0].errors`), `[batch, ...]`.
-        reference: The same vertices of another rule, as a rule backpropagation.
+        errors: The errors of a rule (`rule.credit(...)[0].errors`), `[batch, ...]`.
+        reference: The errors of another rule at the same vertices, usually backpropagation.
 
     Returns:
-        One angle for each vertex; not a number if an example has an error of zero.
+        One angle for each vertex; NaN if an example has an error of zero.
 
     Raises:
         ValueError: If the vertices differ.
@@ -93,16 +93,16 @@ def error_angles(errors: Values, reference: Values) -> dict[str, Float[Array, ""
 def feedback_invariant(
     first: Float[Array, "hidden in"], second: Float[Array, "out hidden"], feedback: Float[Array, "out hidden"]
 ) -> Float[Array, "hidden hidden"]:
-    """What feedback alignment conserves in a linear network of two layers, `Q = B W2 + (B W2)^T - W1 W1^T`.
+    """The invariant of feedback alignment in a linear network of two layers, `Q = B W2 + (B W2)^T - W1 W1^T`.
 
-    `B` is the transpose of the feedback. Under gradient flow `Q` is constant, in steps it drifts in proportion to the
-    learning rate. Weights that begin at zero have `Q = 0`, so that `B W2 + (B W2)^T = W1 W1^T` is never negative: the
-    feedback comes to have a part along the gradient.
+    `B` is the transpose of the feedback. `Q` is constant under gradient flow; with finite steps it drifts in proportion
+    to the learning rate. Weights that start at zero have `Q = 0`, so that `B W2 + (B W2)^T = W1 W1^T` is positive
+    semidefinite: the feedback acquires a component along the gradient.
 
     Args:
         first: Weight of the lower layer, `[hidden, in]`.
         second: Weight of the upper layer, `[out, hidden]`.
-        feedback: What the upper layer's error goes back through, in the shape of its weight.
+        feedback: The feedback weight of the upper layer, `[out, hidden]`.
 
     Returns:
         A symmetric matrix, `[hidden, hidden]`.

@@ -1,7 +1,7 @@
-"""Dynamic inversion along training: are its loops stable, and how like are feedback and errors to their references?"""
+"""Dynamic inversion during training: stability of its loops, angles of feedback and errors to their references."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,18 +12,16 @@ from vicinal.analysis.angles import angle
 from vicinal.analysis.feedback import error_angles
 from vicinal.graph import Graph, Values
 from vicinal.rules import DynamicInversion
-from vicinal.rules._inversion import weights
-from vicinal.rules._stability import (
+from vicinal.rules.base import State
+from vicinal.rules.inversion import ClosedForm, Inversion, PseudoInverse, Refuse
+from vicinal.rules.inversion._abscissa import (
     Smoothed as Smoothed,
     Stabilised as Stabilised,
-    checked,
-    eigenvalues,
-    longest_step,
     smoothed_abscissa as smoothed_abscissa,
     stabilise as stabilise,
-    worst,
 )
-from vicinal.rules.base import State
+from vicinal.rules.inversion._chain import weights
+from vicinal.rules.inversion._eigenvalues import checked, eigenvalues, longest_step, worst
 
 
 class LoopStability(NamedTuple):
@@ -32,8 +30,8 @@ class LoopStability(NamedTuple):
     Attributes:
         abscissa: The largest real part of its eigenvalues, per time constant; below 0 if it is stable.
         amplification: The largest of `|1 + step_size eigenvalue|`; below 1 if Euler's method is stable.
-        longest_step: Euler's method is stable with steps shorter than this, the least of `-2 Re(m) / |m|^2` over the
-            eigenvalues `m`, but for those that are 0; 0 where no steps are short enough.
+        longest_step: Euler's method is stable with steps shorter than this: the minimum of `-2 Re(m) / |m|^2` over the
+            nonzero eigenvalues `m`; 0 if no step size is stable.
     """
 
     abscissa: float
@@ -42,13 +40,13 @@ class LoopStability(NamedTuple):
 
 
 class InversionAngles(eqx.Module):
-    """How like its references dynamic inversion is; angles in degrees, by the names of loops and of vertices.
+    """The angles between dynamic inversion and its references, in degrees, by the names of loops and vertices.
 
     Attributes:
-        feedback: Between `B` and `-W^T`, of each loop.
-        closed_form: Between the error of each vertex and where the controllers would come to rest, the mean over
+        feedback: The angle between `B` and `-W^T` of each loop.
+        closed_form: The angle between the error of each vertex and the rest state of the controllers; the mean over
             examples.
-        pseudo: The same to pseudo-backpropagation.
+        pseudo: The angle between the error of each vertex and that of pseudo-backpropagation; the mean over examples.
     """
 
     feedback: dict[str, Float[Array, ""]]
@@ -59,7 +57,7 @@ class InversionAngles(eqx.Module):
 def loop_eigenvalues(
     rule: DynamicInversion, graph: Graph, model: PyTree, state: State
 ) -> dict[str, Complex[np.ndarray, " units"]]:
-    """The eigenvalues of each loop of a rule, those of `[[-1, B], [W, -leak]]`; in no order.
+    """The eigenvalues of each loop, those of `[[-1, B], [W, -leak]]`, in no particular order.
 
     Args:
         rule: The rule.
@@ -68,10 +66,10 @@ def loop_eigenvalues(
         state: The rule's state, with `B` of each loop.
 
     Returns:
-        For each loop, by its lowest vertex, as many eigenvalues as it has units.
+        One eigenvalue per unit of each loop, by the loop's lowest vertex.
 
     Raises:
-        ValueError: If the state is not one with feedback for this graph, or something in a loop is not finite.
+        ValueError: If the state has no feedback for this graph, or a loop has a non-finite number.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -88,13 +86,13 @@ def loop_eigenvalues(
 
 
 def loop_stability(rule: DynamicInversion, graph: Graph, model: PyTree, state: State) -> dict[str, LoopStability]:
-    """How stable each loop of a rule is; arguments are those of `loop_eigenvalues`.
+    """The stability of each loop of a rule; the arguments are those of `loop_eigenvalues`.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
         >>> model, rule = vc.nn.MLP((3, 5, 2), key=jax.random.key(0)), vc.rules.DynamicInversion(leak=0.0)
         >>> graph = vc.capture(model, jnp.ones(3))
-        >>> state = {"hidden1": jnp.zeros((5, 2))}  # then a controller has nothing to hold it
+        >>> state = {"hidden1": jnp.zeros((5, 2))}  # without feedback or leak, a controller only integrates
         >>> loop_stability(rule, graph, model, state)["hidden1"]
         LoopStability(abscissa=0.0, amplification=1.0, longest_step=2.0)
     """
@@ -108,7 +106,7 @@ def loop_stability(rule: DynamicInversion, graph: Graph, model: PyTree, state: S
 def inversion_angles(
     rule: DynamicInversion, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree
 ) -> InversionAngles:
-    """The angles of a rule's feedback and errors to their references; may be compiled.
+    """The angles of a rule's feedback and errors to their references; works under `jax.jit`.
 
     Args:
         rule: The rule.
@@ -119,10 +117,10 @@ def inversion_angles(
         y: Targets, `[batch, ...]`.
 
     Returns:
-        The angles; not a number where an error is zero, or not finite.
+        The angles; NaN where an error is zero or not finite.
 
     Raises:
-        ValueError: If the state is not one with feedback for this graph.
+        ValueError: If the state has no feedback for this graph.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -140,20 +138,22 @@ def inversion_angles(
     """
     feedback = {name: angle(back, -weight.T) for name, (weight, back) in _pairs(rule, graph, model, state).items()}
 
-    def errors(method: Literal["closed-form", "pseudo"] | None) -> Values:
-        other = rule if method is None else dataclasses.replace(rule, method=method, nonlinearity="identity")
-        return dataclasses.replace(other, repair=False).credit(graph, model, state, x, y)[0].errors
+    def errors(inversion: Inversion) -> Values:
+        unrepaired = dataclasses.replace(rule, inversion=inversion, stability=Refuse())  # keeps the feedback
+        return unrepaired.credit(graph, model, state, x, y)[0].errors
 
-    ours = errors(None)
-    return InversionAngles(feedback, error_angles(ours, errors("closed-form")), error_angles(ours, errors("pseudo")))
+    ours = errors(rule.inversion)
+    return InversionAngles(
+        feedback, error_angles(ours, errors(ClosedForm())), error_angles(ours, errors(PseudoInverse()))
+    )
 
 
 def _pairs(rule: DynamicInversion, graph: Graph, model: PyTree, state: State) -> dict[str, tuple[Array, Array]]:
     """`W` and `B` of each loop."""
-    forward = weights(graph, model, rule.loop == "single")
+    forward = weights(graph, model, rule.single_loop)
     if not isinstance(state, dict) or set(state) != set(forward):
         raise ValueError(
             f"expected a state with the feedback of {', '.join(forward)}, got {type(state).__name__}; "
-            "take what rule.init returns for this graph, with a method that has feedback"
+            "take what rule.init returns for this graph, with an inversion that has feedback"
         )
     return {name: (weight, jnp.asarray(state[name])) for name, weight in forward.items()}

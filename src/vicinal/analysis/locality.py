@@ -1,4 +1,4 @@
-"""The locality audit: what does the error of each vertex really depend on?"""
+"""The locality audit: measures what the error of each vertex depends on."""
 
 import dataclasses
 
@@ -10,22 +10,21 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from vicinal.credit import Credit
 from vicinal.graph import OUTPUT, Graph
-from vicinal.keys import presented
 from vicinal.rules import Rule
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Sources are named `value NAME` and `error NAME` (of a vertex, or `output`), `input`, `parameter PATH`, `loss`
     and `feedforward output`.
 
     Attributes:
         support: For each vertex, the sources that its error depends on.
-        allowed: The sources at the two ends of the synapses that make the vertex's prediction: the value there and
-            those just below, the parameters of the prediction, and the input where it is read; and its own error,
-            for a rule whose vertices hold errors (`Rule.holds_errors`).
+        allowed: For each vertex, the sources at the two ends of the synapses of its prediction: its value, the values
+            just below, the parameters of the prediction, and the input if the prediction reads it; also its own error
+            if the rule's vertices hold errors (`Rule.holds_errors`).
     """
 
     support: dict[str, frozenset[str]]
@@ -33,12 +32,12 @@ class Audit:
 
     @property
     def local(self) -> bool:
-        """Whether no error depends on anything but its own two ends."""
+        """Whether every error depends only on allowed sources."""
         return not self.violations
 
     @property
     def violations(self) -> tuple[str, ...]:
-        """A sentence for each dependence that is not local."""
+        """A sentence for each non-local dependence."""
         return tuple(
             f"the error of {vertex} depends on {source}"
             for vertex, sources in self.support.items()
@@ -57,13 +56,12 @@ def audit(
     state: PyTree = None,
     probes: int = 3,
 ) -> Audit:
-    """Replaces each thing that the network holds by another, and sees which errors respond.
+    """Replaces each source by random numbers, one at a time, and finds which errors change.
 
-    The local product (`vicinal.local_gradient`) needs the error of a vertex and the values just below, by
-    construction. So an update is local if the error is. The audit takes the errors as the rule reads them
-    (`Rule.errors`) from what is held once credit has been assigned, exchanges one source at a time for random
-    numbers of the same size, and compares bit for bit: a dependence shows even where its derivative is zero or was
-    stopped. Values that activities settled on are held; how they settled is not audited here.
+    By construction, the local product (`vicinal.local_gradient`) needs only the error of a vertex and the values just
+    below, so an update is local if the error is. The audit assigns credit, then computes the errors from the credit
+    (`Rule.errors`) with one source replaced, and compares them bit for bit with those before. This finds a dependence
+    even if its derivative is zero or stopped. Settled values are sources; how they settled is not audited.
 
     Args:
         rule: The rule.
@@ -76,11 +74,10 @@ def audit(
         probes: Random replacements of each source.
 
     Returns:
-        What was found.
+        The sources that each error depends on, and those it may depend on.
 
     Raises:
-        ValueError: If the credit is not finite: then nothing can be compared; or if the model takes statistics of the
-            batch.
+        ValueError: If the credit is not finite, or the model computes batch statistics.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -97,13 +94,14 @@ def audit(
             "audit the rule on the model in evaluation mode, graph.evaluation(model)"
         )
     rule_key, probe_key = jax.random.split(key)
-    x, rule_key = presented(graph, x, rule_key)
+    x, rule_key = graph.with_keys(x, rule_key)
     state = rule.init(graph, model, key=rule_key) if state is None else state
     credit, _ = eqx.filter_jit(rule.credit)(graph, model, state, x, y, key=rule_key)
     held = _held(credit, model, x)
-    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves((credit.values, credit.errors))):
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((credit.values, credit.errors))):
         raise ValueError("expected finite values and errors to audit, got others; lower the step size")
 
+    @jax.jit
     def errors(held: dict[str, PyTree]) -> dict[str, Array]:
         parameters, rest = eqx.partition(model, eqx.is_inexact_array)
         leaves = [held[f"parameter {path}"] for path in _paths(model)]
@@ -117,16 +115,13 @@ def audit(
         replaced = eqx.combine(jax.tree.unflatten(jax.tree.structure(parameters), leaves), rest)
         return rule.errors(graph, replaced, moved, held["input"])
 
-    @jax.jit
-    def read(source: Array, key: PRNGKeyArray) -> dict[str, Array]:
-        return errors(_replaced(held, source, key))
-
-    # The same compiled function, with nothing replaced: so that a difference is a dependence, not a rounding.
-    before = read(jnp.int32(-1), probe_key)
+    # The same compiled function with nothing replaced, so that a difference is a dependence and not rounding.
+    before = errors(held)
+    draw = np.random.default_rng(np.asarray(jax.random.bits(probe_key, (4,), "uint32")))
     support: dict[str, set[str]] = {name: set() for name in graph.vertices}
-    for i, source in enumerate(held):
-        for probe in range(probes):
-            after = read(jnp.int32(i), jax.random.fold_in(probe_key, i * probes + probe))
+    for source in held:
+        for _ in range(probes):
+            after = errors(held | {source: _random(held[source], draw)})
             for name in graph.vertices:
                 if not np.array_equal(before[name], after[name]):
                     support[name].add(source)
@@ -147,22 +142,23 @@ def _held(credit: Credit, model: PyTree, x: PyTree) -> dict[str, PyTree]:
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
     held |= {f"parameter {path}": leaf for path, leaf in zip(_paths(model), leaves, strict=True)}
     seen = {"loss": credit.loss, "feedforward output": credit.info.output}
-    return held | {f"error {OUTPUT}": credit.output_error, "input": x} | seen
+    held |= {f"error {OUTPUT}": credit.output_error, "input": x} | seen
+    return jax.tree.map(lambda leaf: np.asarray(leaf) if _is_real(leaf) else leaf, held)  # as `_random` gives them
 
 
-def _replaced(held: dict[str, PyTree], source: Array, key: PRNGKeyArray) -> dict[str, PyTree]:
-    """What is held, with the source of this index replaced by random numbers."""
+def _is_real(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
 
-    def replace(i: int, leaf: Array) -> Array:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
-        return jnp.where(source == i, jax.random.normal(key, leaf.shape, leaf.dtype), leaf)
 
-    return {name: jax.tree.map(lambda leaf, i=i: replace(i, leaf), tree) for i, (name, tree) in enumerate(held.items())}
+def _random(source: PyTree, draw: np.random.Generator) -> PyTree:
+    """A source with random numbers in place of its own; drawn by NumPy, which needs no compilation for each shape."""
+    return jax.tree.map(
+        lambda leaf: draw.standard_normal(leaf.shape).astype(leaf.dtype) if _is_real(leaf) else leaf, source
+    )
 
 
 def _predicting(graph: Graph, name: str) -> set[str]:
-    """A vertex, and those whose masked units may lie between it and what predicts it."""
+    """A vertex, and all vertices whose masked units pass its prediction through."""
     found, pending = {name}, [name]
     while pending:
         masked = set(graph.parents[pending.pop()]) & set(graph.masked) - found

@@ -1,4 +1,4 @@
-"""How far training went, and how straight: the path of the weights, or of the function."""
+"""The length and straightness of training: the path of the weights, or of the outputs."""
 
 import itertools
 from collections.abc import Iterable
@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from vicinal._numbers import widened
 from vicinal.analysis._parts import arrays, norm, whole
 from vicinal.roles import trained
 
 
 class Path(NamedTuple):
-    """What `measure_path` keeps: the norms of all updates so far, by their number, mean and spread.
+    """The state of `measure_path`: number, mean and spread of the norms of all updates so far.
 
     Attributes:
         steps: Updates measured.
@@ -33,18 +34,18 @@ class Path(NamedTuple):
 
     @property
     def variance(self) -> Float[Array, ""]:
-        """Variance of the norm over the updates, as `numpy.var` has it; not a number before the first."""
+        """Variance of the norm over the updates, as in `numpy.var`; NaN before the first."""
         return self.squared_deviations / self.steps.astype(self.mean.dtype)
 
 
 def measure_path() -> optax.GradientTransformation:
-    """Measures the norm of every update and passes the update on; to be chained last.
+    """Measures the norm of every update and passes the update on unchanged; chain it last.
 
         optimizer = optax.chain(optax.sgd(0.1), measure_path())
 
-    What it measures is what is added to the parameters: all of them, biases included. It costs three numbers and one
-    pass over the update, in single precision or more; a norm whose square is not finite there counts as the largest
-    that is. `path_of` finds the result in the optimiser's state.
+    The norm is that of the change of all parameters, biases included. It costs three numbers and one pass over the
+    update, in single precision or more; a norm whose square overflows counts as the largest whose square does not.
+    `path_of` finds the result in the optimiser's state.
 
     Returns:
         An optax transformation whose state is a `Path`.
@@ -80,16 +81,12 @@ def measure_path() -> optax.GradientTransformation:
 
 def _size(updates: PyTree, dtype: Any) -> Float[Array, ""]:
     """The norm of an update, by one pass over it, at most the largest number whose square is finite."""
-    squares = [jnp.vdot(leaf, leaf).astype(dtype) for leaf in map(_wide, arrays(updates).values())]
+    squares = [jnp.vdot(leaf, leaf).astype(dtype) for leaf in map(widened, arrays(updates).values())]
     return jnp.sqrt(jnp.minimum(sum(squares, start=jnp.zeros((), dtype)), jnp.finfo(dtype).max))
 
 
-def _wide(leaf: Array) -> Array:
-    return leaf if leaf.dtype.itemsize >= 4 else leaf.astype(jnp.float32)
-
-
 def path_of(optimizer_state: PyTree) -> Path:
-    """Finds what `measure_path` measured, in the state of any optimiser that it is part of.
+    """Finds the `Path` of `measure_path` in the state of any optimiser that contains it.
 
     Args:
         optimizer_state: The optimiser's state, or any tree that holds it.
@@ -115,12 +112,12 @@ def path_of(optimizer_state: PyTree) -> Path:
 
 
 def displacement(before: PyTree, after: PyTree) -> Float[Array, ""]:
-    """The distance between two points, `||after - before||`, all their floating-point arrays in one vector.
+    """The distance between two points, `||after - before||`, with all floating-point arrays in one vector.
 
-    Arrays of a model that no optimiser trains are left out, where they are recognised (`vicinal.roles`); of a model
-    with others, give `graph.trainable(model)`.
+    Arrays that are recognised as not trained are left out (see `vicinal.roles`). If the model has other fixed arrays,
+    pass `graph.trainable(model)`.
 
-    A long run is `displacement(first, last) / path_of(optimizer_state).length` straight.
+    The straightness of a long run is `displacement(first, last) / path_of(optimizer_state).length`.
 
     Args:
         before: A tree: a model, or outputs.
@@ -150,8 +147,8 @@ def path_length(points: Iterable[PyTree]) -> Float[Array, ""]:
     """The length of a path through given points, `sum over t of ||p_{t+1} - p_t||`.
 
     Args:
-        points: Trees of one structure: models, for the path of the weights; or outputs on a probe set, all examples
-            in one vector, for the path in function space. Points left out make the path shorter.
+        points: Trees of one structure: models, for the path of the weights; or outputs on a probe set, for the path in
+            function space. Skipping points makes the path shorter.
 
     Returns:
         The length; 0 for a single point.
@@ -169,13 +166,13 @@ def path_length(points: Iterable[PyTree]) -> Float[Array, ""]:
 
 
 def straightness(points: Iterable[PyTree]) -> Float[Array, ""]:
-    """How straight a path is: `||p_T - p_0|| / path_length`, 1 for a straight line, 0 if it returns.
+    """The straightness of a path: `||p_T - p_0|| / path_length`, 1 for a straight line, 0 if it returns.
 
     Args:
         points: As for `path_length`.
 
     Returns:
-        The ratio, in [0, 1]; not a number if the path did not move.
+        The ratio, in [0, 1]; NaN if the path did not move.
 
     Raises:
         ValueError: If there is no point, or the structures or shapes differ.

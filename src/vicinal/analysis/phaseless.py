@@ -1,4 +1,4 @@
-"""How learned feedback comes to lie under rules without phases, what it does to updates, and voltages in time."""
+"""Rules without phases: the angles of their learned feedback and of their updates, and their voltages over time."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from vicinal.rules._chains import leaves_by_path, links, mean_outer, rates_and_s
 
 
 class FeedbackAngles(eqx.Module):
-    """How learned feedback lies beside its layer's weight; angles in degrees.
+    """Learned feedback compared with its layer's weight; angles in degrees.
 
     Attributes:
-        weight: Of `B^T` to `W`.
-        transported: To `E[phi' W phi']` over the examples, what noise carries through the layer.
-        norm_ratio: The norm of `B` over that of `W`.
-        sign_agreement: The share of entries whose signs agree, in [0, 1].
+        weight: The angle between `B^T` and `W`.
+        transported: The angle between `B^T` and `E[phi' W phi']`, how noise crosses the layer; averaged over examples.
+        norm_ratio: The norm of `B` divided by that of `W`.
+        sign_agreement: The share of entries with equal signs, in [0, 1].
     """
 
     weight: Float[Array, ""]
@@ -38,20 +38,20 @@ def learned_feedback_angles(
     x: PyTree,
     output_activation: Activation = "identity",
 ) -> dict[str, FeedbackAngles]:
-    """How like its layer's weight each learned feedback is, and how like what noise carries through the layer.
+    """Compares each learned feedback with its layer's weight, and with how noise crosses the layer.
 
-    Noise goes through the derivatives of both layers, so that feedback learned from it settles along
+    Noise passes the derivatives of both layers, so that feedback learned from it converges to the direction of
     `E[phi'_above W phi'_below]`. The two angles differ where units are saturated.
 
     Args:
         graph: The captured graph, a chain of layers.
         model: The model.
-        feedback: Of the state of `PhaselessAlignment` or `Microcircuit`.
+        feedback: The `feedback` of the state of `PhaselessAlignment` or `Microcircuit`.
         x: Inputs to average over, `[batch, ...]`.
-        output_activation: By which cells of the output fire, as the rule has it.
+        output_activation: The activation function of the output's rates, as in the rule.
 
     Returns:
-        By what the layer predicts (`"hidden2"`, `"output"`).
+        The angles, by the node that the layer predicts (`"hidden2"`, `"output"`).
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -71,7 +71,7 @@ def learned_feedback_angles(
     for link in links(graph, "learned feedback"):
         weight, learned = arrays[link.weight], feedback[link.node]
         below = slopes[link.below].reshape(output.shape[0], -1)
-        # Where pooling stands between, what noise goes through is not one derivative for each input of the layer.
+        # With pooling in between, the derivative is not one number for each input of the layer.
         fits = below.shape[1] == link.shape[1]
         carried = weight * mean_outer(slopes[link.node], below) if fits else weight
         found[link.node] = FeedbackAngles(
@@ -86,10 +86,10 @@ def learned_feedback_angles(
 def phaseless_update_angles(
     rule: PhaselessAlignment | Microcircuit, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree
 ) -> dict[str, Float[Array, ""]]:
-    """The angle to backpropagation of what the feedback of a state makes of a batch, noise off; in degrees.
+    """The angles between a rule's update without noise and backpropagation's, in degrees.
 
-    Backpropagation begins with the loss of the output's potentials, as it is. Weights of a `Microcircuit` learn from
-    rates, so that those of an output that fires by another activation than the identity are not at 0 degrees.
+    Backpropagation differentiates the loss of the output's potentials. The weights of a `Microcircuit` learn from
+    rates; unless the output's activation is the identity, its output weights are not at 0 degrees.
 
     Args:
         rule: The rule.
@@ -100,7 +100,7 @@ def phaseless_update_angles(
         y: Targets, `[batch, ...]`.
 
     Returns:
-        As `vicinal.analysis.angles`: one for each weight matrix, and `"concatenated"`.
+        The angles, as `vicinal.analysis.angles` names them: one for each weight matrix, and `"concatenated"`.
     """
     ours, _ = rule.noiseless(graph, model, state, x, y)
     _, exact, _, _ = Backprop(loss=rule.loss).value_and_grad(graph, model, (), x, y)
@@ -108,17 +108,17 @@ def phaseless_update_angles(
 
 
 class Traces(eqx.Module):
-    """What one network holds along some presentations; each array `[time, units]`.
+    """The state of one network over time; each array is `[time, units]`.
 
     Attributes:
-        time: In ms, `[time]`.
+        time: Time in ms, `[time]`.
         voltages: `u` of each vertex.
-        prospective: `u + tau du/dt` of each vertex, of which rates are made.
-        errors: Of each vertex, and of the output.
-        noise: Where there is some.
-        rates: Of the nodes that feedback comes from.
-        filtered: The same high-passed.
-        apical: Of the apical dendrites of a `Microcircuit`; empty for `PhaselessAlignment`.
+        prospective: The prospective voltage `u + tau du/dt` of each vertex, from which rates are computed.
+        errors: The error of each vertex and of the output.
+        noise: The noise of each node that has some.
+        rates: The rates of the nodes that send feedback.
+        filtered: The same rates after the high-pass filter.
+        apical: The apical voltages of a `Microcircuit`; empty for `PhaselessAlignment`.
     """
 
     time: Float[Array, " time"]
@@ -134,10 +134,10 @@ class Traces(eqx.Module):
 def voltage_traces(
     rule: PhaselessAlignment | Microcircuit, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree
 ) -> Traces:
-    """Shows examples to one network, one after another, and records what it holds after each step.
+    """Presents examples to one network, one after another, and records its state after each step.
 
-    The network begins at rest, with the feedback of the state and the noise of its key. Feedback goes on learning, the
-    weights are held. The first presentation and each change of the input are seen as the network sees them.
+    The network starts at rest, with the feedback of the state and the noise of its key. Feedback keeps learning; the
+    weights are held.
 
     Args:
         rule: The rule.
@@ -159,14 +159,14 @@ def voltage_traces(
         >>> traces.prospective["hidden1"].shape, round(float(traces.time[-1]), 3)
         ((200, 4), 20.0)
     """
-    alone: PhaselessAlignment | Microcircuit = dataclasses.replace(rule, batch_size=1)
-    state = dataclasses.replace(state, running=alone.init(graph, model, key=state.key).running)
+    single: PhaselessAlignment | Microcircuit = dataclasses.replace(rule, batch_size=1)
+    state = dataclasses.replace(state, running=single.init(graph, model, key=state.key).running)
 
     def present(state: State, example: tuple[PyTree, PyTree]) -> tuple[State, PyTree]:
         x, y = jax.tree.map(lambda leaf: leaf[None], example)
 
         def move(state: State, _: None) -> tuple[State, PyTree]:
-            state = alone.advance(graph, model, state, x, y)
+            state = single.advance(graph, model, state, x, y)
             return state, jax.tree.map(lambda leaf: leaf[0], state.running)
 
         return jax.lax.scan(move, state, length=rule.times.steps)

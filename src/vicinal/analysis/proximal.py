@@ -1,4 +1,4 @@
-"""The proximal step: its objective, and its exact solution in the space of activities for one example."""
+"""The proximal step: its objective, its residual, and its exact solution over activities for one example."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from vicinal._minimise import minimise
+from vicinal._numbers import check
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss
@@ -21,15 +22,19 @@ def proximal_objective(
     Args:
         graph: The captured graph.
         model: The model before the update.
-        update: What is added to its parameters: a tree like the gradient.
+        update: The change of its parameters, with the structure of a gradient.
         x: Inputs, `[batch, ...]`.
         y: Targets, `[batch, ...]`.
-        loss: Loss of one example; the mean over the batch counts.
+        loss: Loss of one example; the objective takes the mean over the batch.
         learning_rate: `alpha`.
 
     Returns:
         The objective; lower is a better proximal step.
+
+    Raises:
+        ValueError: If the learning rate is not above 0, or not finite.
     """
+    check("the learning rate", learning_rate, lambda v: v > 0, "above 0")
     output, _ = graph.feedforward(eqx.apply_updates(model, update), x)
     mean = jnp.mean(jax.vmap(loss)(output, y))
     square = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(update))
@@ -52,8 +57,11 @@ def proximal_residual(
 
     Returns:
         The norm, over all parameters.
-    """
 
+    Raises:
+        ValueError: If the learning rate is below 0, or not finite.
+    """
+    check("the learning rate", learning_rate, lambda v: v >= 0, "of at least 0")
     parameters, rest = graph.partition(after)
 
     def mean_loss(parameters: PyTree) -> Array:
@@ -83,12 +91,12 @@ def proximal_activities(
 
         min over values and output of   loss(output, y) + 1/(2 alpha) sum over nodes of ||value - prediction||^2 / n
 
-    with `n` the squared norm of all that enters the node, 1 for a bias included. The unit normalised step to the
-    minimiser is the proximal step, exactly: the smallest change of the weights that makes a node's prediction `v`
-    has the squared norm `||v - prediction||^2 / n`. Afterwards the feedforward pass reproduces the minimiser.
+    where `n` is the squared norm of the node's presynaptic activity, plus 1 for a bias. The normalised step (rate 1) to
+    the minimiser is exactly the proximal step: the smallest change of the weights that makes a node's prediction `v`
+    has the squared norm `||v - prediction||^2 / n`. After the step, the feedforward pass reproduces the minimiser.
 
-    The model must be linear in the parameters of each node (vertices at potentials, `vertex_at="pre"`), every
-    parameter a weight or a bias that is used once. `proximal_residual` tells whether it was.
+    The model must be linear in the parameters of each node (vertices at potentials, `vertex_at="pre"`), and each
+    parameter must be a weight or a bias that is used once. Check the result with `proximal_residual`.
 
     Args:
         graph: The captured graph.
@@ -98,18 +106,20 @@ def proximal_activities(
         loss: Loss of one example.
         learning_rate: `alpha`.
         steps: L-BFGS iterations at most.
-        tolerance: Stops when the norm of the slope is below this (times the distance moved, beyond 1).
+        tolerance: Stops when the norm of the gradient is below this (times the distance moved, if that exceeds 1).
 
     Returns:
         `(values, output, model)`: the activities at the minimiser, and the model after the proximal step.
 
     Raises:
-        ValueError: If the batch is not one example.
+        ValueError: If the batch is not one example, or a number is out of range.
 
     References:
-        Alonso et al., A theoretical framework for inference learning, NeurIPS 2022, arXiv 2206.00164: the identity
-        that inference learning approximates by leaving out the derivative through the norms.
+        Alonso et al., A theoretical framework for inference learning, NeurIPS 2022, arXiv 2206.00164: inference
+        learning approximates this identity by omitting the derivative through the norms.
     """
+    check("the learning rate", learning_rate, lambda v: v >= 0, "of at least 0")
+    check("the tolerance", tolerance, lambda v: v >= 0, "of at least 0")
     if jax.tree.leaves(x)[0].shape[0] != 1:
         raise ValueError(f"expected one example, got {jax.tree.leaves(x)[0].shape[0]}; use rules.ImplicitSGD")
     output, values = graph.feedforward(model, x)

@@ -1,4 +1,4 @@
-"""How much of an update is gradient, how much is curvature, and how much is neither."""
+"""The shares of an update along the gradient, along the curvature, and along neither."""
 
 import equinox as eqx
 import jax
@@ -12,12 +12,12 @@ from vicinal.losses import Loss
 
 
 class Sensitivity(eqx.Module):
-    """The shares of an update's squared norm; they add up to 1, and are not numbers for an update of zero.
+    """The shares of an update's squared norm; they sum to 1, and are NaN for a zero update.
 
     Attributes:
-        gradient: What the gradient explains: the squared cosine between update and gradient.
-        curvature: What the Hessian times the gradient explains beyond.
-        rest: What neither does.
+        gradient: The share along the gradient: the squared cosine between update and gradient.
+        curvature: The share along the part of the Hessian times the gradient that is orthogonal to the gradient.
+        rest: The remaining share.
     """
 
     gradient: Float[Array, ""]
@@ -28,19 +28,19 @@ class Sensitivity(eqx.Module):
 def second_order_sensitivity(
     update: PyTree, graph: Graph, model: PyTree, x: PyTree, y: PyTree, *, loss: Loss
 ) -> dict[str, Sensitivity]:
-    """How much an update knows of the loss's curvature.
+    """Measures how much an update follows the loss's curvature.
 
-    With `g` the gradient of the mean loss and `H` its Hessian, over all parameters, the update is projected onto
-    `g`, then onto what `H g` adds. Implicit SGD shows why these two:
+    Let `g` be the gradient of the mean loss and `H` its Hessian, over all parameters. The update is projected onto `g`,
+    then onto the part of `H g` orthogonal to `g`. Implicit SGD shows why:
 
-        theta+ - theta = -alpha g + alpha^2 H g - ...        (beyond: alpha^3, with third derivatives)
+        theta+ - theta = -alpha g + alpha^2 H g - ...        (then alpha^3, with third derivatives)
 
-    so that with a small `alpha` the share of the curvature is of order `alpha^2`, and that of the rest `alpha^4`. In
-    inference learning the activities' step size has this part: as it falls to 0, each matrix learns along its
-    gradient. Projections know no sign: steps along `g` and against it have the same shares.
+    For small `alpha` the share of the curvature is of order `alpha^2`, and that of the rest `alpha^4`. In inference
+    learning the activities' step size plays the role of `alpha`: as it falls to 0, each matrix learns along its
+    gradient. Projections ignore the sign: steps along `g` and against it have the same shares.
 
     Args:
-        update: What is added to the parameters, or a gradient: a tree like the model. Its scale does not matter.
+        update: An update or a gradient, with the model's structure. Its scale does not matter.
         graph: The captured graph.
         model: The model before the update.
         x: The batch of inputs, `[batch, ...]`.
@@ -53,7 +53,7 @@ def second_order_sensitivity(
         their own, so that each may be explained where their concatenation is not.
 
     Raises:
-        ValueError: If the update is not in a tree like the model.
+        ValueError: If the update does not have the model's structure.
 
     Example:
         >>> import optax, vicinal as vc
@@ -89,9 +89,9 @@ def _shares(update: Float[Array, " n"], gradient: Float[Array, " n"], product: F
     """Gram-Schmidt on unit vectors; a vector of zeros explains nothing."""
     update = update / norm(update).astype(update.dtype)
     gradient, product = _unit(gradient), _unit(product)
-    for _ in range(2):  # once more, for what rounding left over
+    for _ in range(2):  # the second pass removes the rounding error of the first
         product = product - jnp.vdot(product, gradient) * gradient
-    # If the product is along the gradient, what is left of it is rounding, and points anywhere.
+    # If the product is parallel to the gradient, only rounding is left, in an arbitrary direction.
     product = jnp.where(norm(product) > 64 * jnp.finfo(product.dtype).eps, _unit(product), jnp.zeros_like(product))
     along, beyond = jnp.vdot(update, gradient), jnp.vdot(update, product)
     left = update - along * gradient - beyond * product

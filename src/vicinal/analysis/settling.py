@@ -1,4 +1,4 @@
-"""How inference settles: whether it has, and the step size up to which it does."""
+"""Whether inference has settled, and the largest step size at which it settles."""
 
 import dataclasses
 import math
@@ -10,21 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from vicinal._counted import counted
 from vicinal._masking import refuse_masks
+from vicinal._memory import check_room, devices_of
 from vicinal.graph import Values
 from vicinal.inference import Problem
 from vicinal.inference.base import largest as largest_magnitude, total
 
 
 def equilibrium_residual(problem: Problem, values: Values) -> Float[Array, " batch"]:
-    """The largest slope `max |dF/da|` over all activities of an example: 0 at equilibrium.
+    """The largest gradient entry `max |dF/da|` over all activities of an example: 0 at equilibrium.
 
-    A fixed number of steps is not convergence: this says how far it is. (With a proximal output, the slope is the
-    one that inference follows, which takes the output's gain as a constant.)
+    A fixed number of steps does not imply convergence; this measures the distance from it. With a proximal output, the
+    gradient is the one that inference follows: it treats the output's gain as a constant.
 
     Args:
-        problem: The energy: `InferenceLearning.problem`, or your own.
-        values: What the vertices hold, `[batch, ...]`, for instance `Credit.values`.
+        problem: The inference problem: `InferenceLearning.problem`, or your own.
+        values: The values of the vertices, `[batch, ...]`, for instance `Credit.values`.
 
     Returns:
         One residual per example, `[batch]`, in units of activity.
@@ -53,9 +55,9 @@ class Conditioning(eqx.Module):
     """The extreme eigenvalues of the activity Hessian `d2F/da2`, for each example.
 
     Attributes:
-        smallest: `[batch]`; the slowest direction settles as `exp(-smallest * time)`. Below 0 the energy is not
-            convex there.
-        largest: `[batch]`.
+        smallest: The smallest eigenvalue, `[batch]`; the slowest direction settles as `exp(-smallest * time)`. If it
+            is below 0, the energy is not convex there.
+        largest: The largest eigenvalue, `[batch]`.
     """
 
     smallest: Float[Array, " batch"]
@@ -77,25 +79,26 @@ def conditioning(problem: Problem, values: Values, *, dense_below: int = 512) ->
 
     In a linear network with unit precisions and squared error this is the block tridiagonal matrix
 
-        diagonal: I + W_{l+1}^T W_{l+1}        beside it: -W_{l+1}
+        diagonal: I + W_{l+1}^T W_{l+1}        off-diagonal: -W_{l+1}
 
-    Descent of the energy (`Simultaneous` with `pull = 1`, without momentum and decay) settles if its step size is
-    below `step_bound`. With another `pull` the dynamics is not that of `F`, and the bound does not apply. With a
-    proximal output the gain depends on the activities, but inference takes it as a constant at every step: so it is
-    held here at what it is at `values`, or the matrix of the dynamics would not be symmetric.
+    Gradient descent on the energy (`Simultaneous` with `pull = 1`, without momentum and decay) settles if its step size
+    is below `step_bound`. The bound does not apply to another `pull`: its dynamics do not descend `F`. With a proximal
+    output the gain depends on the activities, but inference treats it as a constant at every step. It is therefore held
+    at its value for `values`; otherwise the matrix of the dynamics would not be symmetric.
 
     Args:
-        problem: The energy: `InferenceLearning.problem`, or your own.
-        values: Where, `[batch, ...]`; for a linear network it does not matter.
-        dense_below: With fewer activities per example than this, the matrix is built and all its eigenvalues taken.
-            Else they are found by Lanczos iteration (ARPACK), one example after another, to some 1e-5 of the
-            largest in single precision and 1e-10 in double. That way does not run under `jax.jit`.
+        problem: The inference problem: `InferenceLearning.problem`, or your own.
+        values: Where to evaluate, `[batch, ...]`; irrelevant for a linear network.
+        dense_below: With fewer activities per example than this, takes all eigenvalues of the dense matrix. Otherwise
+            uses Lanczos iteration (ARPACK), one example after another, accurate to some 1e-5 of the largest eigenvalue
+            in single precision and 1e-10 in double; this does not run under `jax.jit`.
 
     Returns:
-        Smallest and largest eigenvalue of each example, condition number and bound of the step size.
+        The smallest and largest eigenvalue of each example, with condition number and step size bound.
 
     Raises:
         ValueError: If there are no vertices, or one has a mask.
+        MemoryError: If the dense matrices certainly do not fit into memory.
 
     Example:
         >>> import vicinal as vc
@@ -110,6 +113,10 @@ def conditioning(problem: Problem, values: Values, *, dense_below: int = 512) ->
     refuse_masks(problem.graph.masked, "conditioning: energies are flat in units that do not count")
     size = sum(math.prod(value.shape[1:]) for value in values.values())
     if size < max(dense_below, 3):  # ARPACK needs a few dimensions
+        like = next(iter(values.values()))
+        needed = like.shape[0] * size**2 * like.dtype.itemsize
+        what = f"{counted(like.shape[0], 'Hessian')} of shape [{size}, {size}]"
+        check_room(needed, what, "take fewer examples, or a smaller dense_below", devices_of(values))
         eigenvalues = _dense(problem, values)
         return Conditioning(eigenvalues[:, 0], eigenvalues[:, -1])
     held = _with_gain_held(problem, values)
@@ -131,7 +138,7 @@ def _with_gain_held(problem: Problem, values: Values) -> Problem:
 
 
 def _rows(problem: Problem, values: Values) -> Float[Array, "batch n"]:
-    """The activities of each example in one row, vertex after vertex."""
+    """The activities of each example in one row, in the order of the vertices."""
     rows = (values[name] for name in problem.graph.vertices)
     return jnp.concatenate([row.reshape(row.shape[0], -1) for row in rows], axis=1)
 
@@ -166,16 +173,14 @@ def _product_of_one(problem: Problem, values: Values, i: Array, vector: Float[Ar
 
 
 def _with(problem: Problem, x: PyTree, y: PyTree, gain: Array) -> Problem:
-    """The problem of other examples, with the weight of their losses."""
-    vertices = problem.vertices
-    return Problem(
-        problem.graph, problem.model, x, y, problem.loss, gain, vertices.precision, encoding=vertices.encoding
-    )
+    """The same problem for other examples, with the gain of their losses."""
+    energy = problem.vertex_energy
+    return Problem(problem.graph, problem.model, x, y, problem.loss, gain, energy.precision, encoding=energy.encoding)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Symmetric:
-    """A symmetric matrix that is known by its products with vectors, in the form that SciPy reads."""
+    """A symmetric matrix given by its products with vectors, as SciPy expects it."""
 
     matvec: Callable[[np.ndarray], np.ndarray]
     shape: tuple[int, int]
@@ -184,11 +189,11 @@ class _Symmetric:
 
 def _lanczos(problem: Problem, values: Values, i: int, size: int) -> tuple[float, float]:
     """The smallest and the largest eigenvalue of one example."""
-    from scipy.sparse.linalg import eigsh  # here, or it would slow down every import of vicinal
+    from scipy.sparse.linalg import eigsh  # slow to import
 
     dtype = next(iter(values.values())).dtype
     index, start = jnp.int32(i), np.random.default_rng(0).standard_normal(size)  # the same start in every call
-    tolerance = float(np.finfo(dtype).eps) ** (2 / 3)  # below this the products are rounding
+    tolerance = float(np.finfo(dtype).eps) ** (2 / 3)  # below this, rounding of the products dominates
 
     def times(vector: np.ndarray) -> np.ndarray:
         product = _product_of_one(problem, values, index, jnp.asarray(vector.reshape(-1), dtype))
@@ -207,6 +212,6 @@ def _lanczos(problem: Problem, values: Values, i: int, size: int) -> tuple[float
         return float(found[0])
 
     largest = top(times)
-    # The smallest as the largest of a shifted matrix: then the tolerance, and rounding, count against the largest.
+    # Find the smallest as the largest of a shifted matrix: the tolerance is then relative to the largest.
     shift = 2 * abs(largest)
     return shift - top(lambda vector: shift * vector.reshape(-1) - times(vector)), largest

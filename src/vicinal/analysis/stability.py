@@ -1,4 +1,4 @@
-"""The largest learning rate at which a rule still learns."""
+"""The largest learning rate at which a rule is stable."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from vicinal._numbers import is_finite
+from vicinal._numbers import check_turns, is_finite
 from vicinal.analysis._parts import mean_loss
 from vicinal.graph import Graph
 from vicinal.rules import Rule
@@ -20,7 +20,7 @@ Make = Callable[[Float[Array, ""]], tuple[Rule, optax.GradientTransformation]]
 
 
 class StableRate(NamedTuple):
-    """What `largest_stable_rate` found; the limit lies between the two.
+    """The result of `largest_stable_rate`; the limit lies between the two rates.
 
     Attributes:
         stable: The largest learning rate found stable; 0 if none was.
@@ -44,26 +44,25 @@ def largest_stable_rate(
     ratio: float = 1.05,
     key: PRNGKeyArray | None = None,
 ) -> StableRate:
-    """The largest learning rate that is stable, by bisection of its logarithm.
+    """Finds the largest stable learning rate by bisection of its logarithm.
 
-    A rate is stable if, after `steps` updates on the same batch, every parameter is finite, and the loss is finite
-    and not above what it was before the first. For gradient descent on a quadratic loss the limit is
-    `2 / largest eigenvalue` of the Hessian of the *mean* loss; just above it the loss rises so slowly that many
-    steps are needed to see it. A non-linear network may be stable again above an unstable rate: then one of the
-    limits is found.
+    A rate is stable if, after `steps` updates on the same batch, all parameters are finite and the loss is finite and
+    has not risen. For gradient descent on a quadratic loss the limit is `2 / largest eigenvalue` of the Hessian of the
+    *mean* loss; just above the limit the loss rises slowly and needs many steps to show it. A non-linear network may be
+    stable again above an unstable rate; the result is then one of the limits.
 
     Args:
-        make: Returns the rule and the optimiser for a learning rate. It is called once, with a traced number, and
-            what follows is compiled once for all rates (and for later calls with the same function).
+        make: Returns the rule and the optimiser for a learning rate. It is called once, with a traced number; training
+            compiles once for all rates (and for later calls with the same function).
         graph: The captured graph.
-        model: Where to start.
+        model: The initial model.
         x: The batch of inputs, `[batch, ...]`.
         y: Targets, `[batch, ...]`.
         steps: Updates at each rate.
         low: The smallest rate to try, above 0.
         high: The largest.
-        ratio: Stops when unstable and stable rate are at most this factor apart; above 1.
-        key: For a rule that draws random numbers; every rate gets the same.
+        ratio: Stops when `unstable / stable` is at most this; above 1.
+        key: For a rule that draws random numbers; the same for every rate.
 
     Returns:
         `(stable, unstable)`: `(0, low)` if `low` is unstable, `(high, inf)` if `high` is stable.
@@ -87,13 +86,12 @@ def largest_stable_rate(
     """
     if not 0 < low < high < math.inf:
         raise ValueError(f"expected rates 0 < low < high, got low={low!r} and high={high!r}; give finite numbers")
-    if not ratio > 1:
+    if not 1 < ratio < math.inf:
         raise ValueError(f"expected ratio above 1, got {ratio!r}; 1.05 finds the limit to five percent")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"expected steps as an integer of at least 1, got {steps!r}; take 100")
+    check_turns("steps", steps)
 
     def stable(rate: float) -> bool:
-        # Weakly typed, as a Python number would be, so that the parameters keep their dtype.
+        # Weakly typed, like a Python number, so that the parameters keep their dtype.
         return bool(_is_stable(make, graph, model, x, y, jnp.asarray(rate), jnp.int32(steps), key))
 
     if not stable(low):
@@ -103,7 +101,7 @@ def largest_stable_rate(
     below, above = low, high
     while above / below > ratio:
         middle = math.sqrt(below * above)
-        if not below < middle < above:  # there is no number between
+        if not below < middle < above:  # adjacent floating-point numbers
             break
         below, above = (middle, above) if stable(middle) else (below, middle)
     return StableRate(below, above)
@@ -126,7 +124,7 @@ def _is_stable(
     rule_key, step_key = (None, None) if key is None else jax.random.split(key)
     with jax.numpy_dtype_promotion("standard"):  # as in `Rule.step`
         optimizer_state = optimizer.init(graph.trainable(model))
-    # What changes from step to step must be an array, also where it starts as a plain number.
+    # A carry of the loop must be an array, even if it starts as a Python number.
     memory, fixed = eqx.partition((optimizer_state, rule.init(graph, model, key=rule_key)), eqx.is_array_like)
 
     def step(carry: Any) -> Any:
@@ -143,5 +141,5 @@ def _is_stable(
     )
     before = mean_loss(graph, model, x, y, rule.loss)
     after = mean_loss(graph, eqx.combine(ended, rest), x, y, rule.loss)
-    rounding = 16 * jnp.finfo(before.dtype).eps * jnp.abs(before)  # a tiny rate moves the loss by no more
+    rounding = 16 * jnp.finfo(before.dtype).eps * jnp.abs(before)  # tiny rates change the loss by less than this
     return is_finite(ended) & jnp.isfinite(after) & (after <= before + rounding)

@@ -1,4 +1,4 @@
-"""What an update does: to the weights, to the output and to the loss."""
+"""The effect of an update on the weights, the output and the loss."""
 
 import equinox as eqx
 import jax
@@ -25,10 +25,10 @@ def update(
     state: State | None = None,
     optimizer_state: optax.OptState | None = None,
 ) -> PyTree:
-    """What one `Rule.step` adds to the parameters, `theta+ - theta`, as they were stored.
+    """The change of the stored parameters by one `Rule.step`, `theta+ - theta`.
 
-    To measure the direction that a rule gives, without the optimiser's memory and scaling, take plain
-    `optax.sgd(1.0)`: then this is minus the rule's gradient.
+    To measure a rule's own direction, without the optimiser's memory and scaling, use `optax.sgd(1.0)`: the update is
+    then minus the rule's gradient.
 
     Args:
         rule: The rule.
@@ -37,13 +37,13 @@ def update(
         model: The model before the step.
         x: Inputs, `[batch, ...]`.
         y: Targets, `[batch, ...]`.
-        key: For a rule that draws random numbers: given to the step as it is; a fresh state draws from
+        key: For a rule that draws random numbers. The step gets this key; a fresh state gets
             `jax.random.fold_in(key, 1)`.
-        state: The rule's; a fresh one by default.
-        optimizer_state: A fresh one by default: for Adam that is its first step, the sign of the gradient.
+        state: The rule's state; a fresh one by default.
+        optimizer_state: The optimiser's state; a fresh one by default. Adam's first step is the sign of the gradient.
 
     Returns:
-        A tree like the gradient: what was added to each floating-point array, None elsewhere.
+        The change of each trained array, with the structure of a gradient; None elsewhere.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, vicinal as vc
@@ -65,13 +65,13 @@ def update(
 
 
 def norms(update: PyTree) -> dict[str, Float[Array, ""]]:
-    """The Euclidean norm of an update (or gradient), of each weight matrix and of all of it.
+    """The Euclidean norms of an update or gradient, for each weight matrix and for the whole.
 
     Args:
-        update: A tree like the model.
+        update: A tree with the model's structure.
 
     Returns:
-        One norm for each array of at least two axes that is no bias, by its path (`layers[0].weight`), then
+        One norm for each array of at least two axes that is not a bias, by its path (`layers[0].weight`), then
         `"concatenated"` over all arrays, biases included; in units of the weights.
 
     Raises:
@@ -86,16 +86,16 @@ def norms(update: PyTree) -> dict[str, Float[Array, ""]]:
 
 
 def mean_sizes(update: PyTree) -> dict[str, Float[Array, ""]]:
-    """The mean size `mean |dW|` of what is added to one weight, for each matrix.
+    """The mean magnitude `mean |dW|` of each weight matrix of an update.
 
-    Unlike the norm it does not grow with the number of weights, so that matrices compare. In inference learning
+    Unlike the norm, it does not grow with the number of weights, so that matrices are comparable. In inference learning
     it falls from the output to the input; Matrix Update Equalization makes it equal.
 
     Args:
-        update: A tree like the model.
+        update: A tree with the model's structure.
 
     Returns:
-        The mean magnitude for each array of at least two axes that is no bias, by its path.
+        The mean magnitude for each array of at least two axes that is not a bias, by its path.
 
     Example:
         >>> mean_sizes({"w": jnp.array([[3.0, -1.0]]), "bias": jnp.array([4.0])})["['w']"].item()
@@ -109,14 +109,14 @@ def mean_sizes(update: PyTree) -> dict[str, Float[Array, ""]]:
 
 
 class FunctionChange(eqx.Module):
-    """What an update changes, in weights and in function.
+    """The change of weights, output and loss by an update.
 
-    The ratios are not a number where the weights do not change.
+    The ratios are NaN if the weights do not change.
 
     Attributes:
         output_change: `||h_L(theta + u) - h_L(theta)||` of each example, `[batch]`.
-        loss_change: Of the mean loss, below 0 if the update helps.
-        weight_change: `||u||`, over all parameters.
+        loss_change: The change of the mean loss; below 0 if the update helps.
+        weight_change: `||u||` over all parameters.
     """
 
     output_change: Float[Array, " batch"]
@@ -125,31 +125,31 @@ class FunctionChange(eqx.Module):
 
     @property
     def output_ratio(self) -> Float[Array, ""]:
-        """Change of the output, the mean over the examples, per unit of weight change."""
+        """The mean change of the output over the examples, per unit of weight change."""
         return jnp.mean(self.output_change) / self.weight_change.astype(self.output_change.dtype)
 
     @property
     def loss_ratio(self) -> Float[Array, ""]:
-        """Decrease of the mean loss per unit of weight change; for a small gradient step, the gradient's norm."""
+        """The decrease of the mean loss per unit of weight change; for a small gradient step, the gradient's norm."""
         return -self.loss_change / self.weight_change.astype(self.loss_change.dtype)
 
 
 def function_change(graph: Graph, model: PyTree, update: PyTree, x: PyTree, y: PyTree, *, loss: Loss) -> FunctionChange:
-    """How far an update moves the output and the loss, and how far the weights.
+    """Measures how far an update moves the output, the loss and the weights.
 
     Args:
         graph: The captured graph.
         model: The model before the update.
-        update: What is added to its parameters: a tree like the gradient.
+        update: The change of its parameters, with the structure of a gradient.
         x: Inputs, `[batch, ...]`; those of the update or others.
         y: Targets, `[batch, ...]`.
         loss: Loss of one example.
 
     Returns:
-        The changes, and two ratios of them.
+        The changes; their ratios are properties.
 
     Raises:
-        ValueError: If the update is not in a tree like the model.
+        ValueError: If the update does not have the model's structure.
 
     Example:
         >>> import jax, vicinal as vc

@@ -1,4 +1,4 @@
-"""Sequence layers that read in linear time: OVQ-attention and what it is measured against."""
+"""Sequence layers of linear time: OVQ-attention and its baselines."""
 
 from vicinal.attention.base import Mixer
 from vicinal.attention.gated_delta import GatedDeltaNet, gated_delta_rule, naive_gated_delta_rule

@@ -1,6 +1,5 @@
-"""What several sequence operators share: checks, padding, chunks, and sums that decay."""
+"""What several sequence operators share: checks, padding, states to start from, and sums that decay."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,14 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vicinal._numbers import check_count
+from vicinal._numbers import check, check_count, wide
+from vicinal.nn import padding
 
 EPSILON = 1e-5  # keeps a vector of zeros finite
-
-
-def exact(dtype) -> Any:
-    """The dtype of sums: at least float32."""
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def check_arrays(q, k, v, lengths=None, chunk_size: int = 1, **gates: Array) -> None:
@@ -47,67 +42,49 @@ def check_state(state: Any, expected: Any) -> None:
     """Raises a ValueError unless a state has the shapes of the one expected."""
     got, wanted = ([list(x.shape) for x in jax.tree.leaves(tree)] for tree in (state, expected))
     if got != wanted:
-        raise ValueError(
-            f"expected an initial_state of shapes {wanted}, got {got}; go on with the sizes it was made with"
-        )
+        raise ValueError(f"expected an initial_state of shapes {wanted}, got {got}; use the sizes it was made with")
+
+
+def started(initial_state: Any, empty: Any) -> Any:
+    """The state to start from: the one given, of the same shapes as the empty one, or the empty one."""
+    if initial_state is None:
+        return empty
+    check_state(initial_state, empty)
+    return initial_state
+
+
+def empty_memory(k, v) -> Float[Array, "batch heads d e"]:
+    """A memory of zeros that maps keys to values, both `[batch, time, heads, ...]`."""
+    batch, _, heads, features = k.shape
+    return jnp.zeros((batch, heads, features, v.shape[3]), wide(v.dtype))
 
 
 def temperatures(beta, heads: int, dtype) -> Float[Array, " heads"]:
     """`beta` as one number for each head."""
     if jnp.shape(beta) not in ((), (heads,)):
         raise ValueError(f"expected beta as a number or of shape [{heads}], got shape {list(jnp.shape(beta))}")
+    check("beta", beta)
     return jnp.broadcast_to(jnp.asarray(beta).astype(dtype), (heads,))
 
 
-def counted(lengths: Int[Array, " batch"] | None, batch: int, time: int) -> Int[Array, " batch"]:
-    """How many tokens of each row are not padding."""
+def token_counts(lengths: Int[Array, " batch"] | None, batch: int, time: int) -> Int[Array, " batch"]:
+    """The number of tokens of each row, without padding."""
     return jnp.full(batch, time, jnp.int32) if lengths is None else jnp.asarray(lengths).astype(jnp.int32)
 
 
-def real(lengths: Int[Array, " batch"] | None, batch: int, time: int) -> Bool[Array, "batch time"]:
-    """Which tokens are not padding."""
-    return jnp.arange(time, dtype=jnp.int32)[None] < counted(lengths, batch, time)[:, None]
+def not_padding(lengths: Int[Array, " batch"] | None, batch: int, time: int) -> Bool[Array, "batch time"]:
+    """Whether each token is no padding."""
+    return jnp.arange(time, dtype=jnp.int32)[None] < token_counts(lengths, batch, time)[:, None]
 
 
 def without_padding(x: Float[Array, "batch time *rest"], lengths: Int[Array, " batch"] | None) -> Any:
-    """The array with zeros for padding, whatever was there."""
-    if lengths is None:
-        return x
-    keep = real(lengths, *x.shape[:2]).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
-    return jnp.where(keep, x, jnp.zeros_like(x))
+    """The array with zeros in place of padding."""
+    return x if lengths is None else jax.vmap(padding.without_padding)(x, jnp.asarray(lengths))
 
 
 def prepared(lengths: Int[Array, " batch"] | None, *arrays: Array) -> list[Array]:
     """The arrays in the dtype of sums, with zeros for padding. A key, value or log decay of zero changes no sum."""
-    return [without_padding(x.astype(exact(arrays[0].dtype)), lengths) for x in arrays]
-
-
-def in_chunks(x: Float[Array, "batch time heads *rest"], size: int) -> Float[Array, "chunks batch heads size *rest"]:
-    """Cuts time into chunks, with zeros after the last token."""
-    batch, time, heads, *rest = x.shape
-    number = -(-time // size)
-    x = jnp.pad(x, [(0, 0), (0, number * size - time), *[(0, 0)] * (x.ndim - 2)])
-    return jnp.moveaxis(x.reshape(batch, number, size, heads, *rest), (1, 3), (0, 2))
-
-
-def joined(x: Float[Array, "chunks batch heads size *rest"], time: int) -> Float[Array, "batch time heads *rest"]:
-    """Undoes `in_chunks`."""
-    number, batch, heads, size, *rest = x.shape
-    return jnp.moveaxis(x, (0, 2), (1, 3)).reshape(batch, number * size, heads, *rest)[:, :time]
-
-
-def scan_chunks(step: Callable, state: Any, chunk_size: int, *arrays: Array) -> tuple[Array, Any]:
-    """Goes over chunks, `step(state, chunks) -> (state, outputs)`. The backward pass keeps one state for each chunk."""
-    time = arrays[0].shape[1]
-    size = max(1, min(chunk_size, time))
-    state, outputs = jax.lax.scan(jax.checkpoint(step), state, tuple(in_chunks(x, size) for x in arrays))
-    return joined(outputs, time), state
-
-
-def scan_tokens(step: Callable, state: Any, *arrays: Array) -> tuple[Array, Any]:
-    """Goes over tokens, `step(state, tokens) -> (state, outputs)`, each `[batch, heads, ...]`."""
-    state, outputs = jax.lax.scan(step, state, tuple(jnp.moveaxis(x, 1, 0) for x in arrays))
-    return jnp.moveaxis(outputs, 0, 1), state
+    return [without_padding(x.astype(wide(arrays[0].dtype)), lengths) for x in arrays]
 
 
 def decays(total: Float[Array, "*rest time"]) -> Float[Array, "*rest time time"]:
@@ -162,7 +139,7 @@ def unit(x: Float[Array, "*rest d"]) -> Float[Array, "*rest d"]:
 
 def rotated(x: Float[Array, "time heads d"], first: Int[Array, ""], base: float = 10_000.0) -> Any:
     """Rotary positions: feature `i` and `i + d/2` of step `t` turn by the angle `t base^{-2i/d}`."""
-    half, dtype = x.shape[-1] // 2, exact(x.dtype)
+    half, dtype = x.shape[-1] // 2, wide(x.dtype)
     speed = base ** (-jnp.arange(half, dtype=dtype) / half)
     position = (first + jnp.arange(len(x), dtype=jnp.int32)).astype(dtype)
     angle = position[:, None, None] * speed[None, None]

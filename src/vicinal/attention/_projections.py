@@ -1,27 +1,33 @@
 """Projections, convolutions and gates that several sequence layers share. They act on one sequence."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal.attention._parts import EPSILON, exact, unit, without_padding
-from vicinal.nn.layers import Linear, _check_sizes
+from vicinal._numbers import check_count, check_counts, wide
+from vicinal.attention._parts import EPSILON, rotated, unit
+from vicinal.nn.layers import Linear
+from vicinal.nn.padding import without_padding
 
 
 def head_size(features: int, heads: int, head_features: int | None) -> int:
     """The length of a head's vectors, `features / heads` by default."""
-    _check_sizes(features=features, heads=heads)
+    check_counts(features=features, heads=heads)
     if head_features is None and features % heads:
         raise ValueError(f"expected features that heads={heads} divides, got {features}; or give head_features")
     size = features // heads if head_features is None else head_features
-    _check_sizes(head_features=size)
+    check_count("head_features", size)
     return size
 
 
-def kept(x: Float[Array, "time features"], length: Int[Array, ""] | None) -> Float[Array, "time features"]:
-    """The sequence with zeros for padding."""
-    return without_padding(x[None], batched(length))[0]
+def check_rotary(rotary: bool, size: int) -> None:
+    """Raises a ValueError if the features of a head cannot be turned in pairs."""
+    if rotary and size % 2:
+        raise ValueError(f"expected an even number of head_features with rotary=True, got {size}; change it")
 
 
 def batched(length: Int[Array, ""] | None) -> Int[Array, " one"] | None:
@@ -73,6 +79,25 @@ class HeadProjections(eqx.Module):
         """The layer's output from those of the heads."""
         return jax.vmap(self.output_layer)(heads.reshape(heads.shape[1], self.heads * self.size))
 
+    def temperatures(self, log_temperature: Float[Array, " heads"]) -> Float[Array, " heads"]:
+        """`beta = exp(theta) sqrt(d)`, so that `theta = 0` gives queries and keys of norm 1 the usual scale."""
+        return jnp.exp(log_temperature) * self.size**0.5
+
+    def unit_inputs(
+        self,
+        x: Float[Array, "time features"],
+        length: Int[Array, ""] | None,
+        rotary: bool = False,
+        first: Int[Array, ""] | None = None,
+    ) -> list[Float[Array, "1 time heads d"]]:
+        """Queries and keys of norm 1, with `rotary` turned by their positions from `first` on, and values."""
+        q, k, v = self.split(self.joint(without_padding(x, length)))
+        q, k = unit(q), unit(k)
+        if rotary:
+            first = jnp.zeros((), jnp.int32) if first is None else first
+            q, k = rotated(q, first), rotated(k, first)
+        return [q[None], k[None], v[None]]
+
 
 class ShortConvolution(eqx.Module):
     """Each channel on its own: `silu(sum over s of  weight_s x_{t-s})`, with zeros before the first step.
@@ -102,10 +127,10 @@ class ShortConvolution(eqx.Module):
 
 
 class DecayGate(eqx.Module):
-    """How much of a memory is kept at a step: `log_decay = -exp(log_speed) softplus(W x + bias)`, for each head.
+    """The log of the share of its memory that a head keeps: `log_decay = -exp(log_speed) softplus(W x + bias)`.
 
     Initially `exp(log_speed)` is uniform between 1 and 16 and `softplus(bias)` log-uniform between 0.001 and 0.1, so
-    that heads remember for one step to a thousand.
+    that memories last from one step to a thousand.
 
     Attributes:
         layer: `Linear` layer without bias, to one number for each head.
@@ -128,7 +153,7 @@ class DecayGate(eqx.Module):
         self, x: Float[Array, "time features"]
     ) -> tuple[Float[Array, "time heads"], Float[Array, "time heads"]]:
         """The step sizes, `softplus(W x + bias)`, and the log decays."""
-        dtype = exact(x.dtype)
+        dtype = wide(x.dtype)
         step = jax.nn.softplus(jax.vmap(self.layer)(x).astype(dtype) + self.bias.astype(dtype)[None])
         return step, -jnp.exp(self.log_speed.astype(dtype))[None] * step
 
@@ -155,14 +180,26 @@ class GatedNorm(eqx.Module):
 
     def __call__(self, y: Float[Array, "*time d"], x: Float[Array, "time features"]) -> Float[Array, "*time d"]:
         gate = jax.nn.silu(jax.vmap(self.gate_layer)(x)).reshape(y.shape)
-        wide = (gate * y if self.before else y).astype(exact(y.dtype))
-        scale = jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + EPSILON)
-        normed = self.gain.reshape(*[1] * (y.ndim - 1), -1) * (wide * scale).astype(y.dtype)
+        gated = (gate * y if self.before else y).astype(wide(y.dtype))
+        scale = jax.lax.rsqrt(jnp.mean(gated**2, axis=-1, keepdims=True) + EPSILON)
+        normed = self.gain.reshape(*[1] * (y.ndim - 1), -1) * (gated * scale).astype(y.dtype)
         return normed if self.before else gate * normed
 
 
+class MemoryState(NamedTuple):
+    """The state of a layer with a memory and a short convolution.
+
+    Attributes:
+        memory: The state of the layer's operator, for a batch of one.
+        convolution: The last 3 inputs of the convolution.
+    """
+
+    memory: Any
+    convolution: Float[Array, "3 channels"]
+
+
 class GatedHeads(eqx.Module):
-    """All of a layer with a gated memory but the memory: `GatedDeltaNet` and `MesaLayer` have it.
+    """`GatedDeltaNet` and `MesaLayer` without their memory.
 
         q, k, v = silu(convolution(W x)),   q = unit(q),   k = unit(k)
         g = -exp(log_speed) softplus(W_g x + bias),   b = sigmoid(W_b x)   for each head
@@ -191,22 +228,23 @@ class GatedHeads(eqx.Module):
         self.rate_layer = Linear(features, heads, use_bias=False, key=rate_key)
         self.norm = GatedNorm(features, heads * size, size, key=norm_key)
 
-    def inputs(
-        self, x: Float[Array, "time features"], last: Float[Array, "width-1 channels"], length: Int[Array, ""] | None
-    ) -> tuple[tuple[Array, ...], Float[Array, "width-1 channels"]]:
-        """`(q, k, v, g, b)` for a batch of one, and what the convolution keeps."""
+    def __call__(
+        self,
+        operator: Callable,
+        x: Float[Array, "time features"],
+        state: MemoryState | None,
+        length: Int[Array, ""] | None,
+    ) -> tuple[Float[Array, "time features"], MemoryState]:
+        """Applies an operator, `operator(q, k, v, g, b, initial_state=..., lengths=...)`, between projections."""
+        x = without_padding(x, length)
+        memory, last = (None, self.convolution.empty()) if state is None else state
         joint, last = self.convolution(self.projections.joint(x), last, length)
         q, k, v = self.projections.split(joint)
-        gates = self.decay(x)[1], jax.nn.sigmoid(jax.vmap(self.rate_layer)(x))
-        return tuple(a[None] for a in (unit(q), unit(k), v, *gates)), last
-
-    def output(
-        self, heads: Float[Array, "1 time heads d"], x: Float[Array, "time features"]
-    ) -> Float[Array, "time features"]:
-        """The layer's output from those of the heads."""
-        return self.projections.output(self.norm(heads[0], x)[None])
+        inputs = unit(q), unit(k), v, self.decay(x)[1], jax.nn.sigmoid(jax.vmap(self.rate_layer)(x))
+        outputs, memory = operator(*(a[None] for a in inputs), initial_state=memory, lengths=batched(length))
+        return self.projections.output(self.norm(outputs[0], x)[None]), MemoryState(memory, last)
 
     def empty_memory(self) -> Float[Array, "1 heads d d"]:
         """A memory of zeros, from keys to values."""
         size, heads = self.projections.size, self.projections.heads
-        return jnp.zeros((1, heads, size, size), exact(self.projections.dtype))
+        return jnp.zeros((1, heads, size, size), wide(self.projections.dtype))

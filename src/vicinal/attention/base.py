@@ -1,4 +1,4 @@
-"""What every sequence layer answers to."""
+"""The interface of all sequence layers."""
 
 import abc
 from typing import Any
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 
 class Mixer(eqx.Module):
-    """A causal layer that mixes a sequence over time, and can go on from what it has read.
+    """A causal layer that mixes a sequence over time, and can continue from a state.
 
     A layer acts on one sequence; `jax.vmap` makes the batch. Splitting a sequence anywhere changes nothing:
 
@@ -26,9 +26,9 @@ class Mixer(eqx.Module):
 
         Args:
             x: The sequence, or its next piece.
-            state: What was read before; nothing by default.
-            length: How many of the steps count; the rest is padding on the right, which is not read and whose outputs
-                are zero. All by default.
+            state: The state after the earlier steps; empty by default.
+            length: Steps without the padding on the right, which is not read and whose outputs are zero; all by
+                default.
 
         Returns:
             The output at each step, and the state after the last.

@@ -1,6 +1,6 @@
-"""The gated delta rule, and the layer made of it."""
+"""The gated delta rule, and its layer."""
 
-from typing import NamedTuple
+import functools
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,16 +9,16 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vicinal.attention._parts import (
     check_arrays,
     decays,
+    empty_memory,
     prepared,
     read,
-    scan_chunks,
-    scan_tokens,
+    started,
     unit_lower_solve,
     write,
 )
-from vicinal.attention._projections import GatedHeads, batched, kept
+from vicinal.attention._projections import GatedHeads, MemoryState
 from vicinal.attention.base import Mixer
-from vicinal.attention.ssd import start
+from vicinal.attention.chunks import scan_chunks, scan_tokens
 
 
 def gated_delta_rule(
@@ -32,7 +32,7 @@ def gated_delta_rule(
     initial_state: Float[Array, "batch heads d e"] | None = None,
     lengths: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch time heads e"], Float[Array, "batch heads d e"]]:
-    """A memory that fades, and takes a step towards the new value at the new key.
+    """A decaying memory that moves its value at each new key towards the new value.
 
         S_t = a_t (I - b_t k_t^T k_t) S_{t-1} + b_t k_t^T v_t,     o_t = q_t S_t,     a_t = e^{g_t}
 
@@ -49,17 +49,17 @@ def gated_delta_rule(
         v: Values.
         log_decay: `g`, finite and at most 0.
         rate: `b`, usually between 0 and 1.
-        chunk_size: Tokens of a chunk. It changes speed and rounding, and nothing else.
-        initial_state: `S` after what was read before; zeros by default.
-        lengths: How many tokens of each row count. The others are padding on the right: they are not read, and their
-            outputs are zero. All by default.
+        chunk_size: Tokens of a chunk. It changes only speed and rounding.
+        initial_state: `S` after the earlier tokens; zeros by default.
+        lengths: Tokens of each row without the padding on its right, which is not read and whose outputs are zero;
+            all by default.
 
     Returns:
         The outputs, in the dtype of `v`, and `S` after the last token, in float32, or float64 if the inputs are.
 
     Raises:
-        ValueError: If shapes do not fit each other or the state.
-        TypeError: If dtypes do not fit each other.
+        ValueError: If shapes do not match each other or the state.
+        TypeError: If dtypes differ.
 
     Example:
         >>> ones, gate = jnp.ones((1, 3, 1, 1)), jnp.zeros((1, 3, 1))
@@ -81,13 +81,12 @@ def gated_delta_rule(
         errors = unit_lower_solve(overlaps, wanted)
         return write(state, k, errors, total), read(state, q, k, errors, total)
 
-    state, inputs = start(q, v, initial_state), prepared(lengths, q, k, v, log_decay, rate)
-    outputs, state = scan_chunks(step, state, chunk_size, *inputs)
-    return outputs.astype(v.dtype), state
+    state = started(initial_state, empty_memory(k, v))
+    return scan_chunks(step, state, chunk_size, lengths, q, k, v, log_decay, rate)
 
 
 def naive_gated_delta_rule(q, k, v, log_decay, rate, *, initial_state=None, lengths=None):
-    """`gated_delta_rule` token by token, for reading and for tests; arguments and results are the same."""
+    """`gated_delta_rule` token by token: a readable reference with the same arguments and results."""
     check_arrays(q, k, v, lengths, log_decay=log_decay, rate=rate)
 
     def step(state, token):
@@ -97,21 +96,9 @@ def naive_gated_delta_rule(q, k, v, log_decay, rate, *, initial_state=None, leng
         state = state + k[..., :, None] * error[..., None, :]
         return state, jnp.einsum("bhd,bhde->bhe", q, state)
 
-    state, inputs = start(q, v, initial_state), prepared(lengths, q, k, v, log_decay, rate)
-    outputs, state = scan_tokens(step, state, *inputs)
+    state = started(initial_state, empty_memory(k, v))
+    outputs, state = scan_tokens(step, state, *prepared(lengths, q, k, v, log_decay, rate))
     return outputs.astype(v.dtype), state
-
-
-class GatedDeltaNetState(NamedTuple):
-    """What a layer has read.
-
-    Attributes:
-        memory: `S`, for a batch of one.
-        convolution: The last 3 queries, keys and values before the convolution.
-    """
-
-    memory: Float[Array, "1 heads d d"]
-    convolution: Float[Array, "3 channels"]
 
 
 class GatedDeltaNet(Mixer):
@@ -131,7 +118,7 @@ class GatedDeltaNet(Mixer):
         key: For the initial weights.
 
     Attributes:
-        heads: All but the memory: `projections`, `convolution`, `decay`, `rate_layer` and `norm`.
+        heads: All parts except the memory: `projections`, `convolution`, `decay`, `rate_layer` and `norm`.
 
     Raises:
         ValueError: If a size is below 1, or the heads do not divide the features.
@@ -167,16 +154,11 @@ class GatedDeltaNet(Mixer):
     def __call__(
         self,
         x: Float[Array, "time features"],
-        state: GatedDeltaNetState | None = None,
+        state: MemoryState | None = None,
         *,
         length: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "time features"], GatedDeltaNetState]:
-        x = kept(x, length)
-        memory, last = (None, self.heads.convolution.empty()) if state is None else state
-        inputs, last = self.heads.inputs(x, last, length)
-        settings = {"chunk_size": self.chunk_size, "initial_state": memory, "lengths": batched(length)}
-        outputs, memory = gated_delta_rule(*inputs, **settings)
-        return self.heads.output(outputs, x), GatedDeltaNetState(memory, last)
+    ) -> tuple[Float[Array, "time features"], MemoryState]:
+        return self.heads(functools.partial(gated_delta_rule, chunk_size=self.chunk_size), x, state, length)
 
-    def empty(self) -> GatedDeltaNetState:
-        return GatedDeltaNetState(self.heads.empty_memory(), self.heads.convolution.empty())
+    def empty(self) -> MemoryState:
+        return MemoryState(self.heads.empty_memory(), self.heads.convolution.empty())

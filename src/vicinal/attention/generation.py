@@ -1,11 +1,11 @@
-"""Generating token by token, with what was read kept in the mixers' states."""
+"""Generation token by token; the mixers' states keep the earlier tokens."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from vicinal._numbers import check_count
+from vicinal._numbers import check, check_turns
 from vicinal.attention.language_model import LanguageModel
 
 
@@ -30,22 +30,20 @@ def generate(
         steps: How many tokens to add.
         temperature: At least 0.
         key: For the draws; not needed at temperature 0.
-        states: What was read before the prompt; nothing by default.
+        states: The mixers' states after the text before the prompt; empty by default.
 
     Returns:
-        The new tokens, and the states after all but the last of them: to go on, give the last token as the next
-        prompt, with these states.
+        The new tokens, and the states after all but the last of them: to continue, pass these states with the last
+        token as the next prompt.
 
     Raises:
         ValueError: If `steps` is below 1, the temperature negative, there is no key for draws, or a mixer's state
             changes its shape from step to step.
     """
-    check_count("steps", steps, 1)
-    known = not isinstance(temperature, jax.core.Tracer)
-    if known and not temperature >= 0:
-        raise ValueError(f"expected a temperature of at least 0, got {temperature}")
+    check_turns("steps", steps, 1)
+    check("a temperature", temperature, lambda v: v >= 0, "of at least 0")
     if key is None:
-        if not known or temperature > 0:
+        if isinstance(temperature, jax.core.Tracer) or temperature > 0:
             raise ValueError("expected a key for draws at this temperature, got None; pass key=jax.random.key(...)")
         key = jax.random.key(0)  # read by nothing: noise times 0
     return _generate(model, prompt, steps, jnp.asarray(temperature, float), key, states)

@@ -2,7 +2,7 @@
 
 The normalisations have no gain and no bias, for the reason given in `vicinal.nn.transformer`: so every parameter of
 the stack multiplies an activity or is added to such a product. Looking up an embedding is such a product too, with a
-vector that is 1 at the token and 0 elsewhere.
+one-hot vector.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,25 +87,25 @@ class LanguageModel(eqx.Module):
 
         x = vertex(E[token]),   then the blocks,   then   logits = W norm(x) + b
 
-    at each step. There are no positions but those that a mixer brings along. Called with tokens it gives the logits,
-    for training by any rule; `read` also takes and gives what the mixers have read, for texts in pieces.
+    at each step. Positions are known only to mixers that encode them. Called with tokens it gives the logits,
+    for training by any rule; `read` also takes and returns the mixers' states, for texts in pieces.
 
-    Called with `(tokens, length)` it reads the first `length` steps alone: the rest is padding, with logits of 0.
-    Vertices there are masked, so that every rule learns as it does from the text without the padding.
+    Called with `(tokens, length)` it reads only the first `length` steps: the rest is padding, with logits of 0.
+    Vertices there are masked, so that every rule learns as from the text without padding.
 
     Args:
-        vocabulary: How many tokens there are; the length of each output.
+        vocabulary: Number of tokens; the length of each output.
         features: Length of each vector of the stream.
         mixers: For each block a function that makes its mixer, called as `make(key=...)`, such as
             `functools.partial(Layer, features)`. They may differ from block to block.
         hidden_features: Hidden units of each block's perceptron; by default `4 * features`, 0 for no perceptrons.
-        tied: Whether the read-out has the embedding's weights, `logits = E norm(x) / sqrt(features)`, and no bias.
-        in_features: Length of each input vector, for a model that reads vectors in place of tokens.
+        tied: Whether the output layer uses the embedding's weights, `logits = E norm(x) / sqrt(features)`, and no bias.
+        in_features: Length of each input vector, for a model that reads vectors instead of tokens.
         key: For the initial weights.
 
     Attributes:
-        embedding: `Linear` layer without bias from a one-hot vector or an input vector. Weights for tokens begin
-            uniform in ±1: one input is active, whatever their number.
+        embedding: `Linear` layer without bias from a one-hot vector or an input vector. Weights for tokens are
+            initially uniform in ±1: one input is active, whatever the vocabulary.
         blocks: `Block` layers.
         norm: Without parameters.
         output_layer: `Linear` layer, or None if tied.
@@ -113,7 +113,7 @@ class LanguageModel(eqx.Module):
     Raises:
         ValueError: If a size is below its least, there is no mixer, a model of vectors is tied, or an input has
             another shape or type.
-        TypeError: If what a function makes is no `Mixer`.
+        TypeError: If a function returns no `Mixer`.
 
     Example:
         >>> from functools import partial
@@ -194,8 +194,8 @@ class LanguageModel(eqx.Module):
 
         Args:
             tokens: Tokens, or vectors.
-            states: What the mixers have read before; nothing by default.
-            length: How many of the steps count; the rest is padding on the right, whose logits are zero.
+            states: The mixers' states after the earlier pieces; empty by default.
+            length: Steps without the padding on the right, whose logits are zero; all by default.
 
         Returns:
             The logits at each step, and the state of each mixer after the last.
@@ -220,7 +220,7 @@ class LanguageModel(eqx.Module):
         _check_input(tokens, "at least one token, whole numbers [time]", (), jnp.integer)
         tokens = tokens.astype(int)
         known = (tokens >= 0) & (tokens < inputs)
-        # A token that there is not must not pass as a vector of zeros.
+        # An unknown token must not pass as a vector of zeros.
         return jnp.where(known[:, None], jax.nn.one_hot(tokens, inputs, dtype=dtype), jnp.nan)
 
     def _logits(self, x: Float[Array, "time features"]) -> Float[Array, "time vocabulary"]:

@@ -1,14 +1,17 @@
-"""Linear attention, and the layer made of it."""
+"""Linear attention, and its layer."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal.attention._parts import check_arrays, exact, prepared, scan_tokens
-from vicinal.attention._projections import HeadProjections, batched, kept
+from vicinal._numbers import wide
+from vicinal.attention._parts import check_arrays, empty_memory, prepared, started
+from vicinal.attention._projections import HeadProjections, batched
 from vicinal.attention.base import Mixer
-from vicinal.attention.ssd import decayed_linear_attention, start
+from vicinal.attention.chunks import scan_tokens
+from vicinal.attention.ssd import decayed_linear_attention
+from vicinal.nn.padding import without_padding
 
 
 def linear_attention(
@@ -21,7 +24,7 @@ def linear_attention(
     initial_state: Float[Array, "batch heads d columns"] | None = None,
     lengths: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch time heads e"], Float[Array, "batch heads d columns"]]:
-    """Attention whose scores are `q . k`, so that all that was read fits in one matrix.
+    """Attention with scores `q . k`: one matrix sums up all earlier tokens.
 
         S_t = S_{t-1} + k_t^T v_t,     o_t = q_t S_t
 
@@ -33,17 +36,17 @@ def linear_attention(
         k: Keys, after any feature map.
         v: Values.
         normalize: Whether to divide by the sum of the scores. Where it is zero the output is zero.
-        chunk_size: Tokens of a chunk. It changes speed and rounding, and nothing else.
-        initial_state: The state after what was read before; zeros by default.
-        lengths: How many tokens of each row count. The others are padding on the right: they are not read, and their
-            outputs are zero. All by default.
+        chunk_size: Tokens of a chunk. It changes only speed and rounding.
+        initial_state: The state after the earlier tokens; zeros by default.
+        lengths: Tokens of each row without the padding on its right, which is not read and whose outputs are zero;
+            all by default.
 
     Returns:
         The outputs, in the dtype of `v`, and the state: `S`, and with `normalize` the sum `z` as its last column.
 
     Raises:
-        ValueError: If shapes do not fit each other or the state.
-        TypeError: If dtypes do not fit each other.
+        ValueError: If shapes do not match each other or the state.
+        TypeError: If dtypes differ.
 
     Example:
         >>> ones, values = jnp.ones((1, 3, 1, 1)), jnp.arange(3.0).reshape(1, 3, 1, 1)
@@ -56,14 +59,14 @@ def linear_attention(
         Katharopoulos et al., Transformers are RNNs, ICML 2020, arXiv 2006.16236.
     """
     check_arrays(q, k, v, lengths, chunk_size)
-    q, k, columns = (x.astype(exact(v.dtype)) for x in (q, k, _with_ones(v) if normalize else v))
+    q, k, columns = (x.astype(wide(v.dtype)) for x in (q, k, _with_ones(v) if normalize else v))
     settings = {"chunk_size": chunk_size, "initial_state": initial_state, "lengths": lengths}
     outputs, state = decayed_linear_attention(q, k, columns, jnp.zeros_like(q[..., 0]), **settings)
     return (_mean(outputs) if normalize else outputs).astype(v.dtype), state
 
 
 def naive_linear_attention(q, k, v, *, normalize=False, initial_state=None, lengths=None):
-    """`linear_attention` token by token, for reading and for tests; arguments and results are the same."""
+    """`linear_attention` token by token: a readable reference with the same arguments and results."""
     check_arrays(q, k, v, lengths)
 
     def step(state, token):
@@ -72,7 +75,8 @@ def naive_linear_attention(q, k, v, *, normalize=False, initial_state=None, leng
         return state, jnp.einsum("bhd,bhde->bhe", q, state)
 
     columns = _with_ones(v) if normalize else v
-    outputs, state = scan_tokens(step, start(q, columns, initial_state), *prepared(lengths, q, k, columns))
+    state = started(initial_state, empty_memory(k, columns))
+    outputs, state = scan_tokens(step, state, *prepared(lengths, q, k, columns))
     return (_mean(outputs) if normalize else outputs).astype(v.dtype), state
 
 
@@ -138,7 +142,7 @@ class LinearAttention(Mixer):
         *,
         length: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "time features"], Float[Array, "1 heads d d+1"]]:
-        q, k, v = self.projections.split(self.projections.joint(kept(x, length)))
+        q, k, v = self.projections.split(self.projections.joint(without_padding(x, length)))
         q, k = jax.nn.elu(q) + 1, jax.nn.elu(k) + 1
         settings = {"chunk_size": self.chunk_size, "initial_state": state, "lengths": batched(length)}
         outputs, state = linear_attention(q[None], k[None], v[None], normalize=True, **settings)
@@ -146,4 +150,4 @@ class LinearAttention(Mixer):
 
     def empty(self) -> Float[Array, "1 heads d d+1"]:
         size = self.projections.size
-        return jnp.zeros((1, self.projections.heads, size, size + 1), exact(self.projections.dtype))
+        return jnp.zeros((1, self.projections.heads, size, size + 1), wide(self.projections.dtype))

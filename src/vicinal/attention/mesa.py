@@ -1,5 +1,6 @@
-"""Mesa attention: the ridge regression of values on keys, at every token, and the layer made of it."""
+"""Mesa attention: at every token a ridge regression of values on keys; and its layer."""
 
+import functools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -7,20 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal._numbers import check, check_count
-from vicinal.attention._parts import (
-    check_arrays,
-    check_state,
-    exact,
-    prepared,
-    read,
-    scan_chunks,
-    scan_tokens,
-    write,
-)
-from vicinal.attention._projections import GatedHeads, batched, kept
+from vicinal._numbers import check, check_turns, wide
+from vicinal.attention._parts import check_arrays, empty_memory, prepared, read, started, write
+from vicinal.attention._projections import GatedHeads, MemoryState
 from vicinal.attention.base import Mixer
-from vicinal.attention.ssd import start
+from vicinal.attention.chunks import scan_chunks, scan_tokens
 
 
 class MesaState(NamedTuple):
@@ -48,14 +40,14 @@ def mesa_attention(
     initial_state: MesaState | None = None,
     lengths: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch time heads e"], MesaState]:
-    """Answers each query by the linear map from keys to values that fits best what was read.
+    """Answers each query by the linear map that best fits the values read so far to their keys.
 
         H_t = a_t H_{t-1} + b_t k_t^T k_t,     S_t = a_t S_{t-1} + b_t k_t^T v_t,     a_t = e^{g_t}
         o_t = q_t (H_t + diag(ridge))^{-1} S_t
 
-    which is ridge regression with the weight `b_s e^{g_{s+1} + ... + g_t}` for token `s`. In a chunk the systems of
+    a ridge regression with weight `b_s e^{g_{s+1} + ... + g_t}` for token `s`. In a chunk the systems of
     all queries are solved at once by conjugate gradients: one product of each `H_t` with a vector is a decayed linear
-    attention. The derivative is that of the solution, by a second solve, and not that of the iterations.
+    attention. The gradient is that of the exact solution, by a second solve, not that of the iterations.
 
     Args:
         q: Queries.
@@ -63,19 +55,19 @@ def mesa_attention(
         v: Values.
         log_decay: `g`, finite and at most 0.
         rate: `b`, at least 0.
-        ridge: Above 0, for all or for each head and feature.
-        iterations: Of conjugate gradients. As many as there are features are exact but for rounding.
-        chunk_size: Tokens of a chunk. It changes speed and rounding, and nothing else.
-        initial_state: The state after what was read before; zeros by default.
-        lengths: How many tokens of each row count. The others are padding on the right: they are not read, and their
-            outputs are zero. All by default.
+        ridge: Above 0; one number, or one for each head and feature.
+        iterations: Steps of conjugate gradients. With as many as features, the solution is exact up to rounding.
+        chunk_size: Tokens of a chunk. It changes only speed and rounding.
+        initial_state: The state after the earlier tokens; zeros by default.
+        lengths: Tokens of each row without the padding on its right, which is not read and whose outputs are zero;
+            all by default.
 
     Returns:
-        The outputs, in the dtype of `v`, and the state to go on from, in float32, or float64 if the inputs are.
+        The outputs, in the dtype of `v`, and the state to continue from, in float32, or float64 if the inputs are.
 
     Raises:
-        ValueError: If shapes do not fit each other or the state, or the ridge is not above 0.
-        TypeError: If dtypes do not fit each other.
+        ValueError: If shapes do not match each other or the state, or the ridge is not above 0.
+        TypeError: If dtypes differ.
 
     Example:
         >>> ones, gate = jnp.ones((1, 3, 1, 1)), jnp.zeros((1, 3, 1))
@@ -89,7 +81,7 @@ def mesa_attention(
     *Differs from the paper*: the number of iterations is fixed.
     """
     check_arrays(q, k, v, lengths, chunk_size, log_decay=log_decay, rate=rate)
-    check_count("iterations", iterations, 1)
+    check_turns("iterations", iterations, 1)
     ridge = _ridge(ridge, q)
 
     def step(state, chunk):
@@ -106,13 +98,11 @@ def mesa_attention(
         outputs = read(state.values, solution, weighted, v, total)
         return MesaState(write(state.keys, k, weighted, total), write(state.values, weighted, v, total)), outputs
 
-    state, inputs = _start(q, v, initial_state), prepared(lengths, q, k, v, log_decay, rate)
-    outputs, state = scan_chunks(step, state, chunk_size, *inputs)
-    return outputs.astype(v.dtype), state
+    return scan_chunks(step, started(initial_state, _empty(k, v)), chunk_size, lengths, q, k, v, log_decay, rate)
 
 
 def naive_mesa_attention(q, k, v, log_decay, rate, ridge, *, initial_state=None, lengths=None):
-    """`mesa_attention` token by token with an exact solver; arguments and results are the same."""
+    """`mesa_attention` token by token with an exact solver: a readable reference, with the same arguments."""
     check_arrays(q, k, v, lengths, log_decay=log_decay, rate=rate)
     ridge = jnp.broadcast_to(_ridge(ridge, q)[:, 0], q.shape[2:])
 
@@ -124,8 +114,8 @@ def naive_mesa_attention(q, k, v, log_decay, rate, ridge, *, initial_state=None,
         solution = jnp.linalg.solve(keys + jax.vmap(jnp.diag)(ridge)[None], q[..., None])[..., 0]
         return MesaState(keys, values), jnp.einsum("bhd,bhde->bhe", solution, values)
 
-    state, inputs = _start(q, v, initial_state), prepared(lengths, q, k, v, log_decay, rate)
-    outputs, state = scan_tokens(step, state, *inputs)
+    state = started(initial_state, _empty(k, v))
+    outputs, state = scan_tokens(step, state, *prepared(lengths, q, k, v, log_decay, rate))
     return outputs.astype(v.dtype), state
 
 
@@ -135,7 +125,7 @@ def conjugate_gradients(product, b: Float[Array, "*rest d"], iterations: int) ->
     def dot(x, y):
         return jnp.sum(x * y, axis=-1, keepdims=True)
 
-    def ratio(x, y):  # a vector that is solved stays as it is
+    def ratio(x, y):  # a solved vector stays unchanged
         return jnp.where(y > 0, x / jnp.where(y > 0, y, 1), 0)
 
     def step(_, carry):
@@ -154,27 +144,11 @@ def _ridge(ridge, q) -> Float[Array, "heads 1 d"]:
     if jnp.shape(ridge) not in ((), (heads, features)):
         raise ValueError(f"expected ridge as a number or of shape {[heads, features]}, got {list(jnp.shape(ridge))}")
     check("ridge", ridge, lambda x: x > 0, "above 0")
-    return jnp.broadcast_to(jnp.asarray(ridge).astype(exact(q.dtype)), (heads, features))[:, None]
+    return jnp.broadcast_to(jnp.asarray(ridge).astype(wide(q.dtype)), (heads, features))[:, None]
 
 
-def _start(q, v, initial_state) -> MesaState:
-    empty = MesaState(start(q, q, None), start(q, v, None))
-    if initial_state is None:
-        return empty
-    check_state(initial_state, empty)
-    return initial_state
-
-
-class MesaLayerState(NamedTuple):
-    """What a layer has read.
-
-    Attributes:
-        memory: The `MesaState`, for a batch of one.
-        convolution: The last 3 queries, keys and values before the convolution.
-    """
-
-    memory: MesaState
-    convolution: Float[Array, "3 channels"]
+def _empty(k, v) -> MesaState:
+    return MesaState(empty_memory(k, k), empty_memory(k, v))
 
 
 class MesaLayer(Mixer):
@@ -195,7 +169,7 @@ class MesaLayer(Mixer):
         key: For the initial weights.
 
     Attributes:
-        heads: All but the memory: `projections`, `convolution`, `decay`, `rate_layer` and `norm`.
+        heads: All parts except the memory: `projections`, `convolution`, `decay`, `rate_layer` and `norm`.
         ridge_parameter: `[heads, d]`; the ridge is `0.25 + softplus(ridge_parameter)`, initially 1.
 
     Raises:
@@ -229,7 +203,7 @@ class MesaLayer(Mixer):
         chunk_size: int = 64,
         key: PRNGKeyArray,
     ):
-        check_count("iterations", iterations, 1)
+        check_turns("iterations", iterations, 1)
         self.heads = GatedHeads(features, heads, head_features, key=key)
         size = self.heads.projections.size
         self.ridge_parameter = jnp.full((heads, size), jnp.log(jnp.expm1(0.75)))
@@ -238,19 +212,14 @@ class MesaLayer(Mixer):
     def __call__(
         self,
         x: Float[Array, "time features"],
-        state: MesaLayerState | None = None,
+        state: MemoryState | None = None,
         *,
         length: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "time features"], MesaLayerState]:
-        x = kept(x, length)
-        memory, last = (None, self.heads.convolution.empty()) if state is None else state
-        inputs, last = self.heads.inputs(x, last, length)
-        q, k, v, log_decay, rate = inputs
+    ) -> tuple[Float[Array, "time features"], MemoryState]:
+        settings = {"iterations": self.iterations, "chunk_size": self.chunk_size}
         ridge = 0.25 + jax.nn.softplus(self.ridge_parameter)
-        settings = {"chunk_size": self.chunk_size, "initial_state": memory, "lengths": batched(length)}
-        outputs, memory = mesa_attention(q, k, v, log_decay, rate, ridge, iterations=self.iterations, **settings)
-        return self.heads.output(outputs, x), MesaLayerState(memory, last)
+        return self.heads(functools.partial(mesa_attention, ridge=ridge, **settings), x, state, length)
 
-    def empty(self) -> MesaLayerState:
+    def empty(self) -> MemoryState:
         memory = MesaState(self.heads.empty_memory(), self.heads.empty_memory())
-        return MesaLayerState(memory, self.heads.convolution.empty())
+        return MemoryState(memory, self.heads.convolution.empty())

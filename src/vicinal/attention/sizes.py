@@ -1,4 +1,4 @@
-"""How many parameters a model has, and which size gives it as many as another."""
+"""Counts of parameters, and models of equal counts."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,7 +9,19 @@ from jaxtyping import PyTree
 
 
 def parameter_count(model: PyTree) -> int:
-    """How many numbers the floating-point arrays of a model hold (or their `jax.ShapeDtypeStruct`)."""
+    """The number of parameters of a model: the entries of its floating-point arrays.
+
+    Args:
+        model: The model, or its shapes as `equinox.filter_eval_shape` gives them.
+
+    Returns:
+        The number.
+
+    Example:
+        >>> from vicinal.nn import Linear
+        >>> parameter_count(Linear(10, 3, key=jax.random.key(0)))
+        33
+    """
     leaves = [leaf for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)]
     return sum(leaf.size for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))
 

@@ -1,33 +1,32 @@
-"""Softmax attention to the last few tokens, and the layer made of it."""
+"""Softmax attention to the last few tokens, and its layer."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal._numbers import check_count
+from vicinal._numbers import check_count, wide
 from vicinal.attention._parts import (
     check_arrays,
-    check_state,
-    counted,
-    exact,
-    real,
-    scan_tokens,
+    not_padding,
+    started,
     temperatures,
+    token_counts,
     without_padding,
 )
-from vicinal.attention._projections import HeadProjections, batched
+from vicinal.attention._projections import HeadProjections, batched, check_rotary
 from vicinal.attention.base import Mixer
-from vicinal.attention.softmax import attend, check_rotary, queries_keys_values
+from vicinal.attention.chunks import scan_tokens
+from vicinal.attention.softmax import attend
 
 
 class WindowState(eqx.Module):
     """The last keys and values.
 
     Attributes:
-        keys: Zeros for what was before the first token, then in the order they were read.
+        keys: In order; zeros where there were fewer tokens.
         values: In the same order.
-        tokens: How many tokens were read, for each sequence of the batch.
+        tokens: Tokens read, for each sequence of the batch.
     """
 
     keys: Float[Array, "batch window heads d"]
@@ -58,19 +57,19 @@ def sliding_window_attention(
         v: Values.
         beta: The temperature, for each head or for all. It multiplies `q . k` directly, so the usual scale
             `1 / sqrt(d)` is not implied.
-        window: How many tokens are seen, with the present one.
-        chunk_size: Queries of a chunk; `window` by default. It changes speed and rounding, and nothing else.
-        initial_state: The state after what was read before; nothing by default.
-        lengths: How many tokens of each row count. The others are padding on the right: they are not read, and their
-            outputs are zero. All by default.
+        window: Tokens that a query sees, its own included.
+        chunk_size: Queries of a chunk; `window` by default. It changes only speed and rounding.
+        initial_state: The state after the earlier tokens; empty by default.
+        lengths: Tokens of each row without the padding on its right, which is not read and whose outputs are zero;
+            all by default.
 
     Returns:
-        The outputs, in the dtype of `v`, and the state to go on from. The softmax is in float32, or float64 if the
+        The outputs, in the dtype of `v`, and the state to continue from. The softmax is in float32, or float64 if the
         inputs are.
 
     Raises:
-        ValueError: If shapes do not fit each other or the state, or a size is below 1.
-        TypeError: If dtypes do not fit each other.
+        ValueError: If shapes do not match each other or the state, or a size is below 1.
+        TypeError: If dtypes differ.
 
     Example:
         >>> ones, values = jnp.ones((1, 4, 1, 1)), jnp.arange(4.0).reshape(1, 4, 1, 1)
@@ -86,7 +85,7 @@ def sliding_window_attention(
     batch, time, heads, _ = q.shape
     state = _start(k, v, window, initial_state)
     q, k, v = (without_padding(x, lengths) for x in (q, k, v))
-    dtype = exact(v.dtype)
+    dtype = wide(v.dtype)
     q = (q.astype(dtype) * temperatures(beta, heads, dtype)[None, None, :, None]).astype(q.dtype)
     size = max(1, min(time, window if chunk_size is None else chunk_size))
     number = -(-time // size)
@@ -104,16 +103,16 @@ def sliding_window_attention(
     chunks = padded(q).reshape(batch, number, size, heads, q.shape[3])
     outputs = jax.vmap(attend, in_axes=1, out_axes=1)(chunks, padded(keys)[:, source], padded(values)[:, source], seen)
     outputs = outputs.reshape(batch, number * size, heads, v.shape[3])[:, :time]
-    end = counted(lengths, batch, time)
+    end = token_counts(lengths, batch, time)
     last = jax.vmap(lambda x, end: jax.lax.dynamic_slice_in_dim(x, end, window))
     return without_padding(outputs, lengths), WindowState(last(keys, end), last(values, end), state.tokens + end)
 
 
 def naive_sliding_window_attention(q, k, v, *, beta, window, initial_state=None, lengths=None):
-    """`sliding_window_attention` token by token, for reading and for tests; arguments and results are the same."""
+    """`sliding_window_attention` token by token: a readable reference with the same arguments and results."""
     check_arrays(q, k, v, lengths)
     state = _start(k, v, window, initial_state)
-    dtype, slot = exact(v.dtype), jnp.arange(window, dtype=jnp.int32)[None]
+    dtype, slot = wide(v.dtype), jnp.arange(window, dtype=jnp.int32)[None]
     beta = temperatures(beta, q.shape[2], dtype)[None, :, None]
 
     def step(state, token):
@@ -127,7 +126,7 @@ def naive_sliding_window_attention(q, k, v, *, beta, window, initial_state=None,
         return state, jnp.einsum("bhs,bshe->bhe", weights, state.values.astype(dtype))
 
     q, k, v = (without_padding(x, lengths) for x in (q, k, v))
-    outputs, state = scan_tokens(step, state, q, k, v, real(lengths, *q.shape[:2]))
+    outputs, state = scan_tokens(step, state, q, k, v, not_padding(lengths, *q.shape[:2]))
     return without_padding(outputs.astype(v.dtype), lengths), state
 
 
@@ -142,10 +141,7 @@ def empty_window(batch: int, heads: int, features: int, value_features: int, *, 
 def _start(k, v, window, initial_state):
     batch, _, heads, features = k.shape
     empty = empty_window(batch, heads, features, v.shape[3], window=window, dtype=v.dtype)
-    if initial_state is None:
-        return empty
-    check_state(initial_state, empty)
-    return initial_state
+    return started(initial_state, empty)
 
 
 class SlidingWindowAttention(Mixer):
@@ -160,8 +156,8 @@ class SlidingWindowAttention(Mixer):
         features: Length of each vector, in and out.
         heads: Number of heads.
         head_features: `d`, the length of a head's queries, keys and values; `features / heads` by default.
-        window: How many steps are seen, with the present one.
-        rotary: Whether queries and keys are turned by their position (base 10000); otherwise there is no position.
+        window: Steps that a query sees, its own included.
+        rotary: Whether queries and keys are turned by their positions (base 10000); if not, positions are unknown.
         key: For the initial weights.
 
     Attributes:
@@ -213,9 +209,9 @@ class SlidingWindowAttention(Mixer):
         length: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "time features"], WindowState]:
         first = jnp.zeros((), jnp.int32) if state is None else state.tokens[0]
-        q, k, v = queries_keys_values(self.projections, x, first, self.rotary, length)
+        q, k, v = self.projections.unit_inputs(x, length, self.rotary, first)
         settings = {"window": self.window, "initial_state": state, "lengths": batched(length)}
-        beta = jnp.exp(self.log_temperature) * self.projections.size**0.5
+        beta = self.projections.temperatures(self.log_temperature)
         outputs, state = sliding_window_attention(q, k, v, beta=beta, **settings)
         return self.projections.output(outputs), state
 

@@ -1,5 +1,6 @@
-"""Softmax attention to everything that was read, and the layer made of it."""
+"""Softmax attention to all earlier tokens, and its layer."""
 
+import math
 from typing import Literal
 
 import equinox as eqx
@@ -7,30 +8,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal._numbers import check, check_count
+from vicinal._memory import check_scores, devices_of
+from vicinal._numbers import check, check_count, wide
 from vicinal.attention._parts import (
     check_arrays,
-    check_state,
-    counted,
-    exact,
-    real,
-    rotated,
-    scan_tokens,
+    not_padding,
+    started,
     temperatures,
-    unit,
+    token_counts,
     without_padding,
 )
-from vicinal.attention._projections import HeadProjections, batched, kept
+from vicinal.attention._projections import HeadProjections, batched, check_rotary
 from vicinal.attention.base import Mixer
+from vicinal.attention.chunks import scan_tokens
 
 
 class SoftmaxState(eqx.Module):
     """All keys and values that were read, in a cache of fixed capacity.
 
     Attributes:
-        keys: In the order they were read, then zeros.
+        keys: In order, then zeros.
         values: In the same order.
-        tokens: How many there are, for each sequence of the batch.
+        tokens: Tokens read, for each sequence of the batch.
     """
 
     keys: Float[Array, "batch capacity heads d"]
@@ -59,21 +58,22 @@ def softmax_attention(
         v: Values.
         beta: The temperature, for each head or for all. It multiplies `q . k` directly, so the usual scale
             `1 / sqrt(d)` is not implied.
-        max_length: Capacity of the state: the most tokens to be read in all calls. By default as many as in this call,
-            so that there is no going on.
+        max_length: Capacity of the state: the most tokens of all calls together. By default those of this call, which
+            leaves no room for another.
         implementation: Of `jax.nn.dot_product_attention`, which reads a fresh sequence: `"cudnn"` needs memory in
             proportion to time, others to its square.
-        initial_state: The state after what was read before; nothing by default.
-        lengths: How many tokens of each row count. The others are padding on the right: they are not read, and their
-            outputs are zero. All by default.
+        initial_state: The state after the earlier tokens; empty by default.
+        lengths: Tokens of each row without the padding on its right, which is not read and whose outputs are zero;
+            all by default.
 
     Returns:
-        The outputs, in the dtype of `v`, and the state to go on from. A token beyond the capacity has an output of
+        The outputs, in the dtype of `v`, and the state to continue from. A token beyond the capacity has an output of
         NaN if the number of tokens is not known before tracing.
 
     Raises:
-        ValueError: If shapes do not fit each other or the state, or the tokens are more than the capacity.
-        TypeError: If dtypes do not fit each other.
+        ValueError: If shapes do not match each other or the state, or the tokens are more than the capacity.
+        TypeError: If dtypes differ.
+        MemoryError: If the scores of all pairs of tokens certainly do not fit into memory (on a CPU, outside `jit`).
 
     Example:
         >>> ones, values = jnp.ones((1, 3, 1, 1)), jnp.arange(3.0).reshape(1, 3, 1, 1)
@@ -88,7 +88,9 @@ def softmax_attention(
     """
     check_arrays(q, k, v, lengths)
     k, v, state = _appended(k, v, max_length, initial_state, lengths)
-    dtype, time = exact(v.dtype), q.shape[1]
+    dtype, time = wide(v.dtype), q.shape[1]
+    if implementation != "cudnn" and devices_of(q)[0].platform == "cpu":
+        check_scores(q, math.prod(q.shape[:3]) * state.keys.shape[1])
     q = without_padding(q, lengths)
     q = (q.astype(dtype) * temperatures(beta, q.shape[2], dtype)[None, None, :, None]).astype(q.dtype)
     # The library takes the softmax of float64 in float32, and wants values of the length of keys.
@@ -105,10 +107,10 @@ def softmax_attention(
 
 
 def naive_softmax_attention(q, k, v, *, beta, max_length=None, initial_state=None, lengths=None):
-    """`softmax_attention` token by token, for reading and for tests; arguments and results are the same."""
+    """`softmax_attention` token by token: a readable reference with the same arguments and results."""
     check_arrays(q, k, v, lengths)
     _, _, state = _appended(k, v, max_length, initial_state, lengths)
-    dtype, slot = exact(v.dtype), jnp.arange(state.keys.shape[1], dtype=jnp.int32)[None]
+    dtype, slot = wide(v.dtype), jnp.arange(state.keys.shape[1], dtype=jnp.int32)[None]
     beta = temperatures(beta, q.shape[2], dtype)[None, :, None]
 
     def step(position, token):
@@ -128,9 +130,9 @@ def attend(
     seen: Array,
 ) -> Float[Array, "batch time heads e"]:
     """Softmax attention to what each query sees, `[batch, time, source]`, with the softmax in at least float32."""
-    scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=exact(v.dtype))
+    scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=wide(v.dtype))
     weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e30))  # finite, for rows that see nothing
-    outputs = jnp.einsum("bhts,bshe->bthe", weights.astype(v.dtype), v, preferred_element_type=exact(v.dtype))
+    outputs = jnp.einsum("bhts,bshe->bthe", weights.astype(v.dtype), v, preferred_element_type=wide(v.dtype))
     return outputs.astype(v.dtype)
 
 
@@ -147,19 +149,12 @@ def _appended(k, v, max_length, state, lengths):
     batch, time, heads, features = k.shape
     k, v = without_padding(k, lengths), without_padding(v, lengths)
     capacity = state.keys.shape[1] if state is not None else time if max_length is None else max_length
-    empty = jax.eval_shape(
-        lambda: empty_cache(batch, heads, features, v.shape[3], max_length=max(1, capacity), dtype=v.dtype)
-    )
-    if state is not None:
-        check_state(state, empty)
-    number = counted(lengths, batch, time)
-    tokens = number if state is None else state.tokens + number
+    state = started(state, empty_cache(batch, heads, features, v.shape[3], max_length=max(1, capacity), dtype=v.dtype))
+    tokens = state.tokens + token_counts(lengths, batch, time)
     check("tokens", tokens, lambda n: n <= capacity, f"of at most max_length={capacity} in all calls")
-    if state is None:
-        state = empty_cache(batch, heads, features, v.shape[3], max_length=max(1, capacity), dtype=v.dtype)
-    # Padding is given a place beyond the last, where nothing is written.
+    # Padding gets a place beyond the last, where nothing is written.
     place = jnp.where(
-        real(lengths, batch, time), state.tokens[:, None] + jnp.arange(time, dtype=jnp.int32)[None], capacity
+        not_padding(lengths, batch, time), state.tokens[:, None] + jnp.arange(time, dtype=jnp.int32)[None], capacity
     )
     rows = jnp.arange(batch)[:, None]
     keys = state.keys.at[rows, place].set(k, mode="drop")
@@ -179,8 +174,8 @@ class SoftmaxAttention(Mixer):
         features: Length of each vector, in and out.
         heads: Number of heads.
         head_features: `d`, the length of a head's queries, keys and values; `features / heads` by default.
-        rotary: Whether queries and keys are turned by their position (base 10000); otherwise there is no position.
-        max_length: The most tokens to be read in all calls, which is what the state has room for.
+        rotary: Whether queries and keys are turned by their positions (base 10000); if not, positions are unknown.
+        max_length: Capacity of the state: the most tokens of all calls together.
         key: For the initial weights.
 
     Attributes:
@@ -233,27 +228,12 @@ class SoftmaxAttention(Mixer):
         length: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "time features"], SoftmaxState]:
         first = jnp.zeros((), jnp.int32) if state is None else state.tokens[0]
-        q, k, v = queries_keys_values(self.projections, x, first, self.rotary, length)
+        q, k, v = self.projections.unit_inputs(x, length, self.rotary, first)
         settings = {"max_length": self.max_length, "initial_state": state, "lengths": batched(length)}
-        beta = jnp.exp(self.log_temperature) * self.projections.size**0.5
+        beta = self.projections.temperatures(self.log_temperature)
         outputs, state = softmax_attention(q, k, v, beta=beta, **settings)
         return self.projections.output(outputs), state
 
     def empty(self) -> SoftmaxState:
         size, heads = self.projections.size, self.projections.heads
         return empty_cache(1, heads, size, size, max_length=self.max_length, dtype=self.projections.dtype)
-
-
-def check_rotary(rotary: bool, size: int) -> None:
-    """Raises a ValueError if the features of a head cannot be turned in pairs."""
-    if rotary and size % 2:
-        raise ValueError(f"expected an even number of head_features with rotary=True, got {size}; change it")
-
-
-def queries_keys_values(projections: HeadProjections, x, first, rotary, length) -> list[Float[Array, "1 time heads d"]]:
-    """Queries and keys of norm 1, turned by their positions from `first` on if asked for, and values."""
-    q, k, v = projections.split(projections.joint(kept(x, length)))
-    q, k = unit(q), unit(k)
-    if rotary:
-        q, k = rotated(q, first), rotated(k, first)
-    return [q[None], k[None], v[None]]

@@ -1,16 +1,17 @@
-"""Linear attention whose memory decays, and Mamba-2, which is made of it."""
-
-from typing import NamedTuple
+"""Linear attention whose memory decays, and Mamba-2, the layer that uses it."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal.attention._parts import check_arrays, check_state, exact, prepared, read, scan_chunks, scan_tokens, write
-from vicinal.attention._projections import DecayGate, GatedNorm, ShortConvolution, batched, head_size, kept
+from vicinal._numbers import check_count, wide
+from vicinal.attention._parts import check_arrays, empty_memory, prepared, read, started, write
+from vicinal.attention._projections import DecayGate, GatedNorm, MemoryState, ShortConvolution, batched, head_size
 from vicinal.attention.base import Mixer
-from vicinal.nn.layers import Linear, _check_sizes
+from vicinal.attention.chunks import scan_chunks, scan_tokens
+from vicinal.nn.layers import Linear
+from vicinal.nn.padding import without_padding
 
 
 def decayed_linear_attention(
@@ -23,7 +24,7 @@ def decayed_linear_attention(
     initial_state: Float[Array, "batch heads d e"] | None = None,
     lengths: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch time heads e"], Float[Array, "batch heads d e"]]:
-    """A memory that is a sum of outer products and fades: the state-space duality (SSD) operator.
+    """A decaying sum of outer products: the state-space duality (SSD) operator.
 
         S_t = e^{g_t} S_{t-1} + k_t^T v_t,     o_t = q_t S_t
 
@@ -37,17 +38,17 @@ def decayed_linear_attention(
         k: Keys.
         v: Values.
         log_decay: `g`, finite and at most 0.
-        chunk_size: Tokens of a chunk. It changes speed and rounding, and nothing else.
-        initial_state: `S` after what was read before; zeros by default.
-        lengths: How many tokens of each row count. The others are padding on the right: they are not read, and their
-            outputs are zero. All by default.
+        chunk_size: Tokens of a chunk. It changes only speed and rounding.
+        initial_state: `S` after the earlier tokens; zeros by default.
+        lengths: Tokens of each row without the padding on its right, which is not read and whose outputs are zero;
+            all by default.
 
     Returns:
         The outputs, in the dtype of `v`, and `S` after the last token, in float32, or float64 if the inputs are.
 
     Raises:
-        ValueError: If shapes do not fit each other or the state.
-        TypeError: If dtypes do not fit each other.
+        ValueError: If shapes do not match each other or the state.
+        TypeError: If dtypes differ.
 
     Example:
         >>> ones = jnp.ones((1, 3, 1, 1))
@@ -59,19 +60,17 @@ def decayed_linear_attention(
         Dao and Gu, Transformers are SSMs, ICML 2024, arXiv 2405.21060 (section 6 has the chunks).
     """
     check_arrays(q, k, v, lengths, chunk_size, log_decay=log_decay)
-    state = start(q, v, initial_state)
 
     def step(state, chunk):
         q, k, v, log_decay = chunk
         total = jnp.cumsum(log_decay, axis=-1)
         return write(state, k, v, total), read(state, q, k, v, total)
 
-    outputs, state = scan_chunks(step, state, chunk_size, *prepared(lengths, q, k, v, log_decay))
-    return outputs.astype(v.dtype), state
+    return scan_chunks(step, started(initial_state, empty_memory(k, v)), chunk_size, lengths, q, k, v, log_decay)
 
 
 def naive_decayed_linear_attention(q, k, v, log_decay, *, initial_state=None, lengths=None):
-    """`decayed_linear_attention` token by token, for reading and for tests; arguments and results are the same."""
+    """`decayed_linear_attention` token by token: a readable reference with the same arguments and results."""
     check_arrays(q, k, v, lengths, log_decay=log_decay)
 
     def step(state, token):
@@ -79,31 +78,9 @@ def naive_decayed_linear_attention(q, k, v, log_decay, *, initial_state=None, le
         state = jnp.exp(log_decay)[..., None, None] * state + k[..., :, None] * v[..., None, :]
         return state, jnp.einsum("bhd,bhde->bhe", q, state)
 
-    state = start(q, v, initial_state)
+    state = started(initial_state, empty_memory(k, v))
     outputs, state = scan_tokens(step, state, *prepared(lengths, q, k, v, log_decay))
     return outputs.astype(v.dtype), state
-
-
-def start(q, v, initial_state) -> Float[Array, "batch heads d e"]:
-    """The state to begin with: the one given, or zeros."""
-    batch, _, heads, features = q.shape
-    zeros = jax.ShapeDtypeStruct((batch, heads, features, v.shape[3]), exact(v.dtype))
-    if initial_state is None:
-        return jnp.zeros(zeros.shape, zeros.dtype)
-    check_state(initial_state, zeros)
-    return initial_state
-
-
-class Mamba2State(NamedTuple):
-    """What a layer has read.
-
-    Attributes:
-        memory: `S`, for a batch of one.
-        convolution: The last 3 inputs of the convolution.
-    """
-
-    memory: Float[Array, "1 heads n d"]
-    convolution: Float[Array, "3 channels"]
 
 
 class Mamba2(Mixer):
@@ -166,7 +143,7 @@ class Mamba2(Mixer):
         chunk_size: int = 64,
         key: PRNGKeyArray,
     ):
-        _check_sizes(state_features=state_features)
+        check_count("state_features", state_features)
         channels = heads * head_size(features, heads, head_features)
         input_key, convolution_key, decay_key, norm_key, output_key = jax.random.split(key, 5)
         self.input_layer = Linear(features, channels + 2 * state_features, use_bias=False, key=input_key)
@@ -182,11 +159,11 @@ class Mamba2(Mixer):
     def __call__(
         self,
         x: Float[Array, "time features"],
-        state: Mamba2State | None = None,
+        state: MemoryState | None = None,
         *,
         length: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "time features"], Mamba2State]:
-        x = kept(x, length)
+    ) -> tuple[Float[Array, "time features"], MemoryState]:
+        x = without_padding(x, length)
         memory, last = (None, self.convolution.empty()) if state is None else state
         joint, last = self.convolution(jax.vmap(self.input_layer)(x), last, length)
         n = self.state_features
@@ -201,9 +178,9 @@ class Mamba2(Mixer):
         )
         outputs = outputs[0] + self.skip[None, :, None] * inputs
         outputs = self.norm(outputs.reshape(len(x), self.norm.gain.size), x)
-        return kept(jax.vmap(self.output_layer)(outputs), length), Mamba2State(memory, last)
+        return without_padding(jax.vmap(self.output_layer)(outputs), length), MemoryState(memory, last)
 
-    def empty(self) -> Mamba2State:
+    def empty(self) -> MemoryState:
         weight = self.output_layer.weight
         shape = 1, self.heads, self.state_features, weight.shape[1] // self.heads
-        return Mamba2State(jnp.zeros(shape, exact(weight.dtype)), self.convolution.empty())
+        return MemoryState(jnp.zeros(shape, wide(weight.dtype)), self.convolution.empty())

@@ -1,26 +1,15 @@
-"""Attention to a fixed dictionary of learned codes, and the layer made of it."""
+"""Attention to a fixed dictionary of learned codes, and its layer."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vicinal.attention._parts import (
-    check_arrays,
-    check_state,
-    counted,
-    exact,
-    prepared,
-    real,
-    scan_chunks,
-    scan_tokens,
-    temperatures,
-    without_padding,
-)
+from vicinal._numbers import check_counts, wide
+from vicinal.attention._parts import check_arrays, not_padding, prepared, started, temperatures, without_padding
 from vicinal.attention._projections import HeadProjections, batched
 from vicinal.attention.base import Mixer
-from vicinal.attention.softmax import queries_keys_values
-from vicinal.nn.layers import _check_sizes
+from vicinal.attention.chunks import cut, one_sequence, scan_layout, scan_tokens, unfinished
 
 
 class VQState(eqx.Module):
@@ -31,7 +20,7 @@ class VQState(eqx.Module):
         values: The sum of their values.
         pending_keys: The keys since the last finished chunk, then zeros.
         pending_values: The values since the last finished chunk, then zeros.
-        tokens: How many tokens were read, for each sequence of the batch.
+        tokens: Tokens read, for each sequence of the batch.
     """
 
     counts: Float[Array, "batch heads n"]
@@ -59,9 +48,9 @@ def vq_attention(
         o_i = (sum_n e^{a_n} nu_n + sum_j e^{b_j} v_j) / (sum_n e^{a_n} + sum_j e^{b_j})
         a_n = beta q_i . c_n + log count_n,      b_j = beta q_i . k_j  for j <= i in the chunk
 
-    No gradient goes through the choice of a code. That of `a_n` by its code goes straight through to the keys of the
-    code, in equal parts. The codebook learns as a k-means does: in the backward pass of any loss its gradient is that
-    of `1/2 |k - c|^2`, with `c` the nearest code, averaged over all tokens.
+    The choice of a code has no gradient. The gradient of `a_n` with respect to its code goes straight through to the
+    code's keys, in equal parts. The codebook learns as in k-means: under any loss its gradient is that of
+    `1/2 |k - c|^2`, with `c` the nearest code, averaged over all tokens.
 
     Args:
         q: Queries, usually of norm 1.
@@ -71,17 +60,17 @@ def vq_attention(
         beta: The temperature, for each head or for all. It multiplies `q . k` directly, so the usual scale
             `1 / sqrt(d)` is not implied.
         chunk_size: Tokens of a chunk, within which keys are exact. It is part of what is computed.
-        initial_state: The state after what was read before; nothing by default.
-        lengths: How many tokens of each row count. The others are padding on the right: they are not read, and their
-            outputs are zero. All by default.
+        initial_state: The state after the earlier tokens; empty by default.
+        lengths: Tokens of each row without the padding on its right, which is not read and whose outputs are zero;
+            all by default.
 
     Returns:
-        The outputs, in the dtype of `v`, and the state to go on from. Softmax, sums and counts are in float32, or
+        The outputs, in the dtype of `v`, and the state to continue from. Softmax, sums and counts are in float32, or
         float64 if the inputs are.
 
     Raises:
-        ValueError: If shapes do not fit each other, the codebook or the state.
-        TypeError: If dtypes do not fit each other.
+        ValueError: If shapes do not match each other, the codebook or the state.
+        TypeError: If dtypes differ.
 
     Example:
         >>> ones, values = jnp.ones((1, 4, 1, 1)), jnp.arange(4.0).reshape(1, 4, 1, 1)
@@ -94,52 +83,30 @@ def vq_attention(
 
     *Differs from the paper*: keys are exact within a chunk, as in OVQ-attention, and there is no block before it with
     quantised keys of its own. The codebook follows a gradient in place of a moving average, keys have no commitment
-    loss, and the straight-through gradient goes on through finished chunks.
+    loss, and the straight-through gradient also passes through finished chunks.
     """
     codebook, beta, state, keys, values = _start(q, k, v, codebook, beta, chunk_size, initial_state, lengths)
     if not q.shape[1]:
         return v, state
-    batch, time, heads, _ = q.shape
-    dtype, number = exact(v.dtype), counted(lengths, batch, time)
-    pending = state.tokens % chunk_size
-    # The pending tokens take chunk_size places before the new ones; the source of a slot leaves out those not in use.
-    slots = chunk_size * -(-(time if initial_state is None else time + chunk_size - 1) // chunk_size)
-    slot = jnp.arange(slots, dtype=jnp.int32)[None]
-    source = jnp.where(slot < pending[:, None], slot, slot + chunk_size - pending[:, None])[:, :, None, None]
-    end = pending + number
-    valid = slot < end[:, None]
-
-    def laid(before, new):
-        x = jnp.concatenate([before.astype(dtype), new], axis=1)
-        x = jnp.take_along_axis(x, source, axis=1, mode="fill", fill_value=0)
-        return jnp.where(valid[:, :, None, None], x, 0)
-
-    queries = laid(jnp.zeros_like(state.pending_keys), *prepared(lengths, q))
-    keys, values = laid(state.pending_keys, keys), laid(state.pending_values, values)
+    batch, time, _, _ = q.shape
+    layout = one_sequence(batch, time, chunk_size, None if initial_state is None else state.tokens, lengths)
 
     def step(sums, chunk):
-        q, k, v, valid = chunk
-        seen = jnp.broadcast_to(jnp.tril(jnp.ones((chunk_size, chunk_size), bool)), (*q.shape[:3], chunk_size))
-        outputs = _read(sums, codebook, beta, q, k, v, seen)
-        return _commit(sums, codebook, k, v, valid[..., -1]), outputs
+        q, k, v, full = chunk
+        seen = jnp.broadcast_to(jnp.tri(chunk_size, dtype=bool), (*q.shape[:3], chunk_size))
+        return _commit(sums, codebook, k, v, full), _read(sums, codebook, beta, q, k, v, seen)
 
-    places = jnp.broadcast_to(valid[:, :, None], (batch, slots, heads))
+    before = (jnp.zeros_like(state.pending_keys), state.pending_keys, state.pending_values)
+    tokens = zip((*prepared(lengths, q), keys, values), before, strict=True)
+    chunks = [cut(layout, x, pending.astype(x.dtype)) for x, pending in tokens]
     sums = state.counts, state.values, jnp.zeros_like(codebook, shape=(batch, *codebook.shape))
-    outputs, (counts, sums, _) = scan_chunks(step, sums, chunk_size, queries, keys, values, places)
-    position = (pending[:, None] + jnp.arange(time, dtype=jnp.int32)[None])[:, :, None, None]
-    outputs = jnp.take_along_axis(outputs, position, axis=1, mode="clip") if time else jnp.zeros_like(v, dtype)
-
-    def rest(x):
-        padded = jnp.pad(x, [(0, 0), (0, chunk_size), (0, 0), (0, 0)])
-        start = end // chunk_size * chunk_size
-        return jax.vmap(lambda row, i: jax.lax.dynamic_slice_in_dim(row, i, chunk_size))(padded, start).astype(v.dtype)
-
-    state = VQState(counts, sums, rest(keys), rest(values), state.tokens + number)
-    return without_padding(outputs.astype(v.dtype), lengths), state
+    outputs, (counts, sums, _) = scan_layout(step, sums, layout, *chunks, jnp.asarray(layout.full))
+    last_keys, last_values = (jnp.swapaxes(unfinished(layout, x), 1, 2).astype(v.dtype) for x in chunks[1:])
+    return outputs.astype(v.dtype), VQState(counts, sums, last_keys, last_values, jnp.asarray(layout.tokens))
 
 
 def naive_vq_attention(q, k, v, *, codebook, beta, chunk_size=64, initial_state=None, lengths=None):
-    """`vq_attention` token by token, for reading and for tests; arguments and results are the same."""
+    """`vq_attention` token by token: a readable reference with the same arguments and results."""
     codebook, beta, state, keys, values = _start(q, k, v, codebook, beta, chunk_size, initial_state, lengths)
 
     def step(carry, token):
@@ -152,16 +119,16 @@ def naive_vq_attention(q, k, v, *, codebook, beta, chunk_size=64, initial_state=
         output = _read(sums, codebook, beta, q[:, :, None], keys, values, seen)[:, :, 0]
         tokens = tokens + 1
         full = tokens % chunk_size == 0
-        sums = _commit(sums, codebook, keys, values, jnp.broadcast_to(full[:, None], keys.shape[:2]))
+        sums = _commit(sums, codebook, keys, values, full)
         keys, values = (jnp.where(full[:, None, None, None], 0, x) for x in (keys, values))
         new = [*sums, keys, values, tokens]
         return [jax.vmap(jnp.where)(counts_here, x, y) for x, y in zip(new, carry, strict=True)], output
 
-    dtype = exact(v.dtype)
+    dtype = wide(v.dtype)
     pending = [jnp.swapaxes(x, 1, 2).astype(dtype) for x in (state.pending_keys, state.pending_values)]
     pulls = jnp.zeros_like(codebook, shape=(len(q), *codebook.shape))
     carry = [state.counts, state.values, pulls, *pending, state.tokens]
-    places = real(lengths, *q.shape[:2])
+    places = not_padding(lengths, *q.shape[:2])
     outputs, (counts, sums, _, *pending, tokens) = scan_tokens(step, carry, *prepared(lengths, q), keys, values, places)
     keys, values = (jnp.swapaxes(x, 1, 2).astype(v.dtype) for x in pending)
     return without_padding(outputs.astype(v.dtype), lengths), VQState(counts, sums, keys, values, tokens)
@@ -172,8 +139,8 @@ def empty_codes(
 ) -> VQState:
     """The state before the first token."""
     return VQState(
-        counts=jnp.zeros((batch, heads, num_codes), exact(dtype)),
-        values=jnp.zeros((batch, heads, num_codes, value_features), exact(dtype)),
+        counts=jnp.zeros((batch, heads, num_codes), wide(dtype)),
+        values=jnp.zeros((batch, heads, num_codes, value_features), wide(dtype)),
         pending_keys=jnp.zeros((batch, chunk_size, heads, features), dtype),
         pending_values=jnp.zeros((batch, chunk_size, heads, value_features), dtype),
         tokens=jnp.zeros(batch, jnp.int32),
@@ -206,7 +173,7 @@ def _commit(sums, codebook, k, v, full):
     """The sums after a chunk, where it is full. The pulls are zero; through them gradients reach the keys."""
     counts, values, pulls = sums
     chosen = jax.nn.one_hot(nearest(k, codebook), codebook.shape[1], dtype=k.dtype, axis=2)  # [batch, heads, n, time]
-    chosen = jnp.where(full[:, :, None, None], chosen, 0)
+    chosen = jnp.where(full[:, None, None, None], chosen, 0)
     pull = k - jax.lax.stop_gradient(k)
     return counts + jnp.sum(chosen, axis=-1), values + chosen @ v, pulls + chosen @ pull
 
@@ -240,15 +207,12 @@ def _start(q, k, v, codebook, beta, chunk_size, initial_state, lengths):
     if codebook.ndim != 3 or codebook.shape[::2] != (heads, features):
         raise ValueError(f"expected a codebook of shape [{heads}, codes, {features}], got {list(codebook.shape)}")
     sizes = batch, heads, codebook.shape[1], features, v.shape[3]
-    empty = empty_codes(*sizes, chunk_size=chunk_size, dtype=v.dtype)
-    if initial_state is not None:
-        check_state(initial_state, empty)
-    dtype = exact(v.dtype)
+    state = started(initial_state, empty_codes(*sizes, chunk_size=chunk_size, dtype=v.dtype))
+    dtype = wide(v.dtype)
     codebook = codebook.astype(dtype)
     keys, values = prepared(lengths, k, v)
-    counts = real(lengths, batch, time).astype(dtype)
+    counts = not_padding(lengths, batch, time).astype(dtype)
     keys = _teach(keys, codebook, counts / jnp.maximum(jnp.sum(counts), 1))
-    state = empty if initial_state is None else initial_state
     return codebook, temperatures(beta, heads, dtype), state, keys, values
 
 
@@ -304,7 +268,7 @@ class VQAttention(Mixer):
         chunk_size: int = 128,
         key: PRNGKeyArray,
     ):
-        _check_sizes(num_codes=num_codes, chunk_size=chunk_size)
+        check_counts(num_codes=num_codes, chunk_size=chunk_size)
         projections_key, codebook_key = jax.random.split(key)
         self.projections = HeadProjections(features, heads, head_features, key=projections_key)
         self.log_temperature = jnp.zeros(heads)
@@ -319,8 +283,8 @@ class VQAttention(Mixer):
         *,
         length: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "time features"], VQState]:
-        q, k, v = queries_keys_values(self.projections, x, None, False, length)
-        beta = jnp.exp(self.log_temperature) * self.projections.size**0.5
+        q, k, v = self.projections.unit_inputs(x, length)
+        beta = self.projections.temperatures(self.log_temperature)
         settings = {"chunk_size": self.chunk_size, "initial_state": state, "lengths": batched(length)}
         outputs, state = vq_attention(q, k, v, codebook=self.codebook, beta=beta, **settings)
         return self.projections.output(outputs), state

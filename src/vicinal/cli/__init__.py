@@ -1,4 +1,4 @@
-"""The command line. It parses, calls the library and prints."""
+"""The command line: parse, call the library, print."""
 
 from vicinal.cli.main import main
 

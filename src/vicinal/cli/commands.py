@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,13 +14,17 @@ import tyro
 from rich.console import Console
 
 from vicinal import compare as comparing, report, sweeping
+from vicinal._lock import locked
+from vicinal.cli.folders import check_command, resumption
 from vicinal.cli.main import ARGUMENTS
 from vicinal.compare import CompareSettings, TrainSettings
+from vicinal.interruption import COMMAND, UnderWay
 from vicinal.settings import CONFIG, PAGE, read_config
 from vicinal.sweeping import SweepSettings
 
 Unnamed = tyro.conf.arg(name="")  # `--model.sizes` rather than `--settings.model.sizes`
 FigureFormat = Literal["pdf", "svg", "png"]
+_ON_RESUME = ("epochs", "checkpoint_seconds", "keep")  # settings that a resumed run may change
 _COMPARE, _TRAIN, _SWEEP = CompareSettings(), TrainSettings(), SweepSettings()
 
 
@@ -36,9 +42,10 @@ def compare(
         resume: A folder of an interrupted comparison to finish, with its own settings.
         figures: Formats in which to write the figures into the folder too.
     """
-    settings, folder = _settings_and_folder(settings, folder, resume, "compare")
-    done = comparing.compare(settings, folder, resume=resume is not None, command=command(), say=say)
-    _report(done, folder, figures)
+    with _settings_and_folder(settings, folder, resume, "compare") as (settings, folder):
+        COMMAND.set(UnderWay("compare", folder))
+        done = comparing.compare(settings, folder, resume=resume is not None, command=command(), say=say)
+        _report(done, folder, figures)
 
 
 def train(
@@ -53,12 +60,13 @@ def train(
         settings: What to train.
         folder: Where everything goes; by default a new folder under runs/.
         resume: A folder of an earlier run to continue, bit for bit, with its own settings. Of the settings only
-            --epochs may be given, to train for longer.
+            --epochs, to train for longer, --checkpoint-seconds and --keep may be given.
         figures: Formats in which to write the figures into the folder too.
     """
-    settings, folder = _settings_and_folder(settings, folder, resume, "train")
-    done = comparing.train(settings, folder, resume=resume is not None, command=command())
-    _report(done, folder, figures)
+    with _settings_and_folder(settings, folder, resume, "train") as (settings, folder):
+        COMMAND.set(UnderWay("train", folder))
+        done = comparing.train(settings, folder, resume=resume is not None, command=command())
+        _report(done, folder, figures)
     if done.rules[0].stopped and not done.rules[0].stopped_by:
         raise SystemExit(1)
 
@@ -75,58 +83,72 @@ def sweep(
         settings: What to vary.
         folder: Where everything goes; by default a new folder under runs/.
         resume: A folder of an interrupted sweep to continue, bit for bit, with its own settings. Of the settings only
-            --epochs may be given, to train for longer.
+            --epochs, to train for longer, --checkpoint-seconds and --keep may be given.
         figures: Formats in which to write the figures into the folder too.
     """
-    settings, folder = _settings_and_folder(settings, folder, resume, "sweep")
-    use_all_cores()
-    done = sweeping.sweep_task(settings, folder, resume=resume is not None, command=command())
-    report.print_study(done)
-    _say_files(report.save_figures(done, folder, figures), folder)
+    with _settings_and_folder(settings, folder, resume, "sweep") as (settings, folder):
+        COMMAND.set(UnderWay("sweep", folder))
+        use_all_cores()
+        done = sweeping.sweep_task(settings, folder, resume=resume is not None, command=command())
+        report.print_study(done)
+        _say_files(report.save_figures(done, folder, figures), folder)
 
 
 def use_all_cores() -> None:
-    """Makes a device of each core, unless JAX has started."""
+    """Make each core a device of JAX, unless JAX has started."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", cores)
 
 
-def _settings_and_folder(settings: Any, folder: Path | None, resume: Path | None, kind: str) -> tuple[Any, Path]:
-    if resume is None:
-        folder = new_folder(kind) if folder is None else folder
-        if (folder / CONFIG).exists():
-            raise ValueError(f"expected a folder without a run, got {folder}; continue it with --resume {folder}")
-        return settings, folder
-    if folder is not None:
-        raise ValueError("expected --folder or --resume, got both; a resumed run goes on in its own folder")
-    given = {word.split("=")[0] for word in ARGUMENTS.get() if word.startswith("--")}
-    if given - {"--resume", "--epochs", "--figures"}:
-        raise ValueError("expected no settings but --epochs beside --resume, got others; a resumed run keeps its own")
-    own = read_config(resume, type(settings))
-    return (dataclasses.replace(own, epochs=settings.epochs) if "--epochs" in given else own), resume
+@contextlib.contextmanager
+def _settings_and_folder(
+    settings: Any, folder: Path | None, resume: Path | None, kind: str
+) -> Iterator[tuple[Any, Path]]:
+    """Locks the folder of a run, and reads the settings of a resumed one."""
+    if folder is not None and resume is not None:
+        raise ValueError("expected --folder or --resume, got both; a resumed run continues in its own folder")
+    given = {word.split("=")[0][2:].replace("-", "_") for word in ARGUMENTS.get() if word.startswith("--")}
+    if resume is not None and given - {"resume", "figures", *_ON_RESUME}:
+        allowed = ", ".join(f"--{name.replace('_', '-')}" for name in _ON_RESUME)
+        raise ValueError(f"expected no settings but {allowed} beside --resume, got others; a resumed run keeps its own")
+    with own_folder(folder if resume is None else resume, kind) as chosen:
+        if resume is not None:
+            check_command(resume, kind)
+            changed = {name: getattr(settings, name) for name in _ON_RESUME if name in given}
+            settings = dataclasses.replace(read_config(resume, type(settings)), **changed)
+        elif (chosen / CONFIG).exists():
+            raise ValueError(f"expected a folder without a run, got {chosen}; {resumption(chosen)}")
+        yield settings, chosen
 
 
-def new_folder(kind: str) -> Path:
-    """The next free folder under runs/ for a run of a kind."""
-    number = 1
-    while (folder := Path("runs") / f"{kind}-{number:03}").exists():
-        number += 1
-    return folder
+@contextlib.contextmanager
+def own_folder(folder: Path | None, kind: str) -> Iterator[Path]:
+    """Locks the folder of a run; None for the next free one under runs/ for a run of a kind."""
+    with contextlib.ExitStack() as stack:
+        numbers = itertools.count(1)
+        while folder is None:
+            place = Path("runs") / f"{kind}-{next(numbers):03}"
+            if not place.exists():
+                with contextlib.suppress(FileExistsError):  # another command has just made it
+                    stack.enter_context(locked(place, new=True))
+                    folder = place
+        stack.enter_context(locked(folder))
+        yield folder
 
 
 def command() -> str:
-    """The command line, as it can be typed again."""
+    """The command line, ready to be typed again."""
     return shlex.join(["vicinal", *ARGUMENTS.get()])
 
 
 def say(sentence: str) -> None:
-    """Prints a sentence beside the results."""
+    """Print a sentence to standard error, apart from the results."""
     Console(stderr=True).print(sentence, highlight=False)
 
 
 def _report(comparison: report.Comparison, folder: Path, figures: tuple[FigureFormat, ...]) -> None:
-    report.print_tables(comparison)
+    report.print_study(comparison)
     _say_files(report.save_figures(comparison, folder, figures), folder)
 
 

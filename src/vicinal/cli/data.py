@@ -1,4 +1,4 @@
-"""`vicinal data`: which data sets there are, and how to get them."""
+"""`vicinal data`: list, fetch and verify data sets."""
 
 import sys
 from typing import Annotated
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vicinal import data
+from vicinal._counted import counted
 from vicinal.data.targets import TaskKind
 
 Name = Annotated[str, tyro.conf.Positional]
@@ -16,7 +17,7 @@ Name = Annotated[str, tyro.conf.Positional]
 def list_data() -> None:
     """List the data sets, and where they are or would be.
 
-    One line for each, never folded, so that a path can be copied; in columns on a terminal, with tabs elsewhere.
+    Prints an unbroken line for each, so that its path can be copied: in columns on a terminal, with tabs elsewhere.
     """
     rows = [("data set", "status", "file", "credit")]
     rows += [(entry.name, entry.status, str(entry.path.absolute()), entry.credit) for entry in data.available()]
@@ -36,7 +37,7 @@ def fetch(name: Name) -> None:
     tasks: dict[str, TaskID] = {}
 
     def report(url: str, received: int, total: int) -> None:
-        bar.start()  # when something arrives, and not before: a mistake is one line
+        bar.start()  # only once something arrives, so that a mistake prints one line
         if url not in tasks:
             tasks[url] = bar.add_task(url.rsplit("/", 1)[-1], total=total or None)
         bar.update(tasks[url], completed=received, total=total or None)
@@ -70,7 +71,7 @@ def verify(
     given = {"target": target, "inputs": inputs or None, "task": task, "test_share": test_share}
     found = data.verify(name, image_size=image_size, **given)
     shape = f"of shape {list(found.shape)}"
-    targets = f"{found.classes} classes" if found.classes else f"{found.outputs} number{'s' * (found.outputs != 1)}"
+    targets = f"{found.classes} classes" if found.classes else counted(found.outputs, "number")
     print(f"{found.name}: {found.train} training and {found.test} test examples {shape}, {targets}", end="")
     print("" if found.class_names is None else f": {', '.join(found.class_names)}")
     print(found.path)

@@ -20,7 +20,7 @@ def draw(model: ModelSettings = _MODEL, data: str = "digits", file: Path = Path(
     """
     if file.suffix != ".svg":
         raise ValueError(f"expected a file that ends in .svg, got {str(file)!r}")
-    graph = Task(TaskSettings(data=data, model=model, batch_size=1)).graph
+    graph = Task(TaskSettings(data=data, model=model, batch_size=1), trains=False).graph
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, draw_graph(graph).encode())
     print(graph)

@@ -1,24 +1,28 @@
-"""`vicinal`: which command, and how errors are said.
+"""`vicinal`: choose the command, and report errors.
 
-Only the module of the chosen command is imported, so that `vicinal --help` and the small commands need not wait for
-what training needs.
+Only the module of the chosen command is imported, so that `vicinal --help` and the small commands do not wait for the
+imports of training.
 """
 
 import contextvars
 import gc
 import importlib
+import io
 import os
 import sys
-from typing import Any, NamedTuple
+import traceback
+import warnings
+from typing import Any, NamedTuple, NoReturn
 
 from vicinal._nearest import did_you_mean
+from vicinal.interruption import COMMAND, Ended, between_steps, raise_again, sentence, signals_raise
 
 ARGUMENTS: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("arguments", default=())
 """The words of the command line, without the program's name."""
 
 
 class Command(NamedTuple):
-    """Where a command is.
+    """The place of a command.
 
     Attributes:
         module: Its module.
@@ -52,10 +56,20 @@ COMMANDS = {
         "reproduce",
         "Run an experiment of a paper again, and put its claims beside what was measured; without a name, list them.",
     ),
+    "results": Command(
+        "vicinal.cli.results",
+        "results",
+        "Write the pages of a folder of stored results: one for each family, and an index of all claims.",
+    ),
     "draw": Command(
         "vicinal.cli.drawing",
         "draw",
         "Draw a network: its vertices, their shapes and parameters, and who reads whom.",
+    ),
+    "ledger": Command(
+        "vicinal.cli.ledger",
+        "ledger",
+        "Count what an update by a rule asks of arrays that hold the weights: reads, conversions, energy, time.",
     ),
     "rules": Command("vicinal.cli.recipes", "rules", "List the recipes: paper, settings, locality, transport, cost."),
     "cite": Command("vicinal.cli.recipes", "cite", "Print the BibTeX of a recipe's papers."),
@@ -71,33 +85,93 @@ _DESCRIPTION = "Train neural networks by local learning. Begin with `vicinal com
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; a user's mistake ends in one sentence and exit code 2.
+    """Run the command line. All ends in one sentence: a user's mistake with exit code 2, an unexpected error with 1.
+
+    SIGINT, SIGTERM and SIGHUP save the run, and end in a sentence too, with exit codes 130, 143 and 129.
 
     Args:
-        arguments: Without the program's name; those of the process if None.
+        arguments: The words without the program's name; None for those of the process.
     """
     is_process, arguments = arguments is None, sys.argv[1:] if arguments is None else arguments
     ARGUMENTS.set(tuple(arguments))
+    COMMAND.set(None)
+    if is_process:
+        _speak_plainly()
+    with signals_raise():
+        try:
+            _run_and_report(arguments, is_process)
+        finally:
+            COMMAND.set(None)  # what a script trains afterwards is none of this
+
+
+def _run_and_report(arguments: list[str], is_process: bool) -> None:
+    try:
+        _run_to_signal(arguments)
+        print(end="", flush=True)  # an output that is full is found out here, and not when Python ends
+    except (KeyboardInterrupt, Ended) as error:
+        print(f"vicinal: {sentence(error, _kept())}", file=sys.stderr, flush=True)
+        code = error.exit_code if isinstance(error, Ended) else 130
+        _end_output()
+        if is_process:  # a normal exit while XLA compiles may end in a segmentation fault
+            os._exit(code)
+        sys.exit(code)
+    except (Exception, SystemExit) as error:
+        _end_output()
+        # If the reader closed the pipe, as `vicinal rules | head` does, Rich raises SystemExit.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            _fail(error, arguments)
+
+
+def _end_output() -> None:
+    """Writes what is printed; drops it where that fails, or Python would try again at its end, and complain."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run_to_signal(arguments: list[str]) -> None:
+    """Runs the command; an error that a library has made of a signal, as in an import, is that signal again."""
     try:
         _run(arguments)
-    except BrokenPipeError:  # whoever read the output has seen enough, like `vicinal rules | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"vicinal: {_words(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("vicinal: interrupted; what was done so far is in the run's folder", file=sys.stderr)
-        if is_process:  # an interpreter that ends while XLA compiles may end in a segmentation fault
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(130)
-        sys.exit(130)
+    except Exception as error:
+        raise_again(error)
+        raise
 
 
-def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:  # without its number
-        return f"expected to read or write {str(error.filename)!r}, got: {error.strerror or error}"
-    return " ".join(str(error).split()) or type(error).__name__
+def _kept() -> str:
+    """What is kept if training is not under way."""
+    from vicinal.config import CONFIG
+
+    run = COMMAND.get()
+    begun = run is not None and (run.folder / CONFIG).exists()
+    return between_steps(run.folder) if begun else "no run had begun, and nothing is lost"
+
+
+def _fail(error: Exception | SystemExit, arguments: list[str]) -> NoReturn:
+    from vicinal.cli import errors
+
+    if isinstance(error, SystemExit) and errors.is_own(error):  # and not that of a library
+        raise error
+    is_mistake = errors.is_mistake(error)
+    said = errors.words(error) if is_mistake else errors.report(error, arguments)
+    if os.environ.get(errors.SHOW):
+        traceback.print_exception(error)
+    print(f"vicinal: {said}", file=sys.stderr)
+    sys.exit(2 if is_mistake else 1)
+
+
+def _speak_plainly() -> None:
+    """Show warnings as sentences, without the line of code, and letters that the output cannot show as their codes."""
+
+    def shown(message: Warning | str, category: type, filename: str, lineno: int, line: str | None = None) -> str:
+        del category, filename, lineno, line
+        return f"vicinal: warning: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = shown
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str]) -> None:
@@ -118,7 +192,7 @@ def _run(arguments: list[str]) -> None:
         if name not in COMMANDS:
             raise ValueError(f"expected a command of {_commands()}, got {name!r}{did_you_mean(name, COMMANDS)}")
         command = COMMANDS[name]
-        gc.disable()  # imports make many objects and no garbage; looking for it took a sixth of their time
+        gc.disable()  # imports make many objects and no garbage; collection took a sixth of their time
         try:
             from vicinal.cli.parsing import parse  # and with it tyro
 

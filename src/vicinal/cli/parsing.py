@@ -1,9 +1,10 @@
-"""From the words of a command to the call of its function; what does not fit is said in one sentence."""
+"""Parse the words of a command into a call of its function; report a mistake in one sentence."""
 
 import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import re
 import sys
 import types
@@ -35,29 +36,33 @@ _HABITS = {
     "batch": "batch-size",
     "criterion": "loss",
 }
-"""What other programs call an option."""
+"""Names of options in other programs -> ours."""
 
 
 def parse(function: Callable[..., None], name: str, words: list[str]) -> Callable[[], None]:
-    """The call that the words ask for.
+    """Parse the words of a command.
 
     Args:
-        function: Of the command; its parameters are the options.
-        name: Of the command, as it is typed.
-        words: What follows the name.
+        function: The command's function; its parameters are the options.
+        name: The command's name, as typed.
+        words: The words behind the name.
+
+    Returns:
+        The call of the function, without arguments; of nothing, if the words ask for help, which is printed.
 
     Raises:
         ValueError: If the words do not fit the function.
-        SystemExit: After `--help` was printed.
     """
     options = options_of(function)
-    words = spread(words, {option for option, is_list in options.items() if is_list})
+    lists = {option for option, is_list in options.items() if is_list}
+    words = spread(words, lists)
     for word in words:
         if re.match(r"--?[A-Za-z]", word) and _option(word) not in {*options, "--help", "-h"}:
             raise ValueError(_unknown(word, name, options))
+    _check_given(words, lists | {*_WHOLE})
 
     @functools.wraps(function)
-    def later(*positional: Any, **keywords: Any) -> Any:  # the parser calls it; what runs may then print as it likes
+    def later(*positional: Any, **keywords: Any) -> Any:  # called by the parser; the command itself may then print
         return functools.partial(function, *positional, **keywords)
 
     said = io.StringIO()
@@ -65,15 +70,33 @@ def parse(function: Callable[..., None], name: str, words: list[str]) -> Callabl
         with contextlib.redirect_stderr(said):
             return tyro.cli(later, prog=f"vicinal {name}", args=words)
     except SystemExit as end:
-        if not end.code:
+        if end.code != 2:
             sys.stderr.write(said.getvalue())
-            raise
+            if end.code:
+                raise
+            return lambda: None  # `--help` was printed
     found = sentence(said.getvalue(), name, words, options)
     raise ValueError(found if "did you mean" in found else f"{found}; `vicinal {name} --help` lists the options")
 
 
+def _check_given(words: list[str], lists: set[str]) -> None:
+    """Raises ValueError if an option is given twice, of which the parser takes the last, or with an empty value."""
+    seen = set()
+    for word, after in itertools.zip_longest(words, words[1:], fillvalue="--"):
+        if not word.startswith("--"):
+            continue
+        option, equals, value = word.partition("=")
+        option = _option(option)
+        if option in seen:
+            advice = "give all its values behind one" if option in lists else "leave one out"
+            raise ValueError(f"expected {option} once, got it twice; {advice}")
+        seen.add(option)
+        if (equals and not value) or after == "" or (option in lists and not equals and after.startswith("--")):
+            raise ValueError(f"expected a value for {option}, got none")
+
+
 def options_of(function: Callable[..., None]) -> dict[str, bool]:
-    """The options of a command: for each whether it takes a list of words that commas may separate, too."""
+    """List the options of a command: option -> whether it takes several words, which commas may separate."""
     found: dict[str, bool] = {}
     for name, hint in typing.get_type_hints(function, include_extras=True).items():
         if name != "return" and tyro.conf.Positional not in getattr(hint, "__metadata__", ()):
@@ -102,7 +125,7 @@ def _option(word: str) -> str:
 
 
 def spread(words: list[str], lists: set[str]) -> list[str]:
-    """The words with the commas in the values of some options made blanks.
+    """Split the values of some options at their commas.
 
     Example:
         >>> spread(["--rules", "bp,il", "--learning-rates=0.1,1", "--data", "a,b"], {"--rules", "--learning-rates"})
@@ -137,12 +160,12 @@ def _unknown(word: str, name: str, options: dict[str, bool]) -> str:
 
 
 def sentence(box: str, name: str, words: list[str], options: dict[str, bool]) -> str:
-    """What the parser said in a box, as one sentence: expected, got.
+    """Turn the parser's boxed message into one sentence: expected, got.
 
     Args:
-        box: Its text, with the lines of the box.
+        box: The message, with the lines of its box.
         name: The command.
-        words: What was parsed.
+        words: The parsed words.
         options: As `options_of` gives them.
     """
     parts = [part for part in re.split(r".*[─-]{5,}.*", box) if part.strip()]  # message, help, more help
@@ -155,6 +178,10 @@ def sentence(box: str, name: str, words: list[str], options: dict[str, bool]) ->
         known = sorted(word.strip(" '") for word in found[3].split(",") if word.strip(" '") not in ("None", ""))
         hint = did_you_mean(found[1], known)
         return f"expected {found[2]} as one of {', '.join(known)}, got {found[1]!r}{hint}"
+    if found := re.search(
+        r"parsing (--[^\s:]+).* input length (\d+) did not match expected argument count (\d+)", said
+    ):
+        return f"expected {found[3]} values of {found[1]}, got {found[2]}"
     if found := re.search(r"parsing (--\S+?):? .*?(int|float).*?: ?'?([^']*)'?$", said):
         kind = {"int": "a whole number", "float": "a number"}[found[2]]
         return f"expected {kind} for {found[1]}, got {found[3]!r}"
@@ -168,9 +195,11 @@ def sentence(box: str, name: str, words: list[str], options: dict[str, bool]) ->
 
 
 def _too_many(word: str, name: str, words: list[str], options: dict[str, bool]) -> str:
-    """The sentence for a word too many: after an option that takes one, or after none."""
+    """Word the error of an extra word: behind an option that takes one value, or behind none."""
     at = words.index(word) if word in words else 0
     before = [option for option in words[:at] if option.startswith("--")]
     if before and options.get(_option(before[-1])) is False:
         return f"expected one value of {_option(before[-1])}, got {word!r} too"
-    return f"expected options like --seeds 3 after `vicinal {name}`, got {word!r}"
+    if at and not before:
+        return f"expected one name after `vicinal {name}`, got {word!r} too"
+    return f"expected only options, which begin with --, after `vicinal {name}`, got {word!r}"

@@ -10,15 +10,17 @@ from vicinal.recipes import ALIASES, RECIPES, recipe
 def rules(check: bool = False) -> None:
     """List the recipes: paper, settings, locality, transport, cost.
 
-    Locality was found by exchanging what a network holds, one thing at a time; the findings come with the library.
+    An audit found locality by exchanging the values in a network one at a time; its findings come with the library. So
+    do the counts of reads on arrays, for an example of digits and a network of 64-64-64-10.
 
     Args:
-        check: Find it anew (half a minute), and say where it differs.
+        check: Repeat the audit and the counts (half a minute), and report differences.
     """
     from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
 
+    from vicinal.recipes import counts
     from vicinal.recipes.audits import audit_of, known
 
     console, done, differ = Console(), {}, []
@@ -26,6 +28,10 @@ def rules(check: bool = False) -> None:
         rule, _ = chosen.make()
         violation = audit_of(chosen.name, done) if check or chosen.name not in known() else known()[chosen.name]
         if check and violation != known().get(chosen.name, "nothing"):
+            differ.append(chosen.name)
+        stored = counts.known().get(chosen.name)
+        found = counts.counts_of(chosen.name) if check or chosen.name not in counts.known() else stored
+        if found != stored and chosen.name not in differ:
             differ.append(chosen.name)
         console.print(f"[bold]{chosen.name}[/bold]  {chosen.label}", highlight=False)
         rows = Table.grid(padding=(0, 2))
@@ -39,10 +45,11 @@ def rules(check: bool = False) -> None:
         rows.add_row("local", f"yes{inference}" if violation is None else f"no: {violation}")
         rows.add_row("transport", f"errors travel by {chosen.transport}")
         rows.add_row("cost", f"{chosen.cost} product for each layer and update")
+        rows.add_row("on arrays", counts.counts_text(found))
         rows.add_row("example", chosen.example)
         console.print(Padding(rows, (0, 0, 1, 2)), highlight=False)
     if check:
-        print(f"audited anew: {'differs for ' + ', '.join(differ) if differ else 'all as shipped'}")
+        print(f"audited again: {'differs for ' + ', '.join(differ) if differ else 'all as shipped'}")
         if differ:
             raise SystemExit(1)
 

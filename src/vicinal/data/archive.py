@@ -1,4 +1,4 @@
-"""Reading arrays from an npz file, whatever is wrong with it, and finding those of a data set among them."""
+"""Reads arrays from an npz file, checks the file, and finds the arrays of a data set."""
 
 import os
 import zipfile
@@ -8,21 +8,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from vicinal._archives import check_sizes, read_header
+from vicinal._memory import free_host_bytes
 from vicinal.data.errors import DataError
-
-KEYS = ("x_train", "y_train", "x_test", "y_test")
-INPUTS = ("x", "X", "data", "inputs", "image", "images")
-TARGETS = ("y", "Y", "target", "targets", "label", "labels")
-NAMES = ("class_names", "target_names")
-_SPLIT = ("split", "test")
+from vicinal.data.names import CLASS_NAMES, INPUTS, KEYS, SPLIT, TARGETS
 
 
 def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Read named arrays from an npz file. Nothing in the file is ever unpickled.
+    """Reads named arrays from an npz file, without unpickling anything.
 
     Args:
         path: The file.
-        keys: The arrays it must hold; by default those of a data set, see `names_in`. Others are left unread.
+        keys: The arrays it must hold; by default those of a data set, see `names_in`. Others are not read.
 
     Returns:
         The arrays as they are stored, by key.
@@ -41,10 +38,12 @@ def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Shap
             twofold = "" if keys is not None else _twofold(held)
             keys = tuple(names_in(held).values()) if keys is None else keys
             missing = [key for key in keys if key not in held]
+            for key in () if missing else keys:
+                _check_array(archive.zip, key)
             arrays = {} if missing else {key: archive[key] for key in keys}
     except OSError as error:
         raise DataError(f"could not read {path}: {error.strerror or error}; check its permissions.") from error
-    except Exception as error:  # a file made to mislead can raise nearly anything inside zipfile and numpy
+    except Exception as error:  # a manipulated file can raise nearly anything inside zipfile and numpy
         reason = " ".join(str(error).split())
         raise ValueError(
             f"expected an intact npz file of plain arrays at {path}, got: {reason}; fetch it again, or write "
@@ -55,27 +54,27 @@ def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Shap
     if missing:
         raise ValueError(
             f"{path}: expected the arrays {', '.join(keys)}, got {', '.join(sorted(held)) or 'none'}; "
-            f"add {', '.join(missing)}" + ("." if keys != KEYS else ", or give x and y alone.")
+            f"add {', '.join(missing)}" + ("." if keys != KEYS else ", or give only x and y.")
         )
     return arrays
 
 
 def names_in(held: Collection[str]) -> dict[str, str]:
-    """Which arrays of a file are those of a data set, by what they are.
+    """Finds the arrays of a data set among the names in a file.
 
     Args:
         held: The names in the file.
 
     Returns:
-        `x_train` and `y_train`, or `x` and `y` under the names they have; perhaps `x_test` and `y_test`. Beside them
-        `split` (which examples are for testing) and `class_names`, where the file has them.
+        A name in the file for each part: `x_train` and `y_train`, or `x` and `y`; and if present `x_test`, `y_test`,
+        `split` (which examples are for testing) and `class_names`.
 
     Example:
         >>> names_in(["X", "target", "split"])
         {'x': 'X', 'y': 'target', 'split': 'split'}
     """
     x, y, split, names = (
-        next((name for name in known if name in held), None) for known in (INPUTS, TARGETS, _SPLIT, NAMES)
+        next((name for name in known if name in held), None) for known in (INPUTS, TARGETS, SPLIT, CLASS_NAMES)
     )
     parts = [key for key in KEYS if key in held]
     if x is not None and y is not None and parts in ([], [*KEYS[2:]]):
@@ -87,17 +86,23 @@ def names_in(held: Collection[str]) -> dict[str, str]:
 
 
 def arrays_in(mapping: Mapping[str, Shaped[np.ndarray, "..."]]) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The arrays that `names_in` finds, by what they are.
+    """The arrays of a data set, by part: those that `names_in` finds.
+
+    Args:
+        mapping: Arrays by their names in the file.
+
+    Returns:
+        Arrays by part.
 
     Raises:
-        KeyError: One is not there.
+        KeyError: One is missing.
     """
     return {key: mapping[name] for key, name in names_in(mapping).items()}
 
 
 def _twofold(held: Collection[str]) -> str:
-    """Two sets of arrays in a file of which nobody knows which one is meant; empty if there is no such choice."""
-    found = [[name for name in known if name in held] for known in (INPUTS, TARGETS, _SPLIT, NAMES)]
+    """Names in a file that may mean the same part, for an error message; empty if there are none."""
+    found = [[name for name in known if name in held] for known in (INPUTS, TARGETS, SPLIT, CLASS_NAMES)]
     for names in found:
         if len(names) > 1:
             return " and ".join(names)
@@ -106,10 +111,21 @@ def _twofold(held: Collection[str]) -> str:
 
 
 def _check_zip(path: Path) -> None:
-    """Raise ValueError unless the file is a zip file whose members all have their checksums."""
+    """Raises a ValueError unless the file is a zip file whose members all match their checksums."""
     if not zipfile.is_zipfile(path):
         raise ValueError("a file that does not end like a zip file, so it is cut short or something else")
     with zipfile.ZipFile(path) as archive:
+        check_sizes(archive, free_host_bytes())
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"a file whose member {damaged} is damaged")
+
+
+def _check_array(archive: zipfile.ZipFile, key: str) -> None:
+    """Raises a ValueError unless a member holds an array of the size that it announces, and no Python objects."""
+    for name in {key, f"{key}.npy"} & set(archive.namelist()):
+        with archive.open(name) as stream:
+            try:
+                read_header(stream, archive.getinfo(name).file_size)
+            except ValueError as error:
+                raise ValueError(f"the member {name}, of which {error}") from error

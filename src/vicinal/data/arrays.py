@@ -1,4 +1,4 @@
-"""A data set from arrays: what inputs may be, what targets mean, and which examples are for testing."""
+"""A data set from arrays: which inputs are allowed, what targets mean, and which examples are for testing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +41,7 @@ def from_arrays(
         x_test: Inputs for testing; `y_test` belongs to it.
         y_test: Targets for testing.
         test_rows: Which rows are for testing instead: truth values `[n]`, the words `train` and `test`, or indices.
-        test_share: Which share is for testing instead; by default 0.2.
+        test_share: The share for testing instead; by default 0.2.
         task: `"classification"` to number whatever values there are and keep them as class names, `"regression"` to
             predict whole numbers; by default what the targets look like.
         class_names: Of the classes, one for each label from 0, and some may have no example then; or for each value in
@@ -76,7 +76,7 @@ def from_arrays(
     if len(values) != len(inputs):
         raise ValueError(f"{origin}: expected one target for each example, got {len(inputs)} and {len(values)}.")
     if found.classes is not None and class_names is None and (values == values[0]).all():
-        raise ValueError(f"{origin}: expected at least two classes, got {values[0]} alone.")
+        raise ValueError(f"{origin}: expected at least two classes, got only {values[0]}.")
     if test_rows is not None:
         if test_share is not None:
             raise ValueError(f"{origin}: expected either test rows or a test share, got both")
@@ -108,7 +108,7 @@ def to_dataset(
     task: TaskKind | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Dataset:
-    """Check stored arrays and turn them into a data set.
+    """Checks stored arrays and turns them into a data set.
 
     Args:
         arrays: `x_train`, `y_train`, `x_test` and `y_test`, as stored.

@@ -3,12 +3,14 @@
 import jax
 from jaxtyping import Array, Int, Key
 
+from vicinal._numbers import check_count
+
 
 def epoch_order(key: Key[Array, ""], epoch: int | Int[Array, ""], size: int) -> Int[Array, " size"]:
-    """Return the order of one epoch: a permutation of `0 ... size - 1`.
+    """The order of one epoch: a permutation of `0 ... size - 1`.
 
-    It depends on the key and on the number of the epoch alone, so a run that resumes in epoch 7 visits the
-    examples as the run that was never stopped.
+    It depends only on the key and the number of the epoch, so a run resumed in epoch 7 visits the examples in
+    the same order as an uninterrupted run.
 
     Args:
         key: The JAX random key of the whole run.
@@ -27,6 +29,5 @@ def epoch_order(key: Key[Array, ""], epoch: int | Int[Array, ""], size: int) -> 
         >>> sorted(order.tolist())
         [0, 1, 2, 3, 4]
     """
-    if size < 1:
-        raise ValueError(f"expected a size of at least 1, got {size}; there is nothing to put in an order.")
+    check_count("size", size)
     return jax.random.permutation(jax.random.fold_in(key, epoch), size)

@@ -1,4 +1,4 @@
-"""Which data sets there are, and whether their files are whole."""
+"""The list of data sets, and the check that their files are complete."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Entry:
     Args:
         name: What `load` and `fetch` call it.
         status: `"embedded"` in the package, `"present"` in the folder, or `"missing"` from it.
-        path: Where its file is, or would be.
+        path: The path of its file, existing or not.
         credit: Whom to name.
     """
 
@@ -34,7 +34,7 @@ class Entry:
 def available(
     folder: str | os.PathLike[str] | None = None, *, sources: Mapping[str, Source] = SOURCES
 ) -> tuple[Entry, ...]:
-    """List the data sets that have a name. Files are looked for, not opened: `verify` does that.
+    """Lists the named data sets. Checks only whether files exist; `verify` reads them.
 
     Args:
         folder: Where to look, as for `data_folder`.
@@ -56,7 +56,7 @@ def available(
 
 @dataclass(frozen=True)
 class Summary:
-    """What `verify` found in a file.
+    """The contents of a data file, as `verify` found them.
 
     Args:
         name: Name of the data set.
@@ -90,16 +90,16 @@ def verify(
     sources: Mapping[str, Source] = SOURCES,
     **options: Any,
 ) -> Summary:
-    """Check that the file of a data set can be read, is valid and is complete.
+    """Checks that the file of a data set is readable, valid and complete.
 
     Args:
         name_or_path: A name, or the path of an npz file, a table or a folder of images.
         folder: Where to look for a name, as for `data_folder`.
-        options: As `load` takes them by name: `target`, `inputs`, `test_share`, `task`, `image_size`.
-        sources: Published data sets; a file that goes by the name of one must have the published size.
+        options: Arguments of `load`: `target`, `inputs`, `test_share`, `task`, `image_size`.
+        sources: Published data sets; a file with the name of one must have the published size.
 
     Returns:
-        What the file holds, and its hash.
+        The contents of the file, and its hash.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -125,12 +125,12 @@ def verify(
 
 
 def check_complete(dataset: Dataset, source: Source, origin: str) -> None:
-    """Check that a data set has the size that its source publishes.
+    """Checks that a data set has the published size.
 
     Args:
-        dataset: What was read.
-        source: What it should be.
-        origin: Where it was read, for the error message.
+        dataset: The data set.
+        source: The published sizes.
+        origin: Its name in error messages.
 
     Raises:
         ValueError: It has another size.

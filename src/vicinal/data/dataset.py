@@ -1,4 +1,4 @@
-"""What every loader returns: a training and a test split in memory, ready to be put on a device."""
+"""What every loader returns: training and test examples in memory, ready for a device."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Dataset:
 
     Args:
         name: A short name, for tables and file names.
-        x_train: Inputs for training, `[train, *shape]`, float32. Images of bytes lie in [0, 1]; other numbers have
-            the range that they came with.
+        x_train: Inputs for training, `[train, *shape]`, float32. Images of bytes lie in [0, 1]; other numbers keep
+            their range.
         y_train: Targets for training: class labels `[train]`, int32 from 0 to `classes - 1`, or any array
             whose first axis runs over the examples.
         x_test: Inputs for testing, `[test, *shape]`.
@@ -82,12 +82,12 @@ class Dataset:
 
     @property
     def features(self) -> int:
-        """How many numbers one input holds."""
+        """The number of entries of one input."""
         return math.prod(self.shape)
 
     @property
     def outputs(self) -> int:
-        """How many output units a network needs: one for each class, or for each number of a target."""
+        """The number of output units a network needs: one for each class, or for each number of a target."""
         return self.classes if self.classes is not None else math.prod(self.y_train.shape[1:])
 
     def flattened(self) -> Dataset:
@@ -193,7 +193,7 @@ class Dataset:
         if not targets:
             return replace(self, x_train=x_train, x_test=x_test)
         if self.classes is not None:
-            raise ValueError(f"{self.name}: expected targets that are numbers, got labels; standardize inputs alone")
+            raise ValueError(f"{self.name}: expected targets that are numbers, got labels; standardize only inputs")
         y_train, y_test = _standardized(self.y_train, self.y_test)
         return replace(self, x_train=x_train, x_test=x_test, y_train=y_train, y_test=y_test)
 

@@ -1,4 +1,4 @@
-"""Fetching a published data set: download, check against its hash, convert, and only then put in place."""
+"""Fetches a published data set: download, check the hash, convert, and only then move into place."""
 
 import os
 import tarfile
@@ -13,12 +13,13 @@ import pooch
 import requests
 
 from vicinal._nearest import did_you_mean
-from vicinal.data.archive import KEYS, read_arrays
+from vicinal.data.archive import read_arrays
 from vicinal.data.arrays import to_dataset
 from vicinal.data.catalogue import check_complete, verify
 from vicinal.data.errors import DataError
 from vicinal.data.formats import Arrays
 from vicinal.data.loading import DIGITS_PATH, data_folder
+from vicinal.data.names import KEYS
 from vicinal.data.sources import SOURCES, RemoteFile, Source
 from vicinal.files import write_atomically
 
@@ -36,15 +37,15 @@ def fetch(
     sources: Mapping[str, Source] = SOURCES,
     progress: Progress | None = None,
 ) -> Path:
-    """Download a published data set into the data folder, unless it is there.
+    """Downloads a published data set into the data folder, unless it exists.
 
     Everything is downloaded into a temporary folder beside the result, compared with the published hashes and
     converted there. The result appears in one step, and the temporary folder is removed, whatever happens. A
     valid file that is already there is left alone; a damaged one is replaced once the new one is complete.
 
     Args:
-        name: Which data set: a key of `sources`, or `"digits"`, which is there without fetching.
-        folder: Where to put `<name>.npz`, as for `data_folder`; it is made when it does not exist.
+        name: Which data set: a key of `sources`, or `"digits"`, which is part of the package.
+        folder: Where to put `<name>.npz`, as for `data_folder`; created if missing.
         sources: Where each data set is published.
         progress: Called after each piece that arrives; None for silence.
 
@@ -80,14 +81,14 @@ def fetch(
 
 
 def _already_there(name: str, path: Path, sources: Mapping[str, Source]) -> bool:
-    """Tell whether the file is good; raise when it is good, but not what its name says."""
+    """Whether the file is valid; raises if it holds another data set than its name says."""
     if not path.is_file():
         raise DataError(f"expected a file at {path}, found something else; move it away.")
     try:
         verify(name, path.parent, sources=sources)
     except ValueError:
         try:
-            # Whatever its labels, gaps included: another data set is not to be lost.
+            # Whatever its labels, gaps included: never overwrite another data set.
             found = to_dataset(read_arrays(path, KEYS), name, "", origin=str(path), classes=2**31 - 1)
         except ValueError:
             return False
@@ -124,7 +125,7 @@ def _store(path: Path, arrays: Arrays) -> None:
         x_test=arrays["x_test"],
         y_test=arrays["y_test"],
     )
-    write_atomically(path, buffer.getbuffer())
+    write_atomically(path, buffer.getvalue())
 
 
 def _download(remote: RemoteFile, file: Path, progress: Progress | None) -> None:
@@ -175,7 +176,7 @@ class _Bar:
         self.report(self.url, self.received, self.total)
 
     def reset(self) -> None:
-        """Pooch fills the bar anew at the end."""
+        """Does nothing: pooch resets the bar at the end."""
         self.received = 0
 
     def close(self) -> None:

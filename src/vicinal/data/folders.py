@@ -3,12 +3,15 @@
 import os
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from vicinal._counted import counted
+from vicinal._memory import free_host_bytes
 from vicinal._optional import optional
 from vicinal.data.arrays import from_arrays
 from vicinal.data.dataset import Dataset
@@ -46,7 +49,7 @@ def from_folder(
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: It has no folders with images, or images differ in size or colours, or one cannot be read.
-        ImportError: Pillow is not there.
+        ImportError: Pillow is not installed.
 
     Example:
         ```python
@@ -62,7 +65,7 @@ def from_folder(
     credit = f"{folder.name}: images of the user's own" if credit is None else credit
     parts = _parts(folder)
     if len(parts) == 1 and any((folder / parts[0].name / found).is_dir() for found in os.listdir(parts[0])):
-        raise ValueError(f"{folder}: expected the folders train and test, got {parts[0].name} alone; add the other.")
+        raise ValueError(f"{folder}: expected the folders train and test, got only {parts[0].name}; add the other.")
     if len(parts) < 2:
         images, labels = _read([folder], size)
         return from_arrays(images[0], labels[0], test_share=test_share, name=name, credit=credit, origin=str(folder))
@@ -87,8 +90,11 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _read(folders: list[Path], size: tuple[int, int] | None) -> tuple[list[UInt8[np.ndarray, "..."]], list[np.ndarray]]:
-    """Images and the names of their classes, of each folder."""
+    """Images and the names of their classes, for each folder."""
     files = [_files(folder) for folder in folders]
+    whole = folders[0].parent if len(folders) > 1 else folders[0]
+    _check_links(whole, files)
+    _check_room(whole, files, size)
     read = [[_image(file, size) for _, file in found] for found in files]
     shapes = Counter(image.shape for images in read for image in images)
     if len(shapes) > 1:
@@ -100,7 +106,7 @@ def _read(folders: list[Path], size: tuple[int, int] | None) -> tuple[list[UInt8
             if image.shape == other
         )
         raise ValueError(
-            f"{folders[0].parent if len(folders) > 1 else folders[0]}: expected images of one size and mode, got "
+            f"{whole}: expected images of one size and mode, got "
             f"{_shown(most)} and {_shown(other)} ({strange.name}); "
             + (
                 "give image_size=(height, width) (--image-size HEIGHT WIDTH)."
@@ -109,6 +115,29 @@ def _read(folders: list[Path], size: tuple[int, int] | None) -> tuple[list[UInt8
             )
         )
     return [np.stack(images) for images in read], [np.array([label for label, _ in found]) for found in files]
+
+
+def _check_links(folder: Path, files: list[list[tuple[str, Path]]]) -> None:
+    """Raises a ValueError if something in a folder is a link to what is not in it, or no file."""
+    root = folder.resolve()
+    for file in (file for found in files for _, file in found):
+        if not file.is_file():  # a link in a circle is none either
+            raise ValueError(f"expected an image at {file}, got no regular file; remove it.")
+        if not file.resolve().is_relative_to(root):
+            raise ValueError(f"{folder}: expected images in this folder, got the link {file} out of it; copy it.")
+
+
+def _check_room(folder: Path, files: list[list[tuple[str, Path]]], size: tuple[int, int] | None) -> None:
+    """Raises a ValueError if images of the sizes that they announce need more memory than is free."""
+    places = [file for found in files for _, file in found]
+    sizes = [_opened(file, lambda image: image.size[::-1]) if size is None else size for file in places]
+    needed, free = sum(3 * height * width for height, width in sizes), free_host_bytes()
+    if needed > free:
+        (height, width), file = max(zip(sizes, places, strict=True), key=lambda one: one[0][0] * one[0][1])
+        raise ValueError(
+            f"{folder}: expected images that fit into {free} bytes of memory, got {counted(len(places), 'image')} of "
+            f"up to {height}x{width} ({file.name}); give image_size=(height, width) (--image-size HEIGHT WIDTH)."
+        )
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
@@ -128,7 +157,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     ]
     empty = [place.name for place in classes if place.name not in {label for label, _ in found}]
     if len(classes) < 2 or empty:
-        got = f"none in {', '.join(empty)}" if empty else f"{len(classes)} folder{'s' * (len(classes) != 1)}"
+        got = f"none in {', '.join(empty)}" if empty else f"{counted(len(classes), 'folder')}"
         raise ValueError(
             f"{folder}: expected a folder of images for each class, at least two ({', '.join(_ENDINGS[:3])}, ...), "
             f"got {got}."
@@ -137,21 +166,35 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _image(file: Path, size: tuple[int, int] | None) -> UInt8[np.ndarray, "height width ..."]:
-    optional("PIL", "reading images", "Pillow", "images")
+    return _opened(file, lambda image: _pixels(image, size))
+
+
+def _pixels(image: Any, size: tuple[int, int] | None) -> UInt8[np.ndarray, "height width ..."]:
     from PIL import Image as image_library, ImageOps
 
+    image = ImageOps.exif_transpose(image)  # cameras store the pixels unrotated, and the rotation beside them
+    mode = "L" if image.mode == "P" and _grey(image) else _MODES[image.mode]
+    image = image.convert(mode)
+    if size is not None:
+        image = image.resize((size[1], size[0]), image_library.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def _opened(file: Path, read: Callable[[Any], Any]) -> Any:
+    """What is read from an image of a known mode; any failure is a ValueError."""
+    optional("PIL", "reading images", "Pillow", "images")
+    from PIL import Image as image_library
+
     try:
-        with image_library.open(file) as image:
-            if image.mode not in _MODES:
-                raise ValueError(f"it has the mode {image.mode}; convert it to 8 bits, grey or RGB")
-            image = ImageOps.exif_transpose(image)  # a camera held upright says so, and stores what lies
-            mode = "L" if image.mode == "P" and _grey(image) else _MODES[image.mode]
-            image = image.convert(mode)
-            if size is not None:
-                image = image.resize((size[1], size[0]), image_library.Resampling.BILINEAR)
-            return np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"expected an image at {file}, got: {' '.join(str(error).split())}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", image_library.DecompressionBombWarning)
+            with image_library.open(file) as image:
+                if image.mode not in _MODES:
+                    raise ValueError(f"it has the mode {image.mode}; convert it to 8 bits, grey or RGB")
+                return read(image)
+    except Exception as error:  # of Pillow's decoders, which have many kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"expected an image at {file}, got: {reason}") from error
 
 
 def _grey(image: Any) -> bool:

@@ -13,11 +13,11 @@ Arrays = Mapping[str, UInt8[np.ndarray, "..."]]
 """`x_train`, `y_train`, `x_test` and `y_test`, as published."""
 
 Parser = Callable[[Sequence[Path]], Arrays]
-"""From the downloaded files, in the order in which their source lists them, to arrays."""
+"""Turns the downloaded files, in their source's order, into arrays."""
 
 
 def read_idx(content: bytes) -> UInt8[np.ndarray, "..."]:
-    """Read an array of bytes in the idx format.
+    """Reads an array of bytes in the idx format.
 
     The format: two zero bytes, the element type (8 for unsigned bytes), the number of axes, the length of
     each axis as a big-endian 32-bit integer, then the elements in row-major order.
@@ -47,7 +47,7 @@ def read_idx(content: bytes) -> UInt8[np.ndarray, "..."]:
 
 
 def parse_idx(files: Sequence[Path]) -> Arrays:
-    """Read the four gzipped idx files of MNIST and its relatives.
+    """Reads the four gzipped idx files of MNIST and its variants.
 
     Args:
         files: Training images, training labels, test images, test labels.
@@ -56,7 +56,7 @@ def parse_idx(files: Sequence[Path]) -> Arrays:
         Images `[n, height, width]` and labels `[n]`, uint8.
 
     Raises:
-        ValueError: A file is not what the format asks for.
+        ValueError: A file violates the format.
         OSError: A file cannot be read or decompressed.
     """
     keys = ("x_train", "y_train", "x_test", "y_test")
@@ -64,7 +64,7 @@ def parse_idx(files: Sequence[Path]) -> Arrays:
 
 
 def parse_cifar10(files: Sequence[Path]) -> Arrays:
-    """Read the binary version of CIFAR-10.
+    """Reads the binary version of CIFAR-10.
 
     A batch is a sequence of records of 3073 bytes: the label, then the red, the green and the blue plane of a
     32x32 image, each row by row. Batches are read inside the archive; nothing is unpacked to the disk.

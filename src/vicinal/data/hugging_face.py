@@ -1,4 +1,4 @@
-"""Batches from a Hugging Face data set: columns by name, read as they are needed."""
+"""Batches from a Hugging Face data set: columns by name, read when they are needed."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, Shaped
 
 from vicinal._foreign import is_a
+from vicinal._numbers import check_count
 from vicinal.data.batching import epoch_order
 from vicinal.data.precision import check_apart
 from vicinal.data.streams import Batches
@@ -22,7 +23,7 @@ def from_hugging_face(
     batch_size: int = 64,
     key: PRNGKeyArray | None = None,
 ) -> Batches:
-    """Makes batches of a `datasets.Dataset` or `datasets.IterableDataset`; the data are never in memory as a whole.
+    """Makes batches from a `datasets.Dataset` or `datasets.IterableDataset`; the data are never in memory as a whole.
 
     Images and other bytes are divided by 255 and floats stay as they are, all float32; whole numbers that are one
     input by themselves (tokens) stay whole. Several columns must hold a number each and become `[batch, columns]`.
@@ -31,17 +32,17 @@ def from_hugging_face(
     Args:
         dataset: One split; `datasets["train"]` of several.
         inputs: The column or columns to read; by default all but the target.
-        target: The column to predict; by default the one called target, label, labels, y or class, else the last.
+        target: The column to predict; by default the one called y, target(s), label(s) or class, else the last.
         batch_size: Examples in a batch.
-        key: Shuffles each pass anew, and leaves out what does not fill its last batch; None reads all in the order
-            of the data. Data that can only be iterated over shuffle themselves (`dataset.shuffle(...)`).
+        key: Shuffles each pass differently, and drops an incomplete last batch; None reads all in the order of the
+            data. Data that can only be iterated over shuffle themselves (`dataset.shuffle(...)`).
 
     Returns:
         The batches.
 
     Raises:
         TypeError: `dataset` is something else.
-        ValueError: A column is not there, or holds what no model can read; some of it only when a batch is read.
+        ValueError: A column is missing, or holds no usable numbers; the latter may show only when a batch is read.
 
     Example:
         ```python
@@ -53,8 +54,7 @@ def from_hugging_face(
         raise TypeError(f"expected one split, got {', '.join(dataset)}; choose one of them by its name")
     if not is_a(dataset, "datasets.Dataset", "datasets.IterableDataset"):
         raise TypeError(f"expected a datasets.Dataset or datasets.IterableDataset, got {type(dataset).__name__}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"expected a batch size of at least 1, got {batch_size!r}")
+    batch_size = check_count("batch_size", batch_size)
     columns = dataset.column_names or [*next(iter(dataset), {})]
     predicted = target_column(columns, target)
     chosen = [name for name in columns if name != predicted] if inputs is None else inputs
@@ -70,7 +70,7 @@ def from_hugging_face(
         return _inputs(rows, chosen), _targets(rows[predicted], predicted)
 
     names = getattr((dataset.features or {}).get(predicted), "names", None)
-    begin, length = (_indexed if is_a(dataset, "datasets.Dataset") else _streamed)(dataset, int(batch_size), key, pair)
+    begin, length = (_indexed if is_a(dataset, "datasets.Dataset") else _streamed)(dataset, batch_size, key, pair)
     return Batches(begin, length, None if names is None else tuple(names))
 
 

@@ -1,4 +1,4 @@
-"""Loading data sets: the embedded one, npz files in the data folder, and files and folders anywhere else."""
+"""Loads data sets: the embedded one, npz files in the data folder, and files and folders elsewhere."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ DIGITS_CREDIT = (
 
 
 def data_folder(folder: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder of the data files.
+    """The folder of the data files.
 
     Args:
         folder: The folder to use. When None, the environment variable `VICINAL_DATA` names it, and when that
@@ -53,7 +53,7 @@ def load(
     task: TaskKind | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Dataset:
-    """Load a data set into memory.
+    """Loads a data set into memory.
 
     `"digits"` is part of the package: 1797 images of 8x8, of which every fifth (index divisible by 5) is for
     testing. Any other name stands for `<folder>/<name>.npz`. A path is that of
@@ -64,7 +64,7 @@ def load(
     - a folder of images, one folder for each class (see `from_folder`).
 
     Inputs of bytes are divided by 255, floats stay as they are. Targets are labels or numbers, as `from_arrays` says.
-    Where nothing says what is for testing, a share is drawn, the same one every time. Files are never unpickled.
+    If the data do not say which examples are for testing, a share is drawn, always the same. Files are never unpickled.
 
     Args:
         name_or_path: A name, or the path of a file or a folder.
@@ -101,7 +101,7 @@ def locate(
     folder: str | os.PathLike[str] | None,
     sources: Mapping[str, Source],
 ) -> tuple[str, Path, Source | None]:
-    """Find the file of a data set, and where it was published when it goes by the name of a source.
+    """Finds the file of a data set, and its source if the name is that of a published one.
 
     Args:
         name_or_path: A name, or the path of an npz file, a table, or a folder of images.
@@ -146,13 +146,13 @@ def locate(
 
 
 def read(name: str, path: Path, source: Source | None, **options: Any) -> Dataset:
-    """Read and check the file of a data set.
+    """Reads and checks the file of a data set.
 
     Args:
         name: Its name.
         path: Its file, or its folder.
-        source: Where it was published; None for the embedded set and for files of the user's own.
-        options: What `load` was told beside; None where nothing was.
+        source: The published source; None for the embedded set and for the user's own files.
+        options: Further arguments of `load`; None where not given.
 
     Returns:
         The data set, as `load` describes it.
@@ -184,7 +184,7 @@ def read(name: str, path: Path, source: Source | None, **options: Any) -> Datase
 
 
 def _only(read: tuple[str, ...], given: Mapping[str, Any], origin: str) -> None:
-    """Raise ValueError unless all that is given is read."""
+    """Raises a ValueError if an option is given that is not read."""
     for option in given:
         if option not in read:
             known = f"; of the options it reads {' and '.join(read)}" if read else ""

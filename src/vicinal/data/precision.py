@@ -1,13 +1,13 @@
-"""Whether float32, in which everything is computed, can still tell the numbers of a data set apart."""
+"""Checks that the numbers of a data set stay distinguishable in float32, in which everything is computed."""
 
 import numpy as np
 from jaxtyping import Shaped
 
-STEPS = 64  # of float32 that a column's numbers must span, unless they stay apart on fewer
+STEPS = 64  # of float32: a column that spans fewer is checked
 
 
 def check_apart(values: Shaped[np.ndarray, "n ..."], origin: str) -> None:
-    """Check that float32 keeps apart what lies close together far from 0, such as the seconds since 1970.
+    """Checks that float32 distinguishes close numbers far from 0, such as seconds since 1970.
 
     The steps of float32 at `m` are about `m * 2**-23` wide. A column of largest magnitude `m` is looked at if its range
     is below `STEPS` of them; it is refused if there are then fewer different numbers than before.
@@ -24,7 +24,7 @@ def check_apart(values: Shaped[np.ndarray, "n ..."], origin: str) -> None:
         >>> check_apart(np.array([0.0, 9.0]) + 1.7e9, "seconds")
         Traceback (most recent call last):
             ...
-        ValueError: seconds: expected numbers that float32 can tell apart, got 2 from 1700000000 to 1700000009, ...
+        ValueError: seconds: expected numbers that float32 distinguishes, got 2 from 1700000000 to 1700000009, ...
     """
     if values.dtype.kind not in "iuf" or values.size == 0 or np.can_cast(values.dtype, np.float32):
         return
@@ -38,6 +38,6 @@ def check_apart(values: Shaped[np.ndarray, "n ..."], origin: str) -> None:
         if after < before:
             where = "" if columns.shape[1] == 1 else f" in column {column}"
             raise ValueError(
-                f"{origin}: expected numbers that float32 can tell apart, got {before} from {low[column]:.17g} to "
+                f"{origin}: expected numbers that float32 distinguishes, got {before} from {low[column]:.17g} to "
                 f"{high[column]:.17g}{where}, of which it keeps {after}; subtract an offset, such as the smallest."
             )

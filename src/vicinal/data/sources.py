@@ -1,4 +1,4 @@
-"""Where published data sets come from, how to know that they arrived intact, and whom to credit."""
+"""Published data sets: addresses, checksums and credits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Source:
     """A published data set.
 
     Args:
-        files: What to download.
+        files: The files to download.
         parse: Turns the downloaded files, in the order of `files`, into the four arrays.
         train: How many training examples it has.
         test: How many test examples it has.

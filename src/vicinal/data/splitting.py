@@ -5,6 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from vicinal._counted import counted
+
 TEST_SHARE = 0.2
 """Of the examples, where a data set does not say which ones are for testing."""
 
@@ -39,8 +41,8 @@ def split_rows(
     wanted = math.floor(share * examples + 0.5)
     if not 1 <= wanted < examples:
         raise ValueError(
-            f"expected a share that leaves examples on both sides, got {share:g} of {examples} "
-            f"example{'s' * (examples != 1)}; give more examples or another share"
+            f"expected a share that leaves examples on both sides, got {share:g} of "
+            f"{counted(examples, 'example')}; give more examples or another share"
         )
     generator = np.random.default_rng(seed)
     mixed = generator.permutation(examples)

@@ -1,4 +1,4 @@
-"""Batches that come one after another, from whatever gives them; a pass can begin at any batch."""
+"""Batches one after another, from any iterable; a pass can start at any batch."""
 
 import inspect
 import itertools
@@ -10,21 +10,21 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vicinal._foreign import as_arrays
-from vicinal.data.archive import INPUTS, TARGETS
+from vicinal.data.names import INPUTS, TARGETS
 
 Pair = tuple[PyTree, PyTree]
 """Inputs and targets of a batch, `[batch, ...]` each."""
 
 
 class Batches:
-    """Batches `(x, y)` that begin anew for each pass.
+    """Batches `(x, y)`, restarted for each pass.
 
     Args:
         begin: `begin(number, skip)` gives the batches of a pass, the passes counted from 0, without the first `skip`.
-        length: How many batches a pass has; None if nobody knows.
+        length: How many batches a pass has; None: the length is unknown.
         class_names: What the classes are called; None if they have no names.
-        at_will: Whether `begin` gives a pass from any batch on without the ones before; if not, the passes must be
-            begun and read in turn, for each may depend on those before.
+        at_will: Whether `begin` can start any pass at any batch. If not, passes must be started and read in order:
+            each may depend on earlier ones.
 
     Attributes:
         length: As given.
@@ -43,7 +43,15 @@ class Batches:
         self._begin, self.length, self.class_names, self.at_will = begin, length, class_names, at_will
 
     def epoch(self, number: int = 0, skip: int = 0) -> Iterator[Pair]:
-        """The batches of a pass, without the first `skip`."""
+        """The batches of a pass.
+
+        Args:
+            number: Which pass, counted from 0.
+            skip: Batches at its start to leave out.
+
+        Returns:
+            An iterator over pairs `(x, y)`.
+        """
         return self._begin(number, skip)
 
     def __iter__(self) -> Iterator[Pair]:
@@ -70,13 +78,13 @@ def batches(
     inputs: str | Sequence[str] | None = None,
     target: str | None = None,
 ) -> Batches:
-    """Makes batches of anything that gives them: pairs, or dictionaries of which some columns are read.
+    """Makes batches from any iterable of pairs or dictionaries.
 
     Args:
-        source: An iterable of batches, such as a PyTorch `DataLoader` or a list; or a function that begins a pass and
-            gives its batches, a generator function for one. If it takes an argument, that is the number of the pass,
-            counted from 0, by which it can shuffle each pass anew. A batch is a pair `(x, y)`, or a dictionary of
-            arrays.
+        source: An iterable of batches, such as a PyTorch `DataLoader` or a list; or a function that starts a pass and
+            returns its batches, such as a generator function. An argument, if it takes one, is the number of the
+            pass, counted from 0, from which it can shuffle each pass differently. A batch is a pair `(x, y)`
+            or a dictionary of arrays.
         inputs: The columns of a dictionary that are inputs: one name; or several, which become a dictionary. By
             default the one called x, data, inputs or image.
         target: The column that is the target; by default the one called y, target or label.
@@ -85,7 +93,7 @@ def batches(
         The batches, each a pair of arrays.
 
     Raises:
-        TypeError: The source gives nothing to iterate over.
+        TypeError: The source is no iterable and no such function.
 
     Example:
         >>> given = batches([{"pixels": np.ones((2, 3)), "digit": np.array([7, 1])}], inputs="pixels", target="digit")
@@ -96,7 +104,7 @@ def batches(
         raise TypeError(f"expected an iterable of batches, or a function that gives one, got {type(source).__name__}")
     if isinstance(source, Iterator):
         raise TypeError(
-            f"expected batches that can begin anew, got a {type(source).__name__}, which cannot; give the function "
+            f"expected batches that can be restarted, got a {type(source).__name__}, which cannot; give the function "
             "that makes it"
         )
 
@@ -110,7 +118,7 @@ def batches(
 
 
 def length_of(source: Any) -> int | None:
-    """How many batches something to iterate over has; None if it does not say."""
+    """The number of batches of an iterable; None if it is unknown."""
     if isinstance(source, Batches):
         return source.length
     try:
@@ -120,11 +128,19 @@ def length_of(source: Any) -> int | None:
 
 
 def pair_of(batch: Any, inputs: str | Sequence[str] | None = None, target: str | None = None) -> Pair:
-    """Inputs and targets of a batch, whatever library its arrays come from.
+    """Inputs and targets of a batch, as arrays, from arrays of any library.
+
+    Args:
+        batch: A pair `(x, y)`, or a dictionary of arrays.
+        inputs: The columns of a dictionary that are inputs, as for `batches`.
+        target: The column that is the target, as for `batches`.
+
+    Returns:
+        The pair.
 
     Raises:
         TypeError: The batch is no pair and no dictionary with these columns.
-        KeyError: A column that was named is not there.
+        KeyError: A named column is missing.
 
     Example:
         >>> pair_of({"x": np.ones((1, 2)), "y": np.zeros(1)})[1].tolist()

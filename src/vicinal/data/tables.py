@@ -1,7 +1,8 @@
-"""A data set from a table: a column to predict, the others as inputs."""
+"""A data set from a table: one column to predict, the others as inputs."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +11,20 @@ from typing import Any
 import numpy as np
 
 from vicinal._foreign import is_a
+from vicinal._memory import free_host_bytes
 from vicinal._optional import optional
 from vicinal.data.arrays import from_arrays
 from vicinal.data.dataset import Dataset
 from vicinal.data.errors import DataError
+from vicinal.data.names import TARGET_COLUMNS
 from vicinal.data.precision import check_apart
 from vicinal.data.splitting import rows_of
 from vicinal.data.targets import TaskKind
 
-TARGET_NAMES = ("target", "label", "labels", "y", "class")
-"""Columns that are taken for the target if no other is named."""
-
 _SPLIT = "split"
-WORDS = 20  # different values up to which a column of words becomes inputs, one for each value
+WORDS = 20  # the most different words of a column that becomes inputs, one for each word
+COLUMNS = 100_000  # the most columns of a table
+_LONGEST_LINE = 2**24  # bytes of the names of the columns
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".parquet")
 
 
@@ -47,7 +49,7 @@ def from_frame(
 
     Args:
         frame: The table, one example a row.
-        target: The column to predict; by default the one called target, label, labels, y or class, else the last one.
+        target: The column to predict; by default the one called y, target(s), label(s) or class, else the last one.
         inputs: The column or columns to predict it from; by default all others.
         test: A second table with the same columns, for testing.
         test_share: Which share of the rows is for testing, if nothing else says it; by default 0.2.
@@ -62,7 +64,7 @@ def from_frame(
     Raises:
         TypeError: `frame` is no DataFrame.
         ValueError: A column is missing, a value is missing, a column holds something else, or one has too many words.
-        ImportError: pandas is not there.
+        ImportError: pandas is not installed.
 
     Example:
         >>> import pandas
@@ -109,15 +111,18 @@ def from_frame(
 
 
 def target_column(columns: Sequence[Any], target: str | None, place: str = "") -> Any:
-    """The column to predict: that of this name; by default one of `TARGET_NAMES`, else the last that is no split.
+    """The column to predict: the one named, else one of `TARGET_COLUMNS`, else the last that is no split.
 
     Args:
-        columns: The names that there are.
+        columns: The names of all columns.
         target: The one to predict, or None.
-        place: What an error message begins with.
+        place: The start of error messages.
+
+    Returns:
+        The name of the column.
 
     Raises:
-        ValueError: There is no such column, or several go by the names of targets.
+        ValueError: There is no such column, or several have names of targets.
 
     Example:
         >>> target_column(["label", "size"], None), target_column(["size", "colour", "split"], None)
@@ -125,7 +130,7 @@ def target_column(columns: Sequence[Any], target: str | None, place: str = "") -
     """
     chosen: Any = target
     if target is None:
-        known = [name for name in columns if str(name).lower() in TARGET_NAMES]
+        known = [name for name in columns if str(name).lower() in TARGET_COLUMNS]
         if len(known) > 1:
             raise ValueError(f"{place}expected one target, got {' and '.join(map(str, known))}; give target=")
         chosen = next(iter(known or [name for name in reversed(columns) if str(name).lower() != _SPLIT]), None)
@@ -152,20 +157,22 @@ def read_table(path: Path) -> Any:
         FileNotFoundError: There is no such file.
         ValueError: The file is no table, or has no line of names.
         DataError: The operating system refuses to read it.
-        ImportError: pandas is not there.
+        ImportError: pandas is not installed.
     """
     pandas = _pandas()
     if not path.is_file():
         raise FileNotFoundError(f"expected a table at {path}, found none; check the path.")
     try:
         if path.name.endswith(".parquet"):
+            _check_parquet(path)
             return pandas.read_parquet(path)
+        _check_size(path)
         frame = _separated(path)
-    except OSError as error:
-        raise DataError(f"could not read {path}: {error.strerror or error}; check its permissions.") from error
     except ImportError as error:
         raise ImportError("Parquet files need pyarrow; pip install 'vicinal[tables]'") from error
     except Exception as error:  # of pandas and pyarrow, which have many kinds
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, and not of a format
+            raise DataError(f"could not read {path}: {error.strerror}; check its permissions.") from error
         reason = " ".join(str(error).split())
         raise ValueError(f"expected a table at {path}, got: {reason}") from error
     if len(frame) and _are_values([*map(str, frame.columns)]):
@@ -173,8 +180,40 @@ def read_table(path: Path) -> Any:
     return _without_index(frame.rename(columns=lambda name: str(name).strip()))  # "size, kind" names kind
 
 
+def _check_size(path: Path) -> None:
+    """Raises a ValueError if a text, unpacked, has more bytes than are free, or a first line that is too long."""
+    free = free_host_bytes()
+    with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as stream:
+        first = stream.readline(_LONGEST_LINE)
+        if (columns := 1 + max(first.count(mark) for mark in (b",", b";", b"\t"))) > COLUMNS:
+            raise ValueError(f"more than {COLUMNS} columns ({columns}); write the numbers as an npz file")
+        if len(first) == _LONGEST_LINE:
+            raise ValueError(f"a first line of more than {_LONGEST_LINE} bytes")
+        size = path.stat().st_size
+        if path.name.endswith(".gz"):
+            size = len(first)
+            while size <= free and (piece := stream.read(1 << 20)):
+                size += len(piece)
+    if size > free:
+        raise ValueError(f"{size} bytes or more, where {free} of memory are free")
+
+
+def _check_parquet(path: Path) -> None:
+    """Raises a ValueError if a table says that it has too many columns, or more bytes than are free."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        found = file.metadata
+        size = sum(found.row_group(i).total_byte_size for i in range(found.num_row_groups))
+        size = max(size, found.num_rows * found.num_columns)  # runs of one value take next to no bytes
+        if found.num_columns > COLUMNS:
+            raise ValueError(f"more than {COLUMNS} columns ({found.num_columns}); write the numbers as an npz file")
+    if size > (free := free_host_bytes()):
+        raise ValueError(f"{size} bytes or more, where {free} of memory are free")
+
+
 def _separated(path: Path) -> Any:
-    """A table whose values commas separate, or what spreadsheets write where commas are in the numbers."""
+    """A table separated by commas, or by semicolons or tabs, as spreadsheets write it where numbers contain commas."""
     pandas, separator = _pandas(), "\t" if path.name.endswith(".tsv") else ","
     for other in (";", "\t"):
         first = [*pandas.read_csv(path, sep=separator, nrows=0).columns]
@@ -189,10 +228,10 @@ def _separated(path: Path) -> Any:
 
 
 def _are_values(names: list[str]) -> bool:
-    """Whether a first line is an example rather than names: numbers for the most part, and no scale of columns.
+    """Whether a first line is an example and not names: mostly numbers, and no scale of columns.
 
-    A scale counts by ones (0, 1, 2, ... or years), or rises from one end to the other (wavelengths). Of equal names
-    pandas gives all but the first an ending (0.5, 0.5.1).
+    A scale counts by ones (0, 1, 2, ... or years), or rises from one end to the other (wavelengths). To equal names
+    pandas appends a number (0.5, 0.5.1).
     """
     plain = [name.rpartition(".")[0] if name.rpartition(".")[0] in names else name for name in names]
     numbers = [float(name) for name in plain if _is_number(name)]
@@ -236,12 +275,12 @@ def _joined(frame: Any, test: Any, origin: str) -> Any:
     test = _without_index(test)
     if set(frame.columns) != set(test.columns):
         different = sorted(map(str, set(frame.columns) ^ set(test.columns)))
-        raise ValueError(f"{origin}: expected the same columns in both tables, got {', '.join(different)} in one alone")
+        raise ValueError(f"{origin}: expected the same columns in both tables, got {', '.join(different)} in only one")
     return pandas.concat([frame, test[[*frame.columns]]], ignore_index=True)
 
 
 def _split_column(table: Any, target: Any, inputs: str | Sequence[str] | None, origin: str) -> Any:
-    """The column that says what is for testing, or None; one that may say it in other words is refused."""
+    """The column that says which rows are for testing, or None; a column `split` with other words is refused."""
     chosen = [inputs] if isinstance(inputs, str) else [*(inputs or [])]
     for name in table.columns:
         if str(name).lower() != _SPLIT or name == target or name in chosen:
@@ -264,7 +303,7 @@ def _plain_words(column: Any) -> np.ndarray:
 
 
 def _present(column: Any, origin: str) -> Any:
-    """The column, in which nothing is missing."""
+    """The column, if no value is missing."""
     missing = int(column.isna().sum())
     if missing:
         raise ValueError(
@@ -275,7 +314,7 @@ def _present(column: Any, origin: str) -> Any:
 
 
 def _features(column: Any, origin: str) -> dict[str, np.ndarray]:
-    """The inputs that a column makes, by what is appended to its name."""
+    """The inputs made from a column, by what is appended to its name."""
     types, column = _pandas().api.types, _present(column, origin)
     words = types.is_string_dtype(column) or isinstance(column.dtype, _pandas().CategoricalDtype)
     if types.is_numeric_dtype(column) and not types.is_complex_dtype(column):  # truth values too

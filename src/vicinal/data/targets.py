@@ -100,7 +100,13 @@ def decode(
 def check_every_class(
     train: Shaped[np.ndarray, " n"], test: Shaped[np.ndarray, " m"], names: Sequence[str] | None, origin: str
 ) -> None:
-    """Check that training shows an example of every class, when nobody said how many there are.
+    """Checks that every class has a training example, where the number of classes was not given.
+
+    Args:
+        train: Labels of the training examples.
+        test: Labels of the test examples.
+        names: Names of the classes; None if labels have none.
+        origin: The name of the data in error messages.
 
     Raises:
         ValueError: Labels leave gaps (0 and 1000000, say), or only the test examples have one of them.
@@ -134,7 +140,7 @@ def _plain(name: str, array: Shaped[np.ndarray, "..."]) -> np.ndarray:
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8")
     if array.dtype.kind == "U":
-        array = np.char.strip(array)  # blanks beside a comma make no other class
+        array = np.char.strip(array)  # spaces around a word make no other class
     if array.ndim == 2 and array.shape[1] == 1 and array.dtype.kind in "iubU":
         array = array[:, 0]
     return array
@@ -173,7 +179,7 @@ def _named(arrays: Mapping[str, np.ndarray], names: Sequence[str] | None) -> Dec
     values = np.unique(np.concatenate(list(arrays.values())))
     words, place = _words(values), next(iter(arrays))
     if len(values) < 2:
-        raise ValueError(f"{place}: expected at least two classes, got {_values(values)} alone.")
+        raise ValueError(f"{place}: expected at least two classes, got only {_values(values)}.")
     labels = {name: np.searchsorted(values, array).astype(np.int32) for name, array in arrays.items()}
     if names is None:
         return Decoded(labels, len(values), words)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
-from vicinal._numbers import check_count
+from vicinal._numbers import check_counts
 from vicinal.data.dataset import Dataset
 
 YIN, YANG, DOT = 0, 1, 2
@@ -37,11 +37,15 @@ def yin_yang_class(
     Returns:
         `YIN` (0), `YANG` (1) or `DOT` (2); -1 outside.
 
+    Raises:
+        ValueError: If a radius is out of its range.
+
     Example:
         >>> import numpy as np
         >>> yin_yang_class(np.array([0.5, 0.5, 0.25, 0.0]), np.array([0.9, 0.1, 0.5, 0.0])).tolist()
         [0, 1, 2, -1]
     """
+    _check_radii(radius, dot)
     right, left = np.hypot(x - 1.5 * radius, y - radius), np.hypot(x - 0.5 * radius, y - radius)
     in_dot = (right <= dot) | (left <= dot)
     is_yin = (left <= 0.5 * radius) | ((y > radius) & (right > 0.5 * radius))
@@ -52,11 +56,11 @@ def yin_yang_class(
 def yin_yang(
     train: int = 5000, test: int = 1000, *, seed: int = 0, radius: float = _BIG, dot: float = _SMALL
 ) -> Dataset:
-    """The Yin-Yang data set: which part of the symbol a point of the unit square is in.
+    """The Yin-Yang data set: classify points of the unit square by parts of the symbol.
 
-    An input is `(x, y, 1 - x, 1 - y)`, so that a network without biases can do it too. A class is drawn first, each as
-    likely as the others, then points until one lies in it: so the dots, a few per cent of the area, are a third of the
-    examples. As published, a linear classifier reaches about 64 %, a small network 98 %.
+    An input is `(x, y, 1 - x, 1 - y)`, so that a network without biases can learn it too. A class is drawn
+    first, all equally likely, then points until one lies in it: so the dots, a few per cent of the area, are a third
+    of the examples. As published, a linear classifier reaches about 64 %, a small network 98 %.
 
     Args:
         train: Training examples.
@@ -78,16 +82,19 @@ def yin_yang(
     References:
         Kriener, Göltz and Petrovici, The Yin-Yang dataset, NICE 2022, arXiv 2102.08211.
     """
-    for name, count in (("train", train), ("test", test)):
-        check_count(name, count, 1)
-    if not 0 < radius < math.inf or not 0 < dot < 0.5 * radius:
-        raise ValueError(f"expected 0 < dot < radius / 2, got a dot of {dot!r} and a radius of {radius!r}")
+    check_counts(train=train, test=test)
+    _check_radii(radius, dot)
     generator = np.random.default_rng(seed)
     splits = [_drawn(count, generator, radius, dot) for count in (train, test)]
     (x_train, y_train), (x_test, y_test) = splits
     return Dataset(
         "yin-yang", x_train, y_train, x_test, y_test, classes=3, credit=_CREDIT, class_names=("yin", "yang", "dot")
     )
+
+
+def _check_radii(radius: float, dot: float) -> None:
+    if not 0 < radius < math.inf or not 0 < dot < 0.5 * radius:
+        raise ValueError(f"expected 0 < dot < radius / 2, got a dot of {dot!r} and a radius of {radius!r}")
 
 
 def _drawn(

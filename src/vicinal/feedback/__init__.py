@@ -1,4 +1,4 @@
-"""What carries errors back, in place of the transposed forward weights, and how it learns."""
+"""Feedback: weights that carry errors back in place of the transposed forward weights, and how they learn."""
 
 from vicinal.feedback.activations import without_derivative
 from vicinal.feedback.alignment import (

@@ -7,17 +7,17 @@ from jaxtyping import Array
 
 
 def without_derivative(activation: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """An activation function whose derivative is taken to be 1, whatever asks for it.
+    """Replaces the derivative of an activation function by 1, for every use.
 
-    In a model with vertices at potentials that is the way back through the rates alone, and the weights' own gradient
-    is as before; with vertices at rates the gradient of the weights below loses the derivative too. A rule that has
-    `derivatives=False` (`vicinal.rules.ActivationRelaxation`) keeps it there.
+    In a model with vertices at potentials this changes the errors only, and not the gradient of the weights; with
+    vertices at rates the gradient of the weights below loses the derivative too. A rule with `derivatives=False`
+    (`vicinal.rules.ActivationRelaxation`) keeps the derivative there.
 
     Args:
-        activation: A function of one array, element by element.
+        activation: An elementwise function of one array.
 
     Returns:
-        The same function for values; the identity for errors.
+        The same function in the forward pass; the identity in the backward pass.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -1,6 +1,6 @@
-"""Feedback that learns to be like the forward weights, from what its own layer sees: one penalty for each layer.
+"""Feedback that learns to align with the forward weights by a penalty of each layer.
 
-A penalty is made of five parts, of the forward weight `W`, the feedback `B` (in the shape of `W`) and an input `x`:
+A penalty has five parts, functions of the forward weight `W`, the feedback `B` (in the shape of `W`) and an input `x`:
 
     decay  = ||B||^2
     own    = -<W, B>
@@ -8,8 +8,8 @@ A penalty is made of five parts, of the forward weight `W`, the feedback `B` (in
     amplify = -<B x, W x>
     null   = ||B^T W x||^2
 
-where `W x` is the layer without its bias and `B^T` the transposed one, sums over units (and positions). It is descended
-in `B` alone: forward weights and input are held.
+where `W x` is the layer without its bias and `B^T` the transpose; the parts are sums over units and positions. Only `B`
+descends the penalty: forward weights and input are held.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,11 +37,11 @@ from vicinal.feedback.paths import (
 
 
 class Noise(eqx.Module):
-    """Noise in place of a layer's input while its feedback learns: independent units, mean 0.
+    """Noise that replaces the input of a layer for the learning of its feedback: independent units of mean 0.
 
-    The draw is a function of a key and of what the layer holds (weight, feedback and input), so that it is a new one
-    for each example and each update, and the same when a run is repeated or resumed. A program that is compiled
-    otherwise (a member of a sweep, beside a run alone) differs in the last bits of the weights: its noise is another.
+    The noise is a function of a key and of the weight, feedback and input of the layer. So it differs between examples
+    and updates, and is the same when a run is repeated or resumed. Programs that are compiled differently (a member of
+    a sweep and a single run) differ in the last bits of the weights, and so in their noise.
 
     Args:
         deviation: Standard deviation of each unit, above 0.
@@ -56,7 +56,7 @@ class Noise(eqx.Module):
         check_drawing(1.0, self.distribution)
 
     def draw(self, seed: UInt32[Array, "..."], x: Array, weights: Sequence[Array]) -> Array:
-        """Noise in the shape of `x`; another for other weights."""
+        """Draws noise in the shape of `x`; it depends on `x` and `weights`."""
         key = folded(seed, weights, x)
         if self.distribution == "normal":
             return self.deviation * jax.random.normal(key, x.shape, x.dtype)
@@ -68,16 +68,21 @@ _WHITE = Noise()
 
 
 class Alignment(eqx.Module):
-    """How much each part of the penalty counts. The four in use are `weight_mirror`, `information_alignment`, ...
+    """A penalty: the coefficients of its parts, and the input that it is computed from.
+
+    See `weight_mirror`, `information_alignment`, `symmetric_alignment` and `activation_alignment` for those in use.
 
     Args:
-        decay: Of `||B||^2`.
-        own: Of `-<W, B>`.
-        sparse: Of `||B x||^2`.
-        amplify: Of `-<B x, f(W x)>`.
-        null: Of `||B^T W x||^2`.
-        noise: What stands in for the input; None for the layer's own input.
-        activation: `f` in `amplify`, applied to the layer's output with its bias; None for the bare product.
+        decay: Coefficient of `||B||^2`, at least 0, as all are.
+        own: Coefficient of `-<W, B>`.
+        sparse: Coefficient of `||B x||^2`.
+        amplify: Coefficient of `-<B x, f(W x)>`.
+        null: Coefficient of `||B^T W x||^2`.
+        noise: Replaces the input. None: the layer's own input.
+        activation: `f`, applied to the output of the layer with its bias. None: the bare product `W x`.
+
+    Raises:
+        ValueError: If a coefficient is negative.
     """
 
     decay: float = eqx.field(static=True, default=0.0)
@@ -93,12 +98,12 @@ class Alignment(eqx.Module):
             check(f"the coefficient {name}", getattr(self, name), lambda v: v >= 0, "of at least 0")
 
     def penalty(self, layer: Layer, feedback: Float[Array, "..."], x: Array) -> Float[Array, ""]:
-        """The penalty of one example.
+        """Computes the penalty of one example.
 
         Args:
             layer: The layer; its arrays and `x` are held.
-            feedback: In the shape of the layer's weight.
-            x: The layer's input, or noise in its place.
+            feedback: `B`, in the shape of the layer's weight.
+            x: The input of the layer, or noise in its place.
 
         Returns:
             A scalar whose derivative is with respect to `feedback` alone.
@@ -120,12 +125,12 @@ class Alignment(eqx.Module):
 
 
 class Aligned(Separate):
-    """A weight of its own that descends a penalty of its layer.
+    """A separate weight that descends a penalty of its layer.
 
     Attributes:
-        feedback: In the shape of the layer's weight.
+        feedback: The weight, in the shape of the layer's weight.
         alignment: The penalty.
-        seed: Data of a key, for noise; None without.
+        seed: Data of a key for the noise. None: no noise.
     """
 
     role: ClassVar[Any] = "feedback"
@@ -142,15 +147,15 @@ class Aligned(Separate):
 def aligned(alignment: Alignment, scale: float = 1.0, distribution: Literal["uniform", "normal"] = "uniform") -> Route:
     """Random feedback that learns by a penalty of each layer.
 
-    The gradient of the penalty is the gradient of the feedback weights, whatever the rule; `optimizers` gives them an
-    optimiser of their own. That holds for the rules of this library, which carry errors: `jax.grad` of a loss, which
-    carries slopes, gives the feedback the penalty's gradient with the other sign, summed over the batch, and so does
-    `vicinal.rules.ImplicitSGD`, which descends the loss. In a recurrent net the penalty counts once for each step (and
-    once for the whole batch before the first, where nothing enters).
+    Under every rule, the gradient of the feedback weights is that of the penalty; `optimizers` gives them an optimiser
+    of their own. This holds for the rules of this library, which carry errors. `jax.grad` of a loss carries gradients
+    instead, and gives the feedback the gradient of the penalty with the opposite sign, summed over the batch; so does
+    `vicinal.rules.ImplicitSGD`, which descends the loss. In a recurrent network the penalty counts once for each step
+    (and once for the whole batch before the first step, where nothing enters).
 
     Args:
         alignment: The penalty.
-        scale: Standard deviation at first, in units of that of first weights.
+        scale: Initial standard deviation, in units of that of initial weights.
         distribution: `"uniform"` or `"normal"`.
 
     Returns:
@@ -173,27 +178,27 @@ def weight_mirror(
     activation: Callable[[Array], Array] | None = None,
     **drawing: Any,
 ) -> Route:
-    """Weight mirror (WM): noise at a layer's input, and the correlation of it with what the layer makes of it.
+    """Weight mirror (WM): correlates noise at the input of a layer with the layer's response.
 
         penalty = decay * ||B||^2 - amplify * <B x, W x>,      at rest  B = amplify / (2 decay) * W E[x x^T]
 
-    so that white noise leads to the forward weight itself; the network's own activity, which is not white, elsewhere.
+    so that white noise leads to the forward weight itself; the network's own activity is not white and does not.
 
     Args:
         decay: Coefficient of the decay.
         amplify: Coefficient of the correlation.
-        noise: What stands in for the input; None for the layer's own activity.
-        activation: Applied to what the layer makes of the noise, as in the circuit of the first paper.
-        **drawing: `scale` and `distribution` of the first feedback, as for `aligned`.
+        noise: Replaces the input. None: the layer's own input.
+        activation: Applied to the response of the layer to the noise, as in the circuit of the first paper.
+        **drawing: `scale` and `distribution` of the initial feedback, as for `aligned`.
 
     References:
         Akrout, Wilson, Humphreys, Lillicrap and Tweed, Deep learning without weight transport, NeurIPS 2019, arXiv
         1904.05391. Kunin, Nayebi, Sagastuy-Brena, Ganguli, Bloom and Yamins, Two routes to scalable credit assignment
         without weight symmetry, ICML 2020, arXiv 2003.01513 (this form, and the default coefficients).
 
-    *Differs from the paper*: the mirror phase is not a phase of its own in which the network is driven by noise from
-    below; every layer is shown noise of its own, and its feedback learns at the same time as the weights. `alternating`
-    makes them take turns.
+    *Differs from the paper*: there is no separate mirror phase in which noise drives the network from below. Every
+    layer is shown its own noise, and its feedback learns at the same time as the weights; `alternating` lets them
+    learn in turn.
     """
     return aligned(Alignment(decay=decay, amplify=amplify, noise=noise, activation=activation), **drawing)
 
@@ -201,7 +206,7 @@ def weight_mirror(
 def information_alignment(
     amplify: float = 2e-3, null: float = 1e-3, decay: float = 1e-3, noise: Noise | None = None, **drawing: Any
 ) -> Route:
-    """Information alignment (IA): the feedback learns to recover a layer's input from its output.
+    """Information alignment (IA): the feedback learns to recover the input of a layer from its output.
 
         penalty = null * ||B^T W x||^2 - amplify * <B x, W x> + decay * ||B||^2
 
@@ -209,10 +214,10 @@ def information_alignment(
 
     Args:
         amplify: Coefficient of the correlation.
-        null: Coefficient of what the input is recovered as.
+        null: Coefficient of the norm of the recovered input.
         decay: Coefficient of the decay.
-        noise: What stands in for the input; None for the layer's own activity.
-        **drawing: `scale` and `distribution` of the first feedback, as for `aligned`.
+        noise: Replaces the input. None: the layer's own input.
+        **drawing: `scale` and `distribution` of the initial feedback, as for `aligned`.
 
     References:
         Kunin et al., Two routes to scalable credit assignment without weight symmetry, ICML 2020, arXiv 2003.01513.
@@ -221,14 +226,14 @@ def information_alignment(
 
 
 def symmetric_alignment(decay: float = 1e-3, own: float = 2e-3, **drawing: Any) -> Route:
-    """Symmetric alignment (SA): the feedback is pulled to the forward weight, which is estimated somewhere else.
+    """Symmetric alignment (SA): the feedback is pulled to the forward weight, which is taken to be known.
 
         penalty = decay * ||B||^2 - own * <W, B>,      at rest  B = own / (2 decay) * W
 
     Args:
         decay: Coefficient of the decay.
         own: Coefficient of the product.
-        **drawing: `scale` and `distribution` of the first feedback, as for `aligned`.
+        **drawing: `scale` and `distribution` of the initial feedback, as for `aligned`.
 
     References:
         Kunin et al., Two routes to scalable credit assignment without weight symmetry, ICML 2020, arXiv 2003.01513.
@@ -239,15 +244,15 @@ def symmetric_alignment(decay: float = 1e-3, own: float = 2e-3, **drawing: Any) 
 def activation_alignment(
     sparse: float = 1e-3, amplify: float = 2e-3, noise: Noise | None = None, **drawing: Any
 ) -> Route:
-    """Activation alignment (AA): the feedback, run forwards, learns to make what the forward weight makes.
+    """Activation alignment (AA): the feedback, run forwards, learns to reproduce the output of the forward weight.
 
         penalty = sparse * ||B x||^2 - amplify * <B x, W x>,      at rest  B = amplify / (2 sparse) * W for any x
 
     Args:
         sparse: Coefficient of the sparseness.
         amplify: Coefficient of the correlation.
-        noise: What stands in for the input; None for the layer's own activity.
-        **drawing: `scale` and `distribution` of the first feedback, as for `aligned`.
+        noise: Replaces the input. None: the layer's own input.
+        **drawing: `scale` and `distribution` of the initial feedback, as for `aligned`.
 
     References:
         Kunin et al., Two routes to scalable credit assignment without weight symmetry, ICML 2020, arXiv 2003.01513.
@@ -256,12 +261,12 @@ def activation_alignment(
 
 
 def without_bias(layer: Layer) -> Layer:
-    """The layer without its bias: the bare product."""
+    """Sets the bias of a layer to zero, which leaves the bare product."""
     bias = layer.bias
     return layer if bias is None else eqx.tree_at(lambda layer: layer.bias, layer, jnp.zeros_like(bias))
 
 
 def _down(layer: Layer, feedback: Array, x: Array, y: Array) -> Array:
-    """`B^T y`: the transpose of the bare layer with the feedback as weight."""
+    """Computes `B^T y`: the transpose of the bare layer with the feedback as weight."""
     _, back = jax.vjp(with_weight(layer, feedback), x)
     return back(y)[0]

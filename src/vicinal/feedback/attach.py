@@ -1,4 +1,4 @@
-"""Weights of their own for the error: a layer's input gets its error through them, its own weight learns as ever."""
+"""Separate weights for the error: they carry it back to the input of a layer, whose own weight learns as before."""
 
 import inspect
 import zlib
@@ -18,14 +18,14 @@ _LAYERS = (Linear, Conv2d, eqx.nn.Linear, eqx.nn.Conv, eqx.nn.ConvTranspose)
 
 
 class Fed(eqx.Module):
-    """A linear or convolutional layer whose error goes back through a path of its own; made by `attach`.
+    """A linear or convolutional layer with a separate path for its error; made by `attach`.
 
         out        = layer(x)
         error_x    = path.weight(layer.weight)^T error_out           in place of weight^T error_out
 
     Attributes:
         layer: The layer.
-        path: What the error goes back through.
+        path: The way of the error back.
     """
 
     layer: Layer
@@ -39,14 +39,14 @@ class Fed(eqx.Module):
         return _routed(back, x, out)
 
     def __getattr__(self, attribute: str) -> Any:
-        """Other attributes are those of the layer."""
+        """Looks up other attributes in the layer."""
         if attribute.startswith("__") or attribute in ("layer", "path"):
             raise AttributeError(attribute)
         return getattr(self.layer, attribute)
 
 
 def _routed(back: Any, x: Array, out: Array) -> Array:
-    """The output of a layer; its error is carried to `x` by another layer's transpose."""
+    """Returns the output of a layer; the transpose of the layer `back` carries its error to `x`."""
     arrays, static = eqx.partition(back, eqx.is_array)
 
     @jax.custom_vjp
@@ -66,29 +66,31 @@ def _routed(back: Any, x: Array, out: Array) -> Array:
 
 
 def attach(model: PyTree, route: Route, *, key: PRNGKeyArray | None = None) -> PyTree:
-    """Gives the layers of a model weights of their own for the error.
+    """Gives the layers of a model separate weights for the error.
 
-    In every linear and convolutional layer that the route names, of this library or of Equinox, the error of the input
-    is carried by the feedback weight's transpose in place of the weight's; the gradient of the weight, and all that
-    goes forward, is unchanged. Rules do not ask which path they run on: backpropagation becomes feedback alignment,
+    In every linear and convolutional layer, of this library or of Equinox, that the route chooses, the transpose of the
+    feedback weight carries the error to the input, in place of the transpose of the weight. The forward pass and the
+    gradient of the weight are unchanged. This works with every rule: backpropagation becomes feedback alignment, and
     inference learning and activation relaxation lose their weight transport.
 
-    The feedback weights are arrays of the model. Those that stay fixed are no parameters: they have no gradient, and an
-    optimiser does not see them (`Graph.trainable`). What needs forward derivatives
-    (`vicinal.analysis.conditioning`) is not defined for a map whose way back is another.
+    The feedback weights are arrays of the model. Fixed ones are not parameters: they have no gradient, and an optimiser
+    does not see them (`Graph.trainable`). Forward derivatives (`vicinal.analysis.conditioning`) are not defined for
+    such a model.
 
     Args:
-        model: An Equinox module, or any pytree that holds layers.
-        route: What each error goes back through: `random()`, `kolen_pollack()`, `sign_symmetric()`,
-            `weight_mirror()`, `given(...)`, ...
-        key: For routes that draw random weights.
+        model: An Equinox module, or any pytree that contains layers.
+        route: Chooses the path of each layer: `random()`, `kolen_pollack()`, `sign_symmetric()`, `weight_mirror()`,
+            `given(...)`, ...
+        key: A key, for routes that draw random weights.
 
     Returns:
         A copy of the model in which these layers are wrapped in `Fed`.
 
     Raises:
-        ValueError: If the route chooses no layer, `given` names one that is not there, a layer has feedback already or
-            shares its weight with another, a feedback weight has another shape than the weight, or a key is missing.
+        TypeError: If the route is not a function of this form, or returns something that is not a `Path`.
+        ValueError: If the route chooses no layer, `given` names a weight that does not exist, a layer has feedback
+            already or shares its weight with another, a feedback weight differs in shape or dtype from the weight, or
+            a key is missing.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -124,7 +126,7 @@ def attach(model: PyTree, route: Route, *, key: PRNGKeyArray | None = None) -> P
 
 
 def _check_route(route: Any) -> None:
-    """TypeError unless it can be called with the name of a weight, the weight and a key."""
+    """Raises TypeError if the route cannot be called with the name of a weight, the weight and a key."""
     if not callable(route):
         raise TypeError(f"expected a route, like vicinal.feedback.random(), got {route!r}")
     try:
@@ -136,7 +138,7 @@ def _check_route(route: Any) -> None:
 
 
 def detach(model: PyTree) -> PyTree:
-    """A model (or its gradient, or an update) with the layers that `attach` wrapped as they were."""
+    """Unwraps the layers that `attach` wrapped, in a model, its gradient or an update."""
     return jax.tree.map(lambda node: node.layer if is_fed(node) else node, model, is_leaf=is_fed)
 
 

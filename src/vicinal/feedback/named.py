@@ -1,4 +1,4 @@
-"""What carries errors back, by the names of the command line."""
+"""Routes by their names on the command line."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -32,4 +32,4 @@ ROUTES: dict[str, Callable[[], Route]] = {
     "symmetric-alignment": symmetric_alignment,
     "activation-alignment": activation_alignment,
 }
-"""With the settings that they have by default."""
+"""Functions that make each route with its default settings."""

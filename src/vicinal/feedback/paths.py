@@ -1,4 +1,4 @@
-"""What a layer's error goes back through, in place of its own weight, and how that learns."""
+"""Paths: the weights that carry the error of a layer back, in place of its own, and how they learn."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,41 +26,40 @@ class Layer(Protocol):
 
 
 class Path(Part):
-    """What carries a layer's error back. A path says which weight does; `attach` gives it to a layer.
+    """The way of an error back through a layer; `attach` gives a layer its path.
 
-    Its arrays are arrays of the model, in the shape and dtype of the layer's weight.
+    The arrays of a path are arrays of the model, in the shape and dtype of the layer's weight.
     """
 
     role: ClassVar[Literal["fixed", "parameter", "feedback"]] = "fixed"
-    """Which optimiser its arrays belong to (`vicinal.feedback.optimizers`): none; that of the forward weights; or one
-    of their own."""
+    """The optimiser of its arrays (`vicinal.feedback.optimizers`): none, that of the forward weights, or their own."""
 
     def weight(self, forward: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The weight whose transpose carries the error, for a layer whose own weight is `forward`."""
+        """Returns the weight whose transpose carries the error, for a layer with the weight `forward`."""
         raise NotImplementedError
 
     def taught(self, layer: Layer, x: Array, out: Array) -> Array:
-        """The layer's output `out` unchanged, with what the path's arrays shall learn from hung on its way back."""
+        """Returns the output `out` of the layer unchanged; its backward pass gives the path a gradient."""
         del layer, x
         return out
 
 
 Route = Callable[[str, Array, PRNGKeyArray | None], Path | None]
-"""Gives a layer its path: `route(name of the weight, weight, key)`; None leaves the layer as it is."""
+"""Chooses the path of a layer: `route(name of the weight, weight, key)`; None leaves the layer unchanged."""
 
 
 class Tied(Path):
-    """The forward weight itself: backpropagation's path, as a control."""
+    """The forward weight itself, as in backpropagation; a control."""
 
     def weight(self, forward: Array) -> Array:
         return forward
 
 
 class Separate(Path):
-    """A weight of its own that stays as it is (feedback alignment).
+    """A separate, fixed weight (feedback alignment).
 
     Attributes:
-        feedback: In the shape of the layer's weight.
+        feedback: The weight, in the shape of the layer's weight.
     """
 
     feedback: Float[Array, "..."]
@@ -70,7 +69,7 @@ class Separate(Path):
 
 
 class KolenPollack(Separate):
-    """A weight of its own that has the gradient of the forward weight: both learn alike, and decay makes them equal."""
+    """A separate weight with the gradient of the forward weight: both get the same updates, and decay aligns them."""
 
     role: ClassVar[Any] = "parameter"
 
@@ -82,8 +81,8 @@ class SignSymmetric(Path):
     """The signs of the forward weight, with other magnitudes.
 
     Attributes:
-        magnitude: Fixed magnitudes, in the shape of the weight; None for one magnitude, or random ones.
-        seed: Data of a key, for magnitudes that are drawn anew whenever the weight changes; None for none.
+        magnitude: Fixed magnitudes, in the shape of the weight. None: all are 1, or drawn from `seed`.
+        seed: Data of a key for magnitudes that are redrawn whenever the weight changes. None: nothing is redrawn.
         scale: Standard deviation of the feedback.
     """
 
@@ -101,7 +100,7 @@ class SignSymmetric(Path):
 
 
 def tied() -> Route:
-    """Feedback through the forward weights: what is there without `attach`, for comparison."""
+    """Feedback through the forward weights, as without `attach`; a control."""
     return lambda name, weight, key: Tied()
 
 
@@ -109,9 +108,9 @@ def given(weights: Mapping[str, Float[Array, "..."]], learned: bool = False) -> 
     """Feedback through given matrices or kernels.
 
     Args:
-        weights: By the name of the weight that each stands in for (`"layers[1].weight"`), in its shape. Layers that
-            are not named stay as they are.
-        learned: Whether each gets the gradient of its weight (Kolen and Pollack).
+        weights: Feedback weights by the name of the weight that they replace (`"layers[1].weight"`), in its shape.
+            Other layers are unchanged.
+        learned: Whether each gets the gradient of the weight that it replaces (Kolen and Pollack).
 
     Returns:
         A route for `attach`.
@@ -129,9 +128,9 @@ def random(scale: float = 1.0, distribution: Literal["uniform", "normal"] = "uni
     """Fixed random feedback (feedback alignment, FA).
 
     Args:
-        scale: Standard deviation in units of that of first weights, `1/sqrt(3 fan_in)`. It acts as a learning rate of
-            the layers below.
-        distribution: `"uniform"` (as first weights are) or `"normal"`.
+        scale: Standard deviation, in units of that of initial weights, `1/sqrt(3 fan_in)`. It scales the learning rate
+            of the layers below.
+        distribution: `"uniform"`, as for initial weights, or `"normal"`.
 
     Returns:
         A route for `attach`, which needs a key.
@@ -146,12 +145,12 @@ def random(scale: float = 1.0, distribution: Literal["uniform", "normal"] = "uni
 def kolen_pollack(scale: float = 1.0, distribution: Literal["uniform", "normal"] = "uniform") -> Route:
     """Random feedback that gets the same updates as the forward weights (Kolen and Pollack).
 
-    The difference of the two stays what it was under plain gradient descent, and falls by a factor `1 - decay` in each
-    step under an optimiser with weight decay (`optax.add_decayed_weights`, `optax.adamw`): without decay they align
-    only as far as what they learn in common outgrows where they began.
+    Under plain gradient descent the difference of the two stays constant. Under an optimiser with weight decay
+    (`optax.add_decayed_weights`, `optax.adamw`) it falls by a factor `1 - decay` in each step. Without decay they align
+    only as far as the common updates outgrow the initial values.
 
     Args:
-        scale: Standard deviation in units of that of first weights.
+        scale: Standard deviation, in units of that of initial weights.
         distribution: `"uniform"` or `"normal"`.
 
     Returns:
@@ -167,20 +166,20 @@ def kolen_pollack(scale: float = 1.0, distribution: Literal["uniform", "normal"]
 def sign_symmetric(
     magnitude: Literal["uniform", "batch-random", "fixed-random"] = "uniform", scale: float = 1.0
 ) -> Route:
-    """The transposed forward weights' signs, with other magnitudes. The signs are transported at every use.
+    """Feedback with the signs of the forward weights and other magnitudes. The signs are transported at every use.
 
-        B = scale * s * M * sign(W),      s = 1/sqrt(3 fan_in), the standard deviation of first weights
+        B = scale * s * M * sign(W),      s = 1/sqrt(3 fan_in), the standard deviation of initial weights
 
     Args:
-        magnitude: `"uniform"`, `M = 1` (uSF); `"batch-random"`, `M = |normal|`, drawn anew whenever the weight changes
+        magnitude: `"uniform"`, `M = 1` (uSF); `"batch-random"`, `M = |normal|`, redrawn whenever the weight changes
             (brSF); `"fixed-random"`, `M = |normal|`, drawn once (frSF).
-        scale: Of the magnitudes.
+        scale: Scale of the magnitudes, above 0.
 
     Returns:
         A route for `attach`, which needs a key for random magnitudes.
 
     Raises:
-        ValueError: If the magnitude is unknown, or the scale not above 0.
+        ValueError: If the magnitude is unknown, or the scale is not above 0.
 
     References:
         Liao, Leibo and Poggio, How important is weight symmetry in backpropagation?, AAAI 2016, arXiv 1510.05067. Xiao,
@@ -207,20 +206,20 @@ def sign_symmetric(
 
 
 def with_weight(layer: Any, weight: Array) -> Any:
-    """The layer with another weight."""
+    """Replaces the weight of a layer."""
     return eqx.tree_at(lambda layer: layer.weight, layer, weight)
 
 
 def deviation(weight: Array) -> float:
-    """The standard deviation of a layer's first weights, `1/sqrt(3 fan_in)`: they are uniform in `±1/sqrt(fan_in)`."""
+    """Returns the standard deviation of initial weights, uniform in `±1/sqrt(fan_in)`: `1/sqrt(3 fan_in)`."""
     return 1 / math.sqrt(3 * max(1, math.prod(weight.shape[1:])))
 
 
 def needed(key: PRNGKeyArray | None, name: str) -> PRNGKeyArray:
-    """The key.
+    """Returns the key.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the key is None.
     """
     if key is None:
         raise ValueError(f"expected a key to draw the feedback of {name} with, got none; give attach a key")
@@ -230,7 +229,7 @@ def needed(key: PRNGKeyArray | None, name: str) -> PRNGKeyArray:
 def drawn_like(
     weight: Array, key: PRNGKeyArray, scale: float, distribution: Literal["uniform", "normal"]
 ) -> Float[Array, "..."]:
-    """A random weight with `scale` times the standard deviation of first weights."""
+    """Draws a weight with `scale` times the standard deviation of initial weights."""
     size = jnp.asarray(scale * deviation(weight), weight.dtype)
     if distribution == "normal":
         return size * jax.random.normal(key, weight.shape, weight.dtype)
@@ -239,14 +238,14 @@ def drawn_like(
 
 
 def check_drawing(scale: float, distribution: str) -> None:
-    """Raises ValueError unless random feedback can be drawn so."""
+    """Raises ValueError if the scale or the distribution of random feedback is invalid."""
     check("the scale of the feedback", scale, lambda v: v >= 0, "of at least 0")
     if distribution not in ("uniform", "normal"):
         raise ValueError(f"expected distribution as 'uniform' or 'normal', got {distribution!r}")
 
 
 def seed_of(key: PRNGKeyArray) -> UInt32[Array, "..."]:
-    """The data of a key of the default kind, drawn from the given one if that is of another."""
+    """Returns the data of a key of the default implementation, drawn from `key` if that has another one."""
     usual = jax.random.key(0)
     if jax.random.key_impl(key) == jax.random.key_impl(usual):
         return jax.random.key_data(key)
@@ -254,9 +253,17 @@ def seed_of(key: PRNGKeyArray) -> UInt32[Array, "..."]:
 
 
 def folded(seed: UInt32[Array, "..."], exact: Sequence[Array], x: Array | None = None) -> PRNGKeyArray:
-    """A key that changes with some arrays (and an input): a draw for each state, with no counter to carry along.
+    """Derives a key from the contents of arrays and of an input, so that no counter has to be carried along.
 
-    The input counts in half precision, so that the draw is mostly the same where it differs by rounding alone.
+    The input is rounded to half precision first, so that rounding errors seldom change the key.
+
+    Args:
+        seed: Data of a key.
+        exact: Arrays of which every bit counts.
+        x: An input, rounded first; None for no input.
+
+    Returns:
+        A key.
     """
     held = [(array, jnp.float32, jnp.uint32) for array in exact]
     held += [] if x is None else [(x, jnp.bfloat16, jnp.uint16)]
@@ -269,7 +276,7 @@ def folded(seed: UInt32[Array, "..."], exact: Sequence[Array], x: Array | None =
 
 
 def _mixed(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """Numbers in which every bit depends on every bit (the last steps of MurmurHash3)."""
+    """Mixes bits so that each depends on all others (the last steps of MurmurHash3)."""
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
     bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
     return bits ^ (bits >> 16)
@@ -282,7 +289,7 @@ def _drawn(kind: Callable[[Array], Path], scale: float, distribution: Literal["u
 
 @jax.custom_vjp
 def _alike(out: Array, other: Array) -> Array:
-    """The first of two outputs; the error of the first is the error of both."""
+    """Returns the first of two outputs, and gives its error to both in the backward pass."""
     del other
     return out
 
@@ -292,17 +299,17 @@ _alike.defvjp(lambda out, other: (out, None), lambda _, error: (error, error))
 
 @jax.custom_vjp
 def pulled(out: Array, penalty: Float[Array, ""]) -> Array:
-    """The output; a penalty of one example is descended beside the loss, whatever the output's error is.
+    """Returns the output; the backward pass also descends a penalty of one example, whatever the error of the output.
 
     Where the output is the same for all examples (a recurrent layer before its first step), the penalty counts once for
-    all of them.
+    the whole batch.
     """
     del penalty
     return out
 
 
 def _pull(penalty: Float[Array, ""], error: Array) -> tuple[Array, Array]:
-    # One from each example, also where the penalty is the same for all: so it is made of the example's error.
+    # A slope of 1 for each example, also where the penalty is the same for all; hence computed from the error.
     first = error.reshape(-1)[0]
     return error, -((first == first) | (first != first)).astype(penalty.dtype)
 

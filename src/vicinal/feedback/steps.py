@@ -1,4 +1,4 @@
-"""Optimisers for models with feedback: which arrays learn by which."""
+"""Optimisers for models with feedback."""
 
 from typing import Any, NamedTuple
 
@@ -15,14 +15,14 @@ FORWARD, FEEDBACK, FIXED = "forward", "feedback", "fixed"
 
 
 def labels(model: PyTree) -> PyTree:
-    """Which optimiser each array of a model belongs to.
+    """Labels each array of a model with the optimiser that it belongs to.
 
     Args:
         model: A model, its floating-point arrays, or a gradient.
 
     Returns:
-        The same tree with `"forward"` in place of the weights, and of feedback that learns as they do (Kolen and
-        Pollack); `"feedback"` in place of feedback that learns by itself, `"fixed"` in place of what does not learn.
+        The same tree of labels: `"forward"` for weights, and for feedback with their gradient (Kolen and Pollack);
+        `"feedback"` for feedback that descends its own penalty; `"fixed"` for feedback that does not learn.
 
     Example:
         >>> import jax, vicinal as vc
@@ -50,16 +50,16 @@ def labels(model: PyTree) -> PyTree:
 def optimizers(
     forward: optax.GradientTransformation, feedback: optax.GradientTransformation | None = None
 ) -> optax.GradientTransformation:
-    """One optimiser for the forward weights, another for feedback that learns; fixed feedback stays as it is.
+    """Combines an optimiser for the forward weights with one for feedback that learns; fixed feedback is unchanged.
 
-    Feedback of Kolen and Pollack has the gradient of its weights and their optimiser, weight decay included; the two
-    learn alike if that goes number by number (gradient descent, momentum, Adam), and not if it weighs a layer's weight
-    and bias together (`vicinal.optim.nlms`, `vicinal.optim.mq`). An optimiser of the feedback may have a schedule, or
-    noise that makes its updates imprecise (`optax.chain(optax.add_noise(...), optax.adam(...))`).
+    Feedback of Kolen and Pollack has the gradient and the optimiser of the weights, weight decay included. Both get the
+    same updates if the optimiser works elementwise (gradient descent, momentum, Adam), but not if it scales the weight
+    and bias of a layer together (`vicinal.optim.nlms`, `vicinal.optim.mq`). The optimiser of the feedback may have a
+    schedule, or noise that makes its updates imprecise (`optax.chain(optax.add_noise(...), optax.adam(...))`).
 
     Args:
-        forward: Of the weights and biases.
-        feedback: Of feedback that learns by a penalty (`weight_mirror` and others); that of the weights if None.
+        forward: The optimiser of the weights and biases.
+        feedback: The optimiser of feedback that descends a penalty (`weight_mirror` and others). None: `forward`.
 
     Returns:
         An optax transformation for a model with feedback.
@@ -87,14 +87,14 @@ def optimizers(
 
 
 def _of(role: str, tree: PyTree, roles: PyTree) -> PyTree:
-    """A tree of arrays with None in place of those that have another role; what is no such tree as it is."""
-    if isinstance(tree, jax.tree_util.Partial) or jax.tree_util.all_leaves([tree]):  # a line search's function, a loss
+    """Replaces arrays of other roles by None; returns a function or a single array unchanged."""
+    if not jax.tree.leaves(tree) or jax.tree_util.all_leaves([tree]):  # a function for optimisers, a loss
         return tree
     return jax.tree.map(lambda found, part: part if found == role else None, roles, tree)
 
 
 class AlternatingState(NamedTuple):
-    """How many updates there were, and the states of the two optimisers."""
+    """The number of updates, and the state of an optimiser."""
 
     count: Int[Array, ""]
     inner: Any
@@ -106,15 +106,15 @@ def alternating(
     forward_steps: int = 1,
     feedback_steps: int = 1,
 ) -> optax.GradientTransformation:
-    """Forward weights and feedback take turns: while one learns, the other waits, its optimiser's memory included.
+    """Lets forward weights and feedback learn in turn; while one waits, the state of its optimiser is held too.
 
-    Feedback of Kolen and Pollack, which learns as the weights do, learns in their turn.
+    Feedback of Kolen and Pollack learns together with the weights.
 
     Args:
-        forward: Of the weights and biases.
-        feedback: Of feedback that learns by a penalty.
-        forward_steps: Updates in a row of the weights, at least 1.
-        feedback_steps: Updates in a row of the feedback, which come first, at least 1.
+        forward: The optimiser of the weights and biases.
+        feedback: The optimiser of feedback that descends a penalty.
+        forward_steps: Consecutive updates of the weights, at least 1.
+        feedback_steps: Consecutive updates of the feedback, at least 1; they come first.
 
     Returns:
         An optax transformation for a model with feedback.

@@ -1,4 +1,4 @@
-"""Adaptive inference: each example takes the step that the curvature under its last step asks for."""
+"""Adaptive inference: the curvature along its last step sets the step size of each example."""
 
 import equinox as eqx
 import jax
@@ -11,12 +11,12 @@ from vicinal.inference.base import Inference, select
 from vicinal.inference.problem import Errors, Problem
 from vicinal.losses import scale_examples
 
-_GROWTH = 20.0  # a step is at most so many times longer, or shorter, than the last
-_MEMORY = 10  # points whose energies a new point is compared with
+_GROWTH = 20.0  # the largest factor between two step sizes
+_MEMORY = 10  # number of points with which the energy of a new point is compared
 
 
 class _Point(eqx.Module):
-    """Where each example is, minus the slope there, the step to try, and energies and losses of the last points."""
+    """The values of each example, minus the slope there, the next step size, and energies and losses of past points."""
 
     values: Values
     slope: Values
@@ -26,23 +26,23 @@ class _Point(eqx.Module):
 
 
 class Adaptive(Inference):
-    """Gradient descent on the energy with a step size of its own for each example (Barzilai and Borwein).
+    """Gradient descent on the energy with one adaptive step size per example (Barzilai and Borwein).
 
         tried     = values + step_size * slope                         slope = -dF/dvalues
         curvature = slope . (slope - slope at tried),   change = ||slope - slope at tried||^2
         step_size = step_size * curvature / change                     (the next one)
 
-    so that one number stands in for the inverse Hessian along the last step. A step costs what a step of
-    `Simultaneous` costs, one forward and one transposed product per layer; there is no step size to tune, and it
-    cannot diverge: a point whose energy is above those of the last ten is not taken, and a quarter of the step is
-    tried next. The energy may rise between neighbouring steps: that is where the speed comes from.
+    so that one number approximates the inverse Hessian along the last step. A step costs as much as one of
+    `Simultaneous`: one forward and one transposed product per layer. There is no step size to tune, and inference
+    cannot diverge: a point whose energy is above those of the last ten points is rejected, and a quarter of the step
+    is tried next. The energy may rise from one step to the next, which is what makes the method fast.
 
     Args:
-        steps: How many at most.
-        step_size: Of the first step.
-        tolerance: An example stops when none of its activities would move faster than this, in units of activity
-            per unit of step size; the others go on. None takes all steps.
-        trace: Whether to record the energies along the way.
+        steps: Largest number of steps.
+        step_size: Step size of the first step.
+        tolerance: An example stops once none of its activities would move faster than this, in units of activity
+            per unit of step size; the others continue. None: take all steps.
+        trace: Whether to record the energies at each step.
 
     Example:
         >>> Adaptive(tolerance=1e-4).steps
@@ -72,7 +72,7 @@ class Adaptive(Inference):
     def step(self, problem: Problem, state: _Point, t: Array) -> tuple[_Point, Values]:
         tried = jax.tree.map(lambda v, s: v + scale_examples(state.step_size, s), state.values, state.slope)
         slope, errors = _slope(problem, tried)
-        # All with the weight of the loss at this point: a proximal output changes it along the way.
+        # Weigh all losses as at this point: a proximal output changes the weight as the values move.
         energy, last = errors.energy + errors.gain * errors.loss, state.energy + errors.gain[:, None] * state.loss
         highest = jnp.max(last, axis=1)
         rounding = 64 * jnp.finfo(energy.dtype).eps * jnp.abs(highest)

@@ -1,4 +1,4 @@
-"""Error-based inference: the errors settle, and the activities follow from them."""
+"""Error-based inference: the errors settle, and determine the activities."""
 
 from typing import ClassVar
 
@@ -23,19 +23,19 @@ class ErrorBased(Inference):
         F            = nudge * loss(output, y) + sum over vertices of precision/2 ||deviation_l||^2
         deviation_l += step_size * d_t * (adjoint_l - precision * deviation_l)
 
-    where `adjoint_l` is minus the slope of the loss in vertex `l` along the whole way to the output. The minima are
-    those of activity-based inference, since values and deviations determine each other. But where an activity's
-    error fades on its way down, layer by layer, an adjoint arrives whole: so a deep network settles in few steps. The
-    price is that each step runs through the network from end to end and back: it is no local computation.
+    where `adjoint_l` is minus the gradient of the loss with respect to vertex `l`, through all layers above. The minima
+    are those of activity-based inference, since values and deviations determine each other. In activity-based
+    inference an error fades layer by layer; an adjoint does not, so a deep network settles in few steps. The price is
+    that each step runs forward and backward through the whole network: it is not a local computation.
 
     Args:
-        steps: How many (with a tolerance: at most how many).
-        step_size: Of the deviations.
+        steps: Number of steps; an upper limit if there is a tolerance.
+        step_size: Step size of the deviations.
         decay: Whether step `t` (from 0) is divided by `1 + t`.
-        momentum: In [0, 1); None for none.
-        tolerance: An example stops when none of its deviations would move faster than this, per unit of step size;
-            the others go on. None takes all steps.
-        trace: Whether to record the energies along the way.
+        momentum: In [0, 1). None: no momentum.
+        tolerance: An example stops once none of its deviations would move faster than this, per unit of step size;
+            the others continue. None: take all steps.
+        trace: Whether to record the energies at each step.
 
     Example:
         >>> ErrorBased(steps=5, step_size=0.5).steps
@@ -61,8 +61,8 @@ class ErrorBased(Inference):
         check("momentum", self.momentum, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
 
     def begin(self, problem: Problem, values: Values) -> _State:
-        if not isinstance(problem.vertices.encoding, Subtractive):
-            kind = type(problem.vertices.encoding).__name__
+        if not isinstance(problem.vertex_energy.encoding, Subtractive):
+            kind = type(problem.vertex_energy.encoding).__name__
             raise ValueError(f"expected errors that are differences for error-based inference, got {kind}")
         _, predictions = problem.predict(values)
         deviations = jax.tree.map(jnp.subtract, values, predictions)
@@ -74,7 +74,7 @@ class ErrorBased(Inference):
         error = problem.output_error(output, values)
         (adjoints,) = back((error, jax.tree.map(jnp.zeros_like, values)))
         slope = {
-            name: adjoint - problem.vertices.pull(name, deviations[name], jnp.zeros_like(adjoint))
+            name: adjoint - problem.vertex_energy.pull(name, deviations[name], jnp.zeros_like(adjoint))
             for name, adjoint in adjoints.items()
         }
         direction = gathered(velocity, slope, self.momentum)

@@ -1,4 +1,4 @@
-"""The proximal output: how far the target pulls, from the learning rate and what enters the output layer."""
+"""The proximal output: the learning rate and the input of the output layer set the pull of the target."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from vicinal.graph import OUTPUT, Graph, Values
 
 
 class Proximal(eqx.Module):
-    """Holds the output at its closed-form proximal optimum, anew at every inference step.
+    """Holds the output at its closed-form proximal optimum, computed at every inference step.
 
         value_L = (prediction_L + alpha n target) / (1 + alpha n),      n = ||what enters the output||^2 + 1[bias] + eps
 
@@ -20,8 +20,8 @@ class Proximal(eqx.Module):
     Args:
         learning_rate: `alpha`, at least 0.
         eps: Added to the squared norm, as in `vicinal.optim.nlms`.
-        norm: Over what the norm is taken: `"example"`, each its own; `"mean"` over the batch, as in the paper; or
-            `"sum"` over the batch, the slip of the published code, for replication.
+        norm: The squared norm to use: `"example"`, of each example; `"mean"`, the mean over the batch, as in the paper;
+            or `"sum"`, the sum over the batch, a slip of the published code, for replication.
 
     Raises:
         ValueError: If `norm` is unknown.
@@ -30,7 +30,7 @@ class Proximal(eqx.Module):
         Alonso et al., A theoretical framework for inference learning, NeurIPS 2022, arXiv 2206.00164.
 
     *Differs from the paper*: by default each example has its own norm, so that inference does not depend on the
-    batch. At batch size one all three are the same.
+    batch. At batch size 1 all three are the same.
     """
 
     learning_rate: Float[Array, ""] = eqx.field(converter=number)
@@ -47,7 +47,7 @@ class Proximal(eqx.Module):
         check("eps", self.eps, lambda v: v >= 0, "of at least 0")
 
     def gain(self, graph: Graph, model: PyTree, values: Values, x: PyTree) -> Float[Array, " batch"]:
-        """The share of `target - prediction` that is the output's error, in [0, 1), for each example.
+        """Computes the share of `target - prediction` that becomes the error of the output, in [0, 1), `[batch]`.
 
         Raises:
             ValueError: If no parameter multiplies an activity on the way to the output.

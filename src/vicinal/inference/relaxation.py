@@ -1,4 +1,4 @@
-"""Relaxation of errors through fixed Jacobians: the driver of fixed prediction and of activation relaxation."""
+"""Relaxation of errors through fixed Jacobians, for fixed prediction and activation relaxation."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from vicinal._numbers import check, check_count
+from vicinal._numbers import check, check_turns
 from vicinal.clamped import Linearized
 from vicinal.graph import Values
 
@@ -23,20 +23,20 @@ def relax(
     step_size: Float[Array, ""],
     order: Order,
 ) -> Values:
-    """Lets the errors of all vertices relax to the adjoints of a fixed output error.
+    """Relaxes the errors of all vertices to the adjoints of a fixed output error.
 
         error_l += step_size * (sum over children c of J_c^T error_c  -  error_l)
 
-    Sequentially, from the output down, each vertex sees what its children have become; with a step size of 1 one
-    sweep is exact. Simultaneously each sees what they were; with a step size of 1 it takes as many steps as there
-    are vertices on the longest way.
+    In sequential order, from the output down, each vertex reads the new errors of its children; with a step size of 1
+    one sweep is exact. In simultaneous order it reads their old errors; with a step size of 1 this takes as many steps
+    as there are vertices on the longest path.
 
     Args:
-        linear: The predictions, linearised; or a function of the errors that linearises them anew.
-        output_error: Of the output, held.
-        errors: Where to start.
-        steps: How many.
-        step_size: Of the errors.
+        linear: The linearised predictions; or a function of the errors that linearises them at every step.
+        output_error: The error of the output, which is held.
+        errors: Errors to start from, `[batch, ...]`.
+        steps: Number of steps.
+        step_size: Step size of the errors.
         order: `"sequential"` or `"simultaneous"`.
 
     Returns:
@@ -63,8 +63,8 @@ def relax(
 
 
 def check_relaxation(steps: int, step_size: Float[Array, ""], order: str) -> None:
-    """Raises ValueError unless the settings of a relaxation are in range."""
-    check_count("steps", steps, 0)
+    """Raises ValueError if a setting of a relaxation is out of range."""
+    check_turns("steps", steps, 0)
     if order not in ("sequential", "simultaneous"):
         raise ValueError(f"expected order as 'sequential' or 'simultaneous', got {order!r}")
     check("the step size", step_size, lambda v: v >= 0, "of at least 0")

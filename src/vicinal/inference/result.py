@@ -18,7 +18,7 @@ class Result(enum.IntEnum):
 
     @property
     def sentence(self) -> str:
-        """What the code means, and what to do about it."""
+        """What the code means, with advice."""
         return _SENTENCES[self]
 
 

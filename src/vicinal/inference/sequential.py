@@ -1,4 +1,4 @@
-"""Sequential inference: the activities move one after another, from the output down."""
+"""Sequential inference: the activities move in turn, from the output down."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,32 +11,32 @@ from vicinal.inference.problem import Problem
 
 
 class Sequential(Inference):
-    """Top-down sweeps over the energy: each vertex moves by the errors of the vertices above, which moved already.
+    """Top-down sweeps over the energy: each vertex moves by the errors of its children, which have already moved.
 
         for l from the last vertex to the first (reverse topological order):
             value_l += step_size * d_t * (sum over children c of J_c^T error_c  -  pull * error_l)
             error_l  = value_l - prediction_l
 
     with `d_t = 1/(1+t)` in sweep `t` (from 0) if `decay`, else 1. One sweep carries the output's error to every
-    vertex, where simultaneous inference needs a step for each layer on the way.
+    vertex; simultaneous inference needs one step per layer.
 
-    Predictions, and the derivatives in `J`, are computed once per sweep, from the values before it. In a chain that
-    changes nothing: a vertex's prediction reads the vertex below, which has not moved yet. So a sweep costs one
-    forward and one transposed product per layer. In a graph with branches, vertices that predict the same child move
-    without seeing each other's move until the next sweep.
+    Predictions, and the derivatives in `J`, are computed once per sweep, from the values before it, so a sweep costs
+    one forward and one transposed product per layer. In a chain this makes no difference: the prediction of a vertex
+    reads the vertex below, which has not moved yet. In a graph with branches, vertices that predict the same child
+    see each other's moves only in the next sweep.
 
-    In one sweep the error of a vertex is smaller than that above it by the step size. Many layers down it is smaller
-    than the rounding of the values that it moves, and is lost: see `ErrorBased` for deep networks.
+    In one sweep, the error shrinks by the step size from each vertex to the one below. Many layers down it is smaller
+    than the rounding error of the values and is lost: see `ErrorBased` for deep networks.
 
     Args:
-        steps: How many sweeps (with a tolerance: at most how many).
-        step_size: Of the activities.
+        steps: Number of sweeps; an upper limit if there is a tolerance.
+        step_size: Step size of the activities.
         decay: Whether sweep `t` (from 0) is divided by `1 + t`.
-        pull: Weight of a vertex's own error against the errors that come back; 1 descends the energy.
-        tolerance: An example stops when none of its activities would move faster than this, in units of activity
-            per unit of step size; the others go on. None takes all sweeps.
-        trace: Whether to record the energies along the way.
-        positive: Whether activities are firing rates: what would go below 0 stays there.
+        pull: Weight of a vertex's own error relative to the errors from its children; 1 descends the energy.
+        tolerance: An example stops once none of its activities would move faster than this, in units of activity
+            per unit of step size; the others continue. None: take all sweeps.
+        trace: Whether to record the energies at each sweep.
+        positive: Whether activities are firing rates, which stop at 0.
 
     Example:
         >>> Sequential(steps=5).steps
@@ -69,12 +69,12 @@ class Sequential(Inference):
 
         def respond(name: str, carried: Array) -> Array:
             prediction = linear.predictions[name]
-            own = problem.vertices.pull(name, values[name], prediction)
+            own = problem.vertex_energy.pull(name, values[name], prediction)
             slope[name] = carried - self.pull.astype(own.dtype) * own
             values[name] = moved(values[name], slope[name], self.step_size, self.decay, t)
             if self.positive:
                 slope[name], values[name] = stopped_at_zero(slope[name], state[name]), jnp.maximum(values[name], 0)
-            return problem.vertices.error(name, values[name], prediction)
+            return problem.vertex_energy.error(name, values[name], prediction)
 
         linear.sweep(problem.output_error(linear.output, state), respond)
         return values, slope

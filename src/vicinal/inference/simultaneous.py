@@ -1,4 +1,4 @@
-"""Simultaneous inference: all activities move at once, down the slope of the energy."""
+"""Simultaneous inference: all activities descend the energy at once."""
 
 import equinox as eqx
 import jax
@@ -14,25 +14,25 @@ _State = tuple[Values, Values | None]  # values, and their velocities with momen
 
 
 class Simultaneous(Inference):
-    """Explicit Euler on the energy, all vertices from the same state.
+    """Gradient descent on the energy, all vertices at once (explicit Euler).
 
         value_l += step_size * d_t * (sum over children c of J_c^T error_c  -  pull * error_l)
 
     with `d_t = 1/(1+t)` if `decay`, else 1. With `momentum = m` the bracket is replaced by its running sum
-    `velocity = m * velocity + bracket`. Started from the feedforward values, an error goes down one vertex per step,
-    smaller each time by the step size: deep networks need many steps, or `ErrorBased`.
+    `velocity = m * velocity + bracket`. From the feedforward values, an error travels one vertex down per step and
+    shrinks by the step size each time, so deep networks need many steps, or `ErrorBased`.
 
     Args:
-        steps: How many (with a tolerance: at most how many).
-        step_size: Of the activities.
+        steps: Number of steps; an upper limit if there is a tolerance.
+        step_size: Step size of the activities.
         decay: Whether step `t` (from 0) is divided by `1 + t`.
-        momentum: In [0, 1); None for none.
-        pull: Weight of a vertex's own error against the errors that come back. 1 descends the energy; the papers'
-            settings with two step sizes (bottom-up over top-down) are `step_size` and their ratio.
-        tolerance: An example stops when none of its activities would move faster than this, in units of activity
-            per unit of step size; the others go on. None takes all steps.
-        trace: Whether to record the energies along the way.
-        positive: Whether activities are firing rates: what would go below 0 stays there.
+        momentum: In [0, 1). None: no momentum.
+        pull: Weight of a vertex's own error relative to the errors from its children. 1 descends the energy. Papers
+            with two step sizes, bottom-up and top-down, correspond to `step_size` and the ratio of the two.
+        tolerance: An example stops once none of its activities would move faster than this, in units of activity
+            per unit of step size; the others continue. None: take all steps.
+        trace: Whether to record the energies at each step.
+        positive: Whether activities are firing rates, which stop at 0.
 
     Example:
         >>> Simultaneous(steps=20, step_size=0.1).steps

@@ -1,4 +1,4 @@
-"""Models for other programs, and from them: safetensors, PyTorch's state dictionaries, StableHLO."""
+"""Exchange models with other programs: safetensors, PyTorch's state dictionaries, StableHLO."""
 
 from vicinal.interchange.exported import export
 from vicinal.interchange.pytorch import from_state_dict, to_state_dict

@@ -1,4 +1,4 @@
-"""A model as a program that runs without its Python code: StableHLO, by `jax.export`."""
+"""Export a model as a program that runs without its Python code: StableHLO, by `jax.export`."""
 
 import os
 
@@ -13,21 +13,21 @@ from vicinal.graph import capture
 
 
 def export(model: PyTree, example: PyTree, path: str | os.PathLike[str]) -> None:
-    """Writes a model, its parameters included, as a StableHLO program for batches of any size.
+    """Write a model, with its parameters, as a StableHLO program for batches of any size.
 
-    It is written as it is evaluated: without dropout, and with its running averages.
+    The program evaluates the model: without dropout, and with the running averages.
 
-    Whoever has JAX runs it, without this library:
+    JAX alone runs it, without this library:
     `jax.export.deserialize(bytearray(Path(path).read_bytes())).call(x)`.
 
     Args:
         model: Any callable pytree; it acts on one example.
         example: One input, without the batch axis: arrays, or a tree of them.
-        path: The file; its folder must exist. An older one is replaced in a single step.
+        path: The file; its folder must exist. An existing file is replaced in a single step.
 
     Raises:
-        ImportError: If flatbuffers, in which JAX writes it, is not installed.
-        OSError: If the file could not be written; an older one is intact.
+        ImportError: If flatbuffers, which JAX writes with, is not installed.
+        OSError: If the file cannot be written; an existing file stays intact.
 
     Example:
         >>> import jax, jax.numpy as jnp, tempfile, vicinal as vc

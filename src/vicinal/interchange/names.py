@@ -1,4 +1,4 @@
-"""Names of the arrays of a model, as other libraries write them: `layers.0.weight`."""
+"""Name the arrays of a model as other libraries do: `layers.0.weight`."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,12 +11,12 @@ from vicinal._show import names_text
 
 
 def dotted(path: tuple[Any, ...]) -> str:
-    """The name of a leaf from its path in the tree: `.layers[0].weight` is `layers.0.weight`."""
+    """Name a leaf by its path in the tree: `.layers[0].weight` is `layers.0.weight`."""
     return ".".join(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array of JAX or NumPy, or the form of one."""
+    """Whether a leaf is an array of JAX or NumPy, or its shape and dtype."""
     return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
@@ -24,7 +24,7 @@ def named_arrays(tree: PyTree) -> dict[str, Any]:
     """The arrays of a model by name, in the order of the tree.
 
     Raises:
-        ValueError: If two have the same name, or one has none because the model is a single array.
+        ValueError: If two have the same name, or the model is a single array, which has no name.
     """
     found: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
@@ -37,12 +37,12 @@ def named_arrays(tree: PyTree) -> dict[str, Any]:
 
 
 def in_words(array: Any) -> str:
-    """Dtype and shape: `float32[3, 4]`."""
+    """Write dtype and shape: `float32[3, 4]`."""
     return f"{array.dtype}{list(array.shape)}"
 
 
 def few(names: Iterable[str]) -> str:
-    """Names in quotation marks; of many the first, and how many there are.
+    """Quote names; of many, the first ones and their number.
 
     Example:
         >>> few(["0.weight", "0.bias"]), few([])

@@ -1,4 +1,4 @@
-"""Parameters to and from PyTorch's state dictionaries."""
+"""Convert parameters to and from PyTorch's state dictionaries."""
 
 import importlib
 import re
@@ -18,32 +18,32 @@ from vicinal.nn import BatchNorm, Conv2d
 
 Names = Mapping[str, str] | Callable[[str], str] | None
 Visit = Callable[[str, Any], Any]
-"""Called with the name and the value of an array as PyTorch shapes it; returns the one to put in its place."""
+"""Takes the name of an array and its value as PyTorch shapes it; returns the value to put in its place."""
 
 
 def to_state_dict(
     model: PyTree, names: Names = None, *, like: Mapping[str, Any] | None = None, tensors: bool = False
 ) -> dict[str, Any]:
-    """The parameters of a model as PyTorch names and shapes them.
+    """Name and shape the parameters of a model as PyTorch does.
 
-    Equinox's and this library's layers are known: biases of convolutions lose their axes of one, and the cells of
-    recurrent networks get both of PyTorch's biases. A layer computes the same there if it has the same settings
-    (`eps`, strides, activations).
+    This converts the layers of Equinox and of this library: biases of convolutions lose their axes of size one, and
+    recurrent cells get both of PyTorch's biases. A PyTorch layer computes the same if it has the same settings (`eps`,
+    strides, activations).
 
     Args:
         model: Any pytree of layers.
-        names: What arrays are called there: by our name (`layers.0.weight`) or the beginning of it (`layers.0`), or a
-            function from name to name. None keeps ours.
-        like: The state dictionary of the PyTorch module, instead of names: those of a `torch.nn.Sequential` are
-            matched in order.
-        tensors: Whether the values are PyTorch's tensors (which needs torch) rather than NumPy arrays.
+        names: The names in PyTorch, by our name (`layers.0.weight`) or its beginning (`layers.0`), or a function from
+            name to name. None keeps our names.
+        like: The state dictionary of the PyTorch module, instead of `names`. The layers of a `torch.nn.Sequential`
+            are matched in order.
+        tensors: Whether to return PyTorch's tensors (which needs torch) rather than NumPy arrays.
 
     Returns:
-        For `module.load_state_dict`, with `tensors=True`.
+        The state dictionary; `module.load_state_dict` takes it with `tensors=True`.
 
     Raises:
         ValueError: If names do not match the model, or a layer has no counterpart.
-        ImportError: If tensors are asked for, and torch is not installed.
+        ImportError: If `tensors` is set and torch is not installed.
 
     Example:
         >>> import jax, vicinal as vc
@@ -69,15 +69,15 @@ def to_state_dict(
 
 
 def from_state_dict(model: PyTree, state_dict: Mapping[str, Any], names: Names = None) -> PyTree:
-    """A model with the parameters of a PyTorch module.
+    """Put the parameters of a PyTorch module into a model.
 
     Args:
-        model: Any pytree of layers, built like the module; its numbers do not matter.
+        model: Any pytree of layers, built like the module; the values of its parameters do not matter.
         state_dict: From `module.state_dict()`: tensors, or NumPy arrays.
         names: As for `to_state_dict`. None matches equal names, or a `torch.nn.Sequential` in order.
 
     Returns:
-        The model; what is no parameter is as in `model`.
+        The model with the new parameters; everything else is as in `model`.
 
     Raises:
         ValueError: If names, shapes or dtypes do not match, or a layer has no counterpart.
@@ -114,13 +114,13 @@ def from_state_dict(model: PyTree, state_dict: Mapping[str, Any], names: Names =
 
 
 def _walk(tree: PyTree, prefix: str, visit: Visit) -> PyTree:
-    """Visits every array of a tree by name, shaped as in PyTorch, and returns the tree of what the visits return."""
+    """Map a function over the arrays of a tree, each by its name and shaped as in PyTorch."""
     flat, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, _KNOWN))
     return structure.unflatten([_node(node, _join(prefix, dotted(path)), visit) for path, node in flat])
 
 
 def _node(node: Any, name: str, visit: Visit) -> Any:
-    if isinstance(node, Marked):  # our wrapper has no name there
+    if isinstance(node, Marked):  # PyTorch has no such wrapper
         return eqx.tree_at(lambda marked: marked.module, node, _walk(node.module, name, visit))
     if isinstance(node, Conv2d):
         return eqx.tree_at(lambda layer: layer.convolution, node, _node(node.convolution, name, visit))
@@ -135,12 +135,12 @@ def _node(node: Any, name: str, visit: Visit) -> Any:
     if isinstance(node, eqx.nn.BatchNorm):
         raise ValueError(
             f"expected a batch norm that holds its running averages, vicinal.nn.BatchNorm, got Equinox's at {name!r}, "
-            "which has them in a State; build the model with the former"
+            "which keeps them in a State; build the model with vicinal.nn.BatchNorm"
         )
     if isinstance(node, eqx.nn.ConvTranspose):
         raise ValueError(
-            f"expected layers that PyTorch has alike, got {type(node).__name__} at {name!r}, which it computes "
-            "otherwise; convert that one by hand with equinox.tree_at"
+            f"expected layers that PyTorch computes alike, got {type(node).__name__} at {name!r}; convert this one "
+            "by hand with equinox.tree_at"
         )
     return visit(name, node) if is_array(node) else node
 
@@ -166,7 +166,7 @@ def _convolution(layer: eqx.nn.Conv, name: str, visit: Visit) -> eqx.nn.Conv:
 
 
 def _batch_norm(layer: BatchNorm, name: str, visit: Visit) -> BatchNorm:
-    """PyTorch's averages have other names, and it counts the batches, which we do not need."""
+    """PyTorch names the averages otherwise, and counts the batches, which we do not need."""
 
     def parts(layer: BatchNorm) -> tuple[Any, ...]:
         return layer.weight, layer.bias, layer.running.mean, layer.running.variance
@@ -212,7 +212,7 @@ def _join(prefix: str, name: str) -> str:
 
 
 def _matched(ours: list[str], names: Names, state_dict: Mapping[str, Any] | None) -> dict[str, str]:
-    """What each of our arrays is called there."""
+    """Map the name of each of our arrays to its name in PyTorch."""
     if names is not None:
         theirs = {name: names(name) if callable(names) else _renamed(name, names) for name in ours}
         unused = [] if callable(names) else [old for old in names if not any(_begins(name, old) for name in ours)]
@@ -226,14 +226,14 @@ def _matched(ours: list[str], names: Names, state_dict: Mapping[str, Any] | None
         missing = [name for name in theirs.values() if name not in state_dict]
         unknown = [name for name in state_dict if name not in theirs.values()]
         raise ValueError(
-            f"expected an array there for each of the model's, got missing {few(missing)} and unknown {few(unknown)}; "
-            "say with names= what each is called"
+            f"expected a PyTorch array for each of the model's, got missing {few(missing)} and unknown {few(unknown)}; "
+            "give the names with names="
         )
     return theirs
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
-    """The name with the longest beginning that is in `names` replaced."""
+    """Replace the longest beginning of a name that is in `names`."""
     begins = [old for old in names if _begins(name, old)]
     longest = max(begins, key=len, default=None)
     return name if longest is None else names[longest] + name[len(longest) :]
@@ -244,13 +244,13 @@ def _begins(name: str, beginning: str) -> bool:
 
 
 def _in_order(ours: list[str], theirs: list[str]) -> dict[str, str]:
-    """Layers of ours against those of a `torch.nn.Sequential`, in order; only there is the order sure to be meant."""
+    """Match our layers to those of a `torch.nn.Sequential`, the one module whose order is certain."""
     found = [re.fullmatch(r"((?:.*\.)?)(\d+)\.(\w+)", name) for name in theirs]
     prefixes = {match[1] for match in found if match}
     if not all(found) or len(prefixes) != 1:
         raise ValueError(
             f"expected the model's names, {few(ours)}, or those of a torch.nn.Sequential, got {few(theirs)}; "
-            "say with names= what each is called"
+            "give the names with names="
         )
     (prefix,) = prefixes
     numbers = sorted({int(match[2]) for match in found if match})
@@ -268,7 +268,7 @@ def _in_order(ours: list[str], theirs: list[str]) -> dict[str, str]:
 
 
 def _numpy(value: Any) -> np.ndarray:
-    """A tensor or an array as NumPy has it; bfloat16, which torch cannot give to NumPy, by its bits."""
+    """Convert a tensor or an array to NumPy; bfloat16, which torch cannot convert, by its bits."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         return np.asarray(value)

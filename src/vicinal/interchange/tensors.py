@@ -1,7 +1,6 @@
-"""The arrays of a model in a safetensors file, which many programs read."""
+"""Save and load the arrays of a model as a safetensors file, which many programs read."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vicinal._optional import optional
+from vicinal._reading import read_bytes
 from vicinal.files import write_atomically
 from vicinal.interchange.names import few, in_words, is_array, named_arrays
 from vicinal.keys import is_key
@@ -35,26 +35,27 @@ _DTYPES = {
 
 
 def save_safetensors(path: str | os.PathLike[str], model: PyTree, *, metadata: dict[str, str] | None = None) -> None:
-    """Writes the arrays of a model to a safetensors file, replacing an older one in a single step.
+    """Write the arrays of a model to a safetensors file, replacing an existing one in a single step.
 
     Args:
         path: The file; its folder must exist.
-        model: Any pytree. Arrays are named by their path, `layers.0.weight`; keys are stored as their numbers; what
-            is no array is left out.
-        metadata: Text to keep beside them.
+        model: Any pytree. Arrays are named by their path, `layers.0.weight`; keys are stored as their numbers; other
+            leaves are left out.
+        metadata: Text to store with the arrays.
 
     Raises:
         ImportError: If safetensors is not installed.
-        ValueError: If the model has no arrays, or two of one name.
-        TypeError: If the metadata are not text.
-        OSError: If the file could not be written; an older one is intact.
+        ValueError: If the model has no arrays, or two with the same name.
+        TypeError: If a name or value of the metadata is not a string.
+        OSError: If the file cannot be written; an existing file stays intact.
 
     Example:
-        >>> import jax, tempfile, vicinal as vc
+        >>> import jax, pathlib, tempfile, vicinal as vc
         >>> model = vc.nn.MLP((3, 2), key=jax.random.key(0))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_safetensors(Path(folder) / "model.safetensors", model)
-        ...     other = load_safetensors(Path(folder) / "model.safetensors", vc.nn.MLP((3, 2), key=jax.random.key(1)))
+        ...     path = pathlib.Path(folder) / "model.safetensors"
+        ...     save_safetensors(path, model)
+        ...     other = load_safetensors(path, vc.nn.MLP((3, 2), key=jax.random.key(1)))
         >>> bool((other.layers[0].weight == model.layers[0].weight).all())
         True
 
@@ -74,26 +75,27 @@ def save_safetensors(path: str | os.PathLike[str], model: PyTree, *, metadata: d
 
 
 def load_safetensors(path: str | os.PathLike[str], like: PyTree) -> PyTree:
-    """Reads the arrays of a model from a safetensors file.
+    """Read the arrays of a model from a safetensors file.
 
     Args:
-        path: A file by `save_safetensors`, or another whose names, shapes and dtypes are those of `like`.
-        like: A model of the same structure; its numbers do not matter. What is no array is taken from here.
+        path: A file of `save_safetensors`, or any other with the names, shapes and dtypes of `like`.
+        like: A model of the same structure. Its arrays are replaced; its other leaves are kept.
 
     Returns:
         The model.
 
     Raises:
         ImportError: If safetensors is not installed.
-        ValueError: If the file is damaged, or its names, shapes or dtypes are not those of `like`.
+        ValueError: If the file is damaged, or its names, shapes or dtypes differ from those of `like`.
         OSError: If the file cannot be read.
     """
     package = _package()
-    content = Path(path).read_bytes()
+    content = read_bytes(path)
     try:
         stored = {name: _array(entry) for name, entry in package.deserialize(content)}
-    except package.SafetensorError as error:
-        raise ValueError(f"expected a safetensors file at {str(path)!r}, got something else ({error})") from error
+    except (package.SafetensorError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"expected a safetensors file at {str(path)!r}, got something else ({reason})") from error
     wanted = named_arrays(like)
     missing, unknown = [n for n in wanted if n not in stored], [n for n in stored if n not in wanted]
     if missing or unknown:
@@ -112,19 +114,19 @@ def _package() -> Any:
 
 
 def _plain(leaf: Any) -> np.ndarray:
-    """The numbers of a leaf, in the order in which the file holds them."""
+    """Return the numbers of a leaf in C order, as the file holds them."""
     return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, order="C")
 
 
 def _array(entry: dict[str, Any]) -> np.ndarray:
-    """An array from its bytes."""
+    """Read an array from its bytes."""
     if entry["dtype"] not in _DTYPES:
         raise ValueError(f"expected a dtype among {', '.join(_DTYPES)}, got {entry['dtype']}")
     return np.frombuffer(entry["data"], jnp.dtype(_DTYPES[entry["dtype"]])).reshape(entry["shape"])
 
 
 def _restored(name: str, array: np.ndarray, like: Any, path: str | os.PathLike[str]) -> Any:
-    """A stored array as the template has it."""
+    """Convert a stored array to the kind of the template's leaf."""
     expected = jax.eval_shape(jax.random.key_data, like) if is_key(like) else like
     if (array.shape, array.dtype) != (expected.shape, expected.dtype):
         raise ValueError(

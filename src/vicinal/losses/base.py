@@ -1,4 +1,4 @@
-"""What losses have in common: their form, their checks, and the error that they give the output."""
+"""The form of losses, their checks, and the error of the output."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,22 @@ Loss = Callable[..., Float[Array, ""]]
 
 
 def scale_examples(factors: Float[Array, " batch"], leaf: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-    """Multiplies each example of `leaf` by its factor."""
+    """Multiplies each example of `leaf` by its factor; a leaf without a gradient (`float0`) is unchanged."""
     if leaf.dtype == jax.dtypes.float0:
         return leaf
     return leaf * factors.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
 
 
 def loss_and_error(loss: Loss, output: PyTree, y: PyTree) -> tuple[Float[Array, " batch"], PyTree]:
-    """The loss of each example, and the output's error: minus the loss's gradient, `target - prediction`.
+    """Computes the loss of each example, and the error of the output: minus the gradient of the loss.
+
+    Args:
+        loss: Loss of one example, `loss(output, target) -> scalar`.
+        output: The output, `[batch, ...]`.
+        y: Targets, `[batch, ...]`.
+
+    Returns:
+        `(losses, error)`: `[batch]`, and a tree like the output.
 
     Raises:
         ValueError: If the loss of one example is not a scalar, or the batch sizes of output and target differ.
@@ -37,11 +45,11 @@ def loss_and_error(loss: Loss, output: PyTree, y: PyTree) -> tuple[Float[Array, 
 
     values, back = jax.vjp(losses, output)
     (slope,) = back(jnp.ones_like(values))
-    # An integer in the output has a slope of no dtype; it carries no error.
+    # The gradient of an integer output has the dtype float0; it carries no error.
     return values, jax.tree.map(lambda s: s if s.dtype == jax.dtypes.float0 else -s, slope)
 
 
 def check_loss(loss: Loss) -> None:
-    """Raises TypeError unless the loss is a function."""
+    """Raises TypeError if the loss is not a function."""
     if not callable(loss):
         raise TypeError(f"expected a loss as a function of (output, target), got {loss!r}; see vicinal.losses")

@@ -1,4 +1,4 @@
-"""What a loss says of its targets: labels or numbers. Metrics, and the check of targets, follow from it."""
+"""Kinds of losses: whether targets are labels or numbers, which decides on metrics and on the check of targets."""
 
 import dataclasses
 from typing import Any
@@ -8,14 +8,14 @@ from vicinal.losses.base import Loss, check_loss
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What targets a loss reads.
+    """The targets that a loss accepts.
 
     Attributes:
-        labels: Whether they may be labels: class indices, or vectors with a single 1. A model has an accuracy then.
-        numbers: Whether they may be numbers to come near to, in the output's own unit. A model has an RMSE and R2
-            then. With `labels` too, class indices and vectors with a single 1 are labels, everything else numbers.
-        shares: Whether targets that are no class indices are probabilities, from 0 to 1.
-        ignores: Whether a negative label, or a number that is NaN, says that a place does not count.
+        labels: Whether targets may be labels: class indices, or vectors with a single 1. Records then have an accuracy.
+        numbers: Whether targets may be numbers in the unit of the output. Records then have an RMSE and R2. With
+            `labels` too, class indices and vectors with a single 1 are labels, all other targets numbers.
+        shares: Whether targets other than class indices are probabilities, in [0, 1].
+        ignores: Whether places with a negative label, or a number that is NaN, do not count.
     """
 
     labels: bool = False
@@ -26,11 +26,11 @@ class Kind:
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """A loss of one's own with what it says of its targets; made by `classification` and `regression`.
+    """A user's loss with its kind; made by `classification` and `regression`.
 
     Attributes:
         loss: `loss(output, target) -> scalar`.
-        kind: What targets it reads.
+        kind: The targets that it accepts.
     """
 
     loss: Loss
@@ -41,19 +41,19 @@ class Declared:
 
 
 def classification(loss: Loss, *, ignores: bool = False) -> Declared:
-    """Says that the targets of a loss are labels, so that its models have an accuracy.
+    """Declares that the targets of a loss are labels, so that records have an accuracy.
 
-    An output of several units is read by its largest one, an output of one unit as a logit: above 0 means 1.
+    The prediction is the largest of several output units; a single output unit is a logit, and above 0 it predicts 1.
 
     Args:
         loss: `loss(output, target) -> scalar` for one example.
-        ignores: Whether a label below 0 says that a place does not count. If not, such a label is refused.
+        ignores: Whether places with a label below 0 do not count. If False, such labels are refused.
 
     Returns:
         The same loss, declared.
 
     Raises:
-        TypeError: If the loss is no function.
+        TypeError: If the loss is not a function.
 
     Example:
         >>> import vicinal as vc
@@ -67,17 +67,17 @@ def classification(loss: Loss, *, ignores: bool = False) -> Declared:
 
 
 def regression(loss: Loss, *, ignores: bool = False) -> Declared:
-    """Says that the targets of a loss are numbers that the output should come near to: its models have an RMSE and R2.
+    """Declares that the targets of a loss are numbers that the output should match, so that records have RMSE and R2.
 
     Args:
         loss: `loss(output, target) -> scalar` for one example.
-        ignores: Whether a target that is NaN says that a unit does not count. If not, it is refused.
+        ignores: Whether units with a target of NaN do not count. If False, such targets are refused.
 
     Returns:
         The same loss, declared.
 
     Raises:
-        TypeError: If the loss is no function.
+        TypeError: If the loss is not a function.
 
     Example:
         >>> import vicinal as vc

@@ -1,7 +1,8 @@
 """Losses of one example, `loss(output, target) -> scalar`; the library maps them over the batch.
 
-A target may be a class index where the output is a vector. The first three are minus a log-likelihood whose gradient
-with respect to the output is `prediction - target`, so that the output's error is `target - prediction`.
+A target may be a class index where the output is a vector. `squared_error` and the two cross-entropies are negative
+log-likelihoods whose gradient with respect to the output is `prediction - target`, so that the error of the output is
+`target - prediction`.
 """
 
 import functools
@@ -22,7 +23,7 @@ def _as_distribution(output: Float[Array, "..."], target: Array) -> Float[Array,
             raise ValueError("expected a target of shape [1] for one output unit, got a class index; use y[:, None]")
         known = (target >= 0) & (target <= jnp.asarray(min(classes - 1, jnp.iinfo(target.dtype).max), target.dtype))
         onehot = jax.nn.one_hot(target, classes, dtype=output.dtype)
-        return jnp.where(known[..., None], onehot, jnp.nan)  # an index outside the classes must not pass as no loss
+        return jnp.where(known[..., None], onehot, jnp.nan)  # an index outside the classes gives NaN, not a loss of 0
     if target.shape != output.shape:
         raise ValueError(
             f"expected a target of the output's shape {list(output.shape)}, or class indices of shape "
@@ -81,7 +82,7 @@ def token_cross_entropy(output: Float[Array, "*shape classes"], target: Int[Arra
 
     Args:
         output: Logits.
-        target: Class indices; a negative one says that the step does not count.
+        target: Class indices; a step with a negative one does not count.
 
     Returns:
         The loss at each step.
@@ -98,7 +99,7 @@ def token_cross_entropy(output: Float[Array, "*shape classes"], target: Int[Arra
             f"expected class indices of shape {list(output.shape[:-1])}, got {target.dtype}{list(target.shape)}"
         )
     index = jnp.maximum(target, jnp.zeros((), target.dtype))[..., None]
-    # An index outside the classes must not pass as no loss: it gives NaN.
+    # An index outside the classes gives NaN, not a loss of 0.
     chosen = jnp.take_along_axis(jax.nn.log_softmax(output, axis=-1), index, axis=-1, mode="fill")[..., 0]
     return jnp.where(target < 0, jnp.zeros_like(chosen), -chosen)
 
@@ -106,14 +107,14 @@ def token_cross_entropy(output: Float[Array, "*shape classes"], target: Int[Arra
 def masked_softmax_cross_entropy(
     output: Float[Array, "*shape classes"], target: Int[Array, "*shape"]
 ) -> Float[Array, ""]:
-    """`softmax_cross_entropy` of the steps that count: those whose target is not negative. Summed, in nats.
+    """`softmax_cross_entropy`, summed over the steps whose target is not negative; in nats.
 
-    It is a sum, as the other losses are: minus a log-likelihood, whose gradient at a counted step is `prediction -
-    target` however many steps count. Divide by their number for nats per token.
+    It is a sum, as the other losses are: a negative log-likelihood, whose gradient at each step that counts is
+    `prediction - target`, whatever their number. Divide by their number for nats per token.
 
     Args:
         output: Logits, `[time, classes]` for one sequence.
-        target: Class indices; a negative one says that the step does not count.
+        target: Class indices; a step with a negative one does not count.
 
     Returns:
         The loss, a scalar; 0 if nothing counts.
@@ -129,11 +130,11 @@ def masked_softmax_cross_entropy(
 
 
 def masked_squared_error(output: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, ""]:
-    """`squared_error` of the units that count: those whose target is not NaN. Summed.
+    """`squared_error`, summed over the units whose target is not NaN.
 
     Args:
         output: Any shape.
-        target: The same shape; NaN says that a unit does not count.
+        target: The same shape; a unit whose target is NaN does not count.
 
     Returns:
         The loss, a scalar; 0 if nothing counts.
@@ -198,15 +199,15 @@ def sigmoid_squared_error(
 
 
 def sigmoid_divisive_error(shift: float = 0.0, offset: float = 1e-3) -> Loss:
-    """A loss that takes the ratio of target and rate: a quarter of the squared difference of logarithms, summed.
+    """Makes a loss of the ratio of target and rate: a quarter of the squared difference of logarithms, summed.
 
         loss = 1/4 sum (log(target + shift + offset) - log(sigmoid(output) + shift + offset))^2
 
-    the energy of `vicinal.energy.Divisive` at an output of sigmoid units whose rates, and targets, are shifted.
+    This is the energy of `vicinal.energy.Divisive` for sigmoid output units whose rates and targets are shifted.
 
     Args:
-        shift: Added to rates and targets, at least 0: targets of 0 have a logarithm then.
-        offset: Above 0; as in `Divisive`.
+        shift: Added to rates and targets, at least 0.
+        offset: Added before the logarithm, above 0, as in `Divisive`.
 
     Returns:
         `loss(output, target) -> scalar`, the same function for the same numbers.
@@ -239,4 +240,4 @@ KINDS = (
     (Kind(labels=True, numbers=True), (squared_error,)),
     (Kind(numbers=True, ignores=True), (masked_squared_error,)),
 )
-"""What the losses of this module say of their targets."""
+"""The kinds of the losses of this module."""

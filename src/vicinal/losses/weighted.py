@@ -1,4 +1,4 @@
-"""Losses in which some examples or classes count more than others."""
+"""Losses with weights of examples or classes."""
 
 import dataclasses
 import math
@@ -16,11 +16,11 @@ from vicinal.losses.plain import KINDS
 
 @dataclasses.dataclass(frozen=True)
 class Weighted:
-    """A loss times the weight of its example; made by `weighted`.
+    """A loss times the weight of the example; made by `weighted`.
 
     Attributes:
         loss: `loss(output, target) -> scalar`.
-        class_weights: A weight for each class; None if targets bring the weight of their example.
+        class_weights: A weight for each class. None: each target comes with the weight of its example.
     """
 
     loss: Loss
@@ -43,14 +43,14 @@ class Weighted:
 
 
 def weighted(loss: Loss, class_weights: Sequence[float] | None = None) -> Weighted:
-    """A loss in which each example counts with a weight: that of its class, or its own.
+    """Weights a loss by the class of each example, or by a weight of each example.
 
         loss of an example = weight * loss(output, target)
 
-    The mean over a batch divides by the number of examples, not by the sum of weights, so that what an example does
-    does not depend on which others are in its batch. Weights whose mean is 1 (`balanced` gives such) therefore keep
-    the size of the loss and the meaning of the learning rate. The losses in records are weighted; accuracy and other
-    metrics are not.
+    The mean over a batch divides by the number of examples, not by the sum of weights, so that the gradient of an
+    example does not depend on the others in its batch. Weights with a mean of 1, as `balanced` makes them, therefore
+    keep the scale of the loss and the meaning of the learning rate. The losses in records are weighted; accuracy and
+    other metrics are not.
 
     Args:
         loss: `loss(output, target) -> scalar` for one example.
@@ -58,10 +58,10 @@ def weighted(loss: Loss, class_weights: Sequence[float] | None = None) -> Weight
             a single 1, or for one output unit 0 or 1. None: targets are pairs `(y, weights)`, weights `[examples]`.
 
     Returns:
-        The loss; equal arguments give an equal one, so that nothing is compiled again.
+        The loss. Equal arguments give equal losses, so that nothing is recompiled.
 
     Raises:
-        TypeError: If the loss is no function.
+        TypeError: If the loss is not a function.
         ValueError: If a weight is negative or not finite.
 
     Example:
@@ -77,23 +77,23 @@ def weighted(loss: Loss, class_weights: Sequence[float] | None = None) -> Weight
         return Weighted(loss)
     weights = tuple(float(weight) for weight in class_weights)
     if not weights or not all(0 <= weight < math.inf for weight in weights):
-        raise ValueError(f"expected a weight of at least 0 for each class, got {list(weights)}")
+        raise ValueError(f"expected a finite weight of at least 0 for each class, got {list(weights)}")
     return Weighted(loss, weights)
 
 
 def balanced(labels: Int[np.ndarray, " examples"]) -> list[float]:
-    """Weights of classes that make each class count the same: `examples / (classes * examples of the class)`.
+    """Computes class weights that balance the classes: `examples / (classes * examples of the class)`.
 
     Their mean over the examples is 1.
 
     Args:
-        labels: Class indices from 0 on, each class at least once.
+        labels: Class indices from 0, each class at least once.
 
     Returns:
         A weight for each class.
 
     Raises:
-        ValueError: If these are no class indices, or a class has no example.
+        ValueError: If the labels are not class indices, or a class has no example.
 
     Example:
         >>> balanced(np.array([0, 0, 0, 1]))
@@ -109,7 +109,7 @@ def balanced(labels: Int[np.ndarray, " examples"]) -> list[float]:
 
 
 def kind_of(loss: Loss) -> Kind | None:
-    """What a loss says of its targets; None for a function of one's own that says nothing.
+    """Returns the kind of a loss; None for a user's function without a declaration.
 
     Example:
         >>> import vicinal as vc
@@ -124,15 +124,15 @@ def kind_of(loss: Loss) -> Kind | None:
 
 
 def without_weights(loss: Loss) -> Loss | None:
-    """The loss of `y` alone where targets are pairs `(y, weights)`; None where they are not."""
+    """Returns the loss without weights where targets are pairs `(y, weights)`; otherwise None."""
     return loss.loss if isinstance(loss, Weighted) and loss.class_weights is None else None
 
 
 def pair_of_weights(y: PyTree) -> tuple[PyTree, Any]:
-    """Targets and weights, `[examples, ...]` and `[examples]`.
+    """Splits targets into targets `[examples, ...]` and weights `[examples]`.
 
     Raises:
-        ValueError: If these are no targets with a weight for each example.
+        ValueError: If the targets have no weight for each example.
     """
     if not isinstance(y, tuple | list) or len(y) != 2 or len(getattr(y[1], "shape", ())) != 1:
         raise ValueError(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vicinal._numbers import check_count, widened
+from vicinal._numbers import check, check_count, widened
 from vicinal.roles import Part
 from vicinal.state import update
 
@@ -22,12 +22,12 @@ class Running(Part):
 
 
 class BatchNorm(eqx.Module):
-    """Batch norm of one example, over the batch that it is in.
+    """Batch norm of one example, with statistics of its batch.
 
         y = weight * (x - mean) / sqrt(variance + eps) + bias
 
     In training, mean and variance are those of the batch, for each feature over examples and all further axes; running
-    averages move by `average <- momentum * average + (1 - momentum) * statistic` with each step. With `inference` set
+    averages change by `average <- momentum * average + (1 - momentum) * statistic` with each step. With `inference` set
     (`equinox.nn.inference_mode`, or `Graph.evaluation`) the running averages take their place. The variance is the mean
     square, without Bessel's correction, in both.
 
@@ -41,9 +41,9 @@ class BatchNorm(eqx.Module):
         dtype: Of all arrays; float32 by default.
 
     Attributes:
-        weight: `[features]`, ones at first.
-        bias: `[features]`, zeros at first.
-        running: The averages, `[features]` each; 0 and 1 at first.
+        weight: `[features]`, initially 1.
+        bias: `[features]`, initially 0.
+        running: The averages, `[features]` each, initially 0 and 1.
         inference: Whether running averages are used.
 
     Raises:
@@ -72,10 +72,8 @@ class BatchNorm(eqx.Module):
 
     def __init__(self, features: int, momentum: float = 0.9, eps: float = 1e-5, dtype: Any = None):
         check_count("features", features, 1)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"expected momentum in [0, 1), got {momentum!r}")
-        if not eps > 0:
-            raise ValueError(f"expected eps above 0, got {eps!r}")
+        check("momentum", momentum, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
+        check("eps", eps, lambda v: v > 0, "above 0")
         self.momentum, self.eps, self.inference = float(momentum), float(eps), False
         self.weight, self.bias = jnp.ones(features, dtype), jnp.zeros(features, dtype)
         self.running = Running(jnp.zeros(features, dtype), jnp.ones(features, dtype))

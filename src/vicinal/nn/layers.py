@@ -2,8 +2,9 @@
 
 import equinox as eqx
 import jax
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from vicinal._numbers import check_counts
 
 
 class Linear(eqx.Module):
@@ -31,7 +32,7 @@ class Linear(eqx.Module):
     bias: Float[Array, " out"] | None
 
     def __init__(self, in_features: int, out_features: int, use_bias: bool = True, *, key: PRNGKeyArray):
-        _check_sizes(in_features=in_features, out_features=out_features)
+        check_counts(in_features=in_features, out_features=out_features)
         weight_key, bias_key = jax.random.split(key)
         bound = in_features**-0.5
         self.weight = jax.random.uniform(weight_key, (out_features, in_features), minval=-bound, maxval=bound)
@@ -92,8 +93,8 @@ class Conv2d(eqx.Module):
             ("groups", groups),
         ):
             for side in size if isinstance(size, tuple) else (size,):
-                _check_sizes(**{name: side})
-        _check_sizes(in_channels=in_channels, out_channels=out_channels)
+                check_counts(**{name: side})
+        check_counts(in_channels=in_channels, out_channels=out_channels)
         self.convolution = eqx.nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, use_bias, key=key
         )
@@ -108,9 +109,3 @@ class Conv2d(eqx.Module):
 
     def __call__(self, x: Float[Array, "in height width"]) -> Float[Array, "out height_out width_out"]:
         return self.convolution(x)
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise ValueError(f"expected {name} as an integer of at least 1, got {size!r}")

@@ -1,10 +1,11 @@
 """Models whose hidden activities are vertices.
 
 Two conventions are in use, and the results differ. With `vertex_at="post"` a vertex holds the firing rate, predicted
-as `f(W a + b)`; with `vertex_at="pre"` it holds the potential, predicted as `W f(a) + b`. They are two places of the
-same mark. The output layer is linear: the loss brings its own non-linearity.
+as `f(W a + b)`; with `vertex_at="pre"` it holds the potential, predicted as `W f(a) + b`. Only the place of the
+vertex differs. The output layer is linear: the loss applies its own non-linearity.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -30,7 +31,18 @@ def _checked_place(vertex_at: str) -> str:
 
 
 def activated_vertex(z: Array, name: str, activation: Callable, vertex_at: str, mask: Array | None = None) -> Array:
-    """The firing rate `f(z)`, with the vertex on the rate ("post") or on the potential `z` ("pre")."""
+    """The firing rate `f(z)`, with the vertex on the rate ("post") or on the potential `z` ("pre").
+
+    Args:
+        z: The potential.
+        name: Of the vertex.
+        activation: `f`.
+        vertex_at: `"post"` or `"pre"`.
+        mask: Of the vertex; None: it is unmasked.
+
+    Returns:
+        The rate.
+    """
     return vertex(activation(z), name, mask) if vertex_at == "post" else activation(vertex(z, name, mask))
 
 
@@ -84,7 +96,7 @@ class MLP(eqx.Module):
 
 
 class Autoencoder(eqx.Module):
-    """A fully connected autoencoder; the vertices are those of its `MLP`. The output are logits or values.
+    """A fully connected autoencoder; the vertices are those of its `MLP`. Its output is logits or values.
 
     Args:
         sizes: Units of each layer; the first and the last must be equal.
@@ -180,9 +192,11 @@ class ConvNet(eqx.Module):
         self.pool = pool
         made, shape = [], tuple(image)
         for channels, kernel, stride in convolutions:
-            layer = Conv2d(shape[0], channels, kernel, stride, padding, use_bias=use_bias, key=next(keys))
-            shape = self._shape_after(layer, shape)
-            made.append(layer)
+            layer = functools.partial(
+                Conv2d, shape[0], channels, kernel, stride, padding, use_bias=use_bias, key=next(keys)
+            )
+            shape = self._shape_after(eqx.filter_eval_shape(layer), shape)  # before memory is taken for it
+            made.append(layer())
         widths = [math.prod(shape), *sizes]
         self.convolutions = tuple(made)
         self.layers = tuple(
@@ -194,7 +208,8 @@ class ConvNet(eqx.Module):
     def _shape_after(self, layer: Conv2d, shape: tuple[int, ...]) -> tuple[int, ...]:
         pool = self.pool or (lambda x: x)
         try:
-            after = jax.eval_shape(lambda x: pool(layer(x)), jax.ShapeDtypeStruct(shape, layer.weight.dtype)).shape
+            x = jax.ShapeDtypeStruct(shape, layer.weight.dtype)
+            after = eqx.filter_eval_shape(lambda layer, x: pool(layer(x)), layer, x).shape
         except (TypeError, ValueError) as error:
             raise ValueError(f"expected an image that the convolutions fit, got {shape} left: {error}") from error
         if 0 in after:
@@ -216,8 +231,8 @@ class RNN(eqx.Module):
 
         potential_t = input_layer(x_t) + recurrent_layer(rate_{t-1}),   rate = f(potential),   rate_{-1} = 0
 
-    Called with `(sequence, length)` it reads the first `length` steps alone (none to all): the rest is padding.
-    Vertices there are masked, so that every rule learns as it does from the sequence without the padding.
+    Called with `(sequence, length)` it reads only the first `length` steps (none to all): the rest is padding.
+    Vertices there are masked, so that every rule learns as from the sequence without padding.
 
     Args:
         in_features: Length of each input vector.
@@ -232,8 +247,8 @@ class RNN(eqx.Module):
         input_layer, recurrent_layer, output_layer: `Linear` layers; the recurrent one has no bias.
 
     Raises:
-        ValueError: If an input is neither a sequence nor a sequence and its length. (A length out of its range makes
-            the output not a number.)
+        ValueError: If an input is neither a sequence nor a sequence and its length. (A length out of range gives an
+            output of NaN.)
 
     Example:
         >>> model = RNN(3, 8, 2, every_step=True, key=jax.random.key(0))
@@ -279,7 +294,7 @@ class RNN(eqx.Module):
         for t, x_t in enumerate(sequence):
             counts = None if length is None else t < length
             potential = self.input_layer(x_t) + self.recurrent_layer(rate)
-            if counts is not None:  # without input and state, what is padding cannot grow out of bounds
+            if counts is not None:  # at zero, so that activities in the padding stay bounded
                 potential = zero_unless(counts, potential)
             rate = activated_vertex(potential, f"hidden[{t}]", self.activation, self.vertex_at, counts)
             if self.every_step:

@@ -1,4 +1,4 @@
-"""Sequences of several lengths in one batch: padded on the right, with how many steps of each count."""
+"""Sequences of several lengths in one batch: padding on the right, and the length of each."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,16 @@ from jaxtyping import Array, Bool, Int
 
 
 def sequence_and_length(x: Array | tuple[Array, Int[Array, ""]]) -> tuple[Array, Int[Array, ""] | None]:
-    """A sequence, 0 where it is padding, and how many of its steps count; None for all, where no length is given.
+    """A sequence with zeros as padding, and its length; None if all steps count.
 
     Args:
         x: The sequence `[time, ...]`, or `(sequence, length)`.
 
+    Returns:
+        The sequence and the length.
+
     Raises:
-        ValueError: If it is neither, or the length no whole number.
+        ValueError: If `x` is neither, or the length no integer.
     """
     if not isinstance(x, tuple | list):
         return x, None
@@ -27,7 +30,7 @@ def sequence_and_length(x: Array | tuple[Array, Int[Array, ""]]) -> tuple[Array,
 
 
 def without_padding(sequence: Array, length: Int[Array, ""] | None) -> Array:
-    """The sequence with 0 in place of padding, whatever that holds."""
+    """The sequence with zeros in place of padding."""
     if length is None:
         return sequence
     counts = counted_steps(sequence, length)
@@ -35,12 +38,12 @@ def without_padding(sequence: Array, length: Int[Array, ""] | None) -> Array:
 
 
 def counted_steps(sequence: Array, length: Int[Array, ""]) -> Bool[Array, " time"]:
-    """Which steps count."""
-    return jnp.arange(sequence.shape[0]) < length
+    """Whether each step counts: it is no padding."""
+    return jnp.arange(sequence.shape[0]) < jnp.asarray(length).astype(int)
 
 
 def step_mask(sequence: Array, length: Int[Array, ""] | None) -> Bool[Array, "time 1"] | None:
-    """Which steps count, for a vertex `[time, features]`; None where all do."""
+    """The mask of a vertex `[time, features]`; None if all steps count."""
     return None if length is None else counted_steps(sequence, length)[:, None]
 
 
@@ -50,7 +53,7 @@ def zero_unless(counts: Bool[Array, "..."], value: Array) -> Array:
 
 
 def if_there(output: Array, sequence: Array, length: Int[Array, ""] | None) -> Array:
-    """The output; not a number where the sequence is shorter than the length says, or that is negative."""
+    """The output, or NaN if the length is negative or above that of the sequence."""
     if length is None:
         return output
     return jnp.where((length >= 0) & (length <= sequence.shape[0]), output, jnp.full((), jnp.nan, output.dtype))

@@ -19,10 +19,10 @@ class Preset:
     """An architecture of a paper.
 
     Attributes:
-        name: What `preset` calls it.
+        name: Its name in `preset`.
         description: Layers, and what it was used for.
-        paper: Where it comes from.
-        inputs: What it takes: `"flat"` vectors, or `"images"`, channels first.
+        paper: Its source.
+        inputs: `"flat"` vectors, or `"images"`, channels first.
         reconstructs: Whether its targets are its inputs.
         build: Makes the model.
     """

@@ -24,16 +24,16 @@ class ResidualMLP(eqx.Module):
 
     and every `h_l` is a vertex. The two are different functions, unlike those of an `MLP`.
 
-    The branch scale keeps the activities' size the same at any depth. A branch of "pre" ends in weights of either
+    The branch scale keeps activities of the same size at any depth. A branch of "pre" ends in weights of either
     sign, so that the `n` branches add like independent noise and their sum grows as `sqrt(n)`: the scale is
-    `1/sqrt(n)`, that of depth-muP. A branch of "post" ends in `f`, whose mean need not be zero: the branches of a
-    ReLU all push the same way and their sum grows as `n`, so that the scale is `1/n` (with `1/sqrt(n)`, the mean
-    square of the last vertex at depth 64 is 13 times that at depth 4). An odd `f`, such as tanh, bears `1/sqrt(n)` in
-    "post" too; give it as `branch_scale`.
+    `1/sqrt(n)`, that of depth-muP. A branch of "post" ends in `f`, whose mean need not be zero: branches of
+    ReLUs all add with the same sign and their sum grows as `n`, so that the scale is `1/n` (with `1/sqrt(n)`, the mean
+    square of the last vertex at depth 64 is 13 times that at depth 4). For an odd `f`, such as tanh, `1/sqrt(n)` is
+    right in "post" too; give it as `branch_scale`.
 
     Args:
         sizes: `(in, width, out)`: length of the input, units of every hidden layer, length of the output.
-        depth: Weight layers in all, those of the input and of the output included; at least 3.
+        depth: Number of weight layers, input and output layers included; at least 3.
         activation: Name or function.
         vertex_at: Where the activation is: `"post"` (after a branch's weights) or `"pre"` (before them).
         branch_scale: Factor of every residual branch, above 0; None for the scale above.

@@ -1,8 +1,8 @@
 """A small transformer whose vertices hold the residual stream.
 
-The normalisations have no gain and no bias of their own: a linear layer follows each of them, and its weights and
-bias can hold both. So every parameter multiplies an activity or is added to such a product, and rules and optimisers
-that go by what enters a weight (`Graph.synapses`, `vicinal.optim.nlms`) work on all of them.
+The normalisations have no gain and no bias: the linear layer after each of them can represent both. So every
+parameter multiplies an activity or is added to such a product, and rules and optimisers that use the inputs of each
+weight (`Graph.synapses`, `vicinal.optim.nlms`) work on all of them.
 """
 
 import equinox as eqx
@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from vicinal._memory import check_scores
+from vicinal._numbers import check_counts
 from vicinal.graph import vertex
-from vicinal.nn.layers import Linear, _check_sizes
+from vicinal.nn.layers import Linear
 from vicinal.nn.padding import counted_steps, if_there, sequence_and_length, step_mask, without_padding
 
 
@@ -21,7 +23,7 @@ class SelfAttention(eqx.Module):
         head = softmax(q k^T / sqrt(size)) v,   size = features / heads,   output = W [head_1, head_2, ...] + b
 
     with `q`, `k` and `v` linear in the step's vector. The keys have no bias: it would shift all scores of a step by
-    the same number, which the softmax takes out again. Given a length, no step attends to those from there on.
+    the same number, which cancels in the softmax. Given a length, no step attends to the padding after it.
 
     Args:
         features: Length of each vector, in and out.
@@ -51,7 +53,7 @@ class SelfAttention(eqx.Module):
     causal: bool = eqx.field(static=True)
 
     def __init__(self, features: int, heads: int, causal: bool = False, *, key: PRNGKeyArray):
-        _check_sizes(features=features, heads=heads)
+        check_counts(features=features, heads=heads)
         if features % heads:
             raise ValueError(f"expected features that heads={heads} divides, got {features}; change one of them")
         query_key, key_key, value_key, output_key = jax.random.split(key, 4)
@@ -67,11 +69,12 @@ class SelfAttention(eqx.Module):
     ) -> Float[Array, "time features"]:
         layers = (self.query_layer, self.key_layer, self.value_layer)
         query, key, value = (jax.vmap(layer)(x).reshape(len(x), self.heads, -1) for layer in layers)
+        check_scores(query, self.heads * len(x) ** 2)
         # Not jax.nn.dot_product_attention, which takes the softmax in float32 whatever the activities' dtype.
         scores = jnp.einsum("qhs,khs->hqk", query, key) / query.shape[-1] ** 0.5
         if self.causal:
             scores = jnp.where(jnp.tril(jnp.ones(scores.shape, bool)), scores, -jnp.inf)
-        if length is not None:  # the first step is left in: without any step a softmax has no value
+        if length is not None:  # the first step always counts: a softmax over no step is undefined
             counts = counted_steps(x, jnp.maximum(length, 1))
             scores = jnp.where(jnp.broadcast_to(counts, scores.shape), scores, -jnp.inf)
         mixed = jnp.einsum("hqk,khs->qhs", jax.nn.softmax(scores), value)
@@ -84,7 +87,7 @@ class TransformerBlock(eqx.Module):
         x = vertex(x + attention(norm(x)))
         x = vertex(x + W_2 gelu(W_1 norm(x) + b_1) + b_2)
 
-    where `norm` takes each step's vector to mean 0 and variance 1. Given a length, the steps from there on are padding.
+    where `norm` scales each step's vector to mean 0 and variance 1. Given a length, later steps are padding.
 
     Args:
         features: Length of each vector, in and out.
@@ -127,7 +130,7 @@ class TransformerBlock(eqx.Module):
         *,
         key: PRNGKeyArray,
     ):
-        _check_sizes(hidden_features=hidden_features)
+        check_counts(hidden_features=hidden_features)
         attention_key, hidden_key, output_key = jax.random.split(key, 3)
         self.attention = SelfAttention(features, heads, causal, key=attention_key)
         self.hidden_layer = Linear(features, hidden_features, key=hidden_key)
@@ -153,8 +156,8 @@ class Transformer(eqx.Module):
 
     or `W' norm(x_t) + b'` at each step. Every vertex holds the residual stream at all steps, `[time, features]`.
 
-    Called with `(sequence, length)` it reads the first `length` steps alone, at least one: the rest is padding, and
-    outputs there are 0. Vertices there are masked, so that every rule learns as it does without the padding.
+    Called with `(sequence, length)` it reads only the first `length` steps, at least one: the rest is padding, with
+    outputs of 0. Vertices there are masked, so that every rule learns as without padding.
 
     Args:
         in_features: Length of each input vector.
@@ -165,7 +168,7 @@ class Transformer(eqx.Module):
         hidden_features: Hidden units of each block's perceptron; by default `4 * features`.
         every_step: Whether to return an output at each time step, or one for the whole sequence.
         causal: Whether a step attends only to itself and earlier steps.
-        length: Most time steps that an input may have: as many positions are learned.
+        length: The most time steps of an input, which is the number of learned positions.
         key: For the initial weights.
 
     Attributes:
@@ -209,7 +212,7 @@ class Transformer(eqx.Module):
         length: int,
         key: PRNGKeyArray,
     ):
-        _check_sizes(in_features=in_features, features=features, depth=depth, length=length)
+        check_counts(in_features=in_features, features=features, depth=depth, length=length)
         embedding_key, positions_key, output_key, *block_keys = jax.random.split(key, 3 + depth)
         bound = in_features**-0.5
         self.embedding = Linear(in_features, features, use_bias=False, key=embedding_key)
@@ -241,7 +244,7 @@ class Transformer(eqx.Module):
             return if_there(without_padding(jax.vmap(self.output_layer)(x), count), x, count)
         if count is None:
             return self.output_layer(jnp.mean(x, axis=0))
-        # The mean of no step is not a number.
+        # The mean over no step is NaN.
         return if_there(self.output_layer(jnp.sum(x, axis=0) / count.astype(x.dtype)), x, count)
 
 

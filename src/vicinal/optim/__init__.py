@@ -1,4 +1,4 @@
-"""How the local product becomes a change of the weights: optax transformations."""
+"""Optax transformations that turn the local product into a change of the weights."""
 
 from vicinal.optim.mq import MQState, mq
 from vicinal.optim.nlms import nlms, scale_by_presynaptic_norm

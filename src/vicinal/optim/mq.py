@@ -1,4 +1,4 @@
-"""Matrix update equalisation: one step size per weight matrix, so that all matrices move by the same amount."""
+"""Matrix update equalisation: one step size per weight matrix, so that all matrices change by the same amount."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from vicinal._numbers import check, number
+from vicinal._numbers import check, floating, wide
 
 
 class MQState(NamedTuple):
-    """How many updates there were, and for each group of parameters the running size of its gradient.
+    """The number of updates, and the running mean size of the gradient of each group of parameters.
 
-    A schedule of the learning rate counts for itself, as rules that call the optimiser several times for a batch hold
-    it there.
+    A schedule of the learning rate has its own count, which rules that call the optimiser several times for a batch
+    hold during the batch.
     """
 
     count: Int[Array, ""]
@@ -30,34 +30,35 @@ def mq(
     cap: ArrayLike = 0.9999,
     labels: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformation:
-    """Matrix update equalisation (MQ): gradient descent with a step size for each matrix, which its bias shares.
+    """Matrix update equalisation (MQ): gradient descent with one step size for each matrix and its bias.
 
         step   = learning_rate / (scale + eps) + floor
         update = -step * gradient
         scale <- m * scale + (1 - m) * mean |gradient|                      m = min(N / (N + 1), cap)
 
-    after the `N`-th step, with `scale = learning_rate` before the first. Without floor and eps the mean absolute change
-    of every matrix comes to be the learning rate, however large its gradient is. The memory is one number per matrix.
+    after the `N`-th step, with `scale = learning_rate` before the first. With floor and eps of 0, the mean absolute
+    change of every matrix approaches the learning rate, whatever the size of its gradient. The state is one number per
+    matrix.
 
-    A matrix and its bias share a step size, and the mean is over both: the parameters of one node of the tree (a
-    layer). Where a node has several matrices, each parameter has a step size of its own. Labels say it otherwise, as
-    they should where all parameters of a model stand in one dictionary.
+    A matrix and its bias, the parameters of one node of the tree (a layer), share a step size, and the mean is over
+    both. Where a node has several matrices, each parameter has its own step size. Use labels to group parameters
+    differently, for example if all parameters of a model are in one dictionary.
 
     Args:
         learning_rate: The mean absolute change of a weight, at least 0; a number or a schedule of the count.
-        floor: Part of the step that no gradient's size takes away, at least 0 (`rho` in the paper).
+        floor: Part of the step that does not depend on the gradient's size, at least 0 (`rho` in the paper).
         eps: Added to the scale, at least 0 (`r` in the paper).
-        cap: Share of the scale that an update keeps at most, in [0, 1]: it averages over some `1 / (1 - cap)` updates.
-            The published code has 0.999 for convolutional networks.
-        labels: Which parameters share a step size: a tree like the parameters, or a prefix of it, with a string for
-            each; or a function from the parameters to it.
+        cap: Upper limit of `m`, in [0, 1], so that the scale averages over about `1 / (1 - cap)` updates. The published
+            code uses 0.999 for convolutional networks.
+        labels: A tree of strings like the parameters, or a prefix of it, or a function from the parameters to it;
+            parameters with the same label share a step size. None: by layer, as above.
 
     Returns:
         An optax transformation with an `MQState`.
 
     Raises:
-        ValueError: If a number is out of range; from `init`, if the labels do not fit the parameters; from `update`,
-            if the gradient does not fit them.
+        ValueError: If a number is out of range; from `init`, if the labels do not match the parameters; from `update`,
+            if the gradient does not match them.
 
     Example:
         >>> layers = {name: {"weight": jnp.ones((2, 3)), "bias": jnp.ones(2)} for name in ("first", "second")}
@@ -81,14 +82,14 @@ def mq(
 
     def rate_at(count: Int[Array, ""]) -> Float[Array, ""]:
         with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix integers and floats
-            return number(learning_rate(count) if callable(learning_rate) else learning_rate)
+            return floating(learning_rate(count) if callable(learning_rate) else learning_rate)
 
     def init(params: PyTree) -> MQState:
         leaves, count = jax.tree.leaves(params), jnp.zeros((), jnp.int32)
         start = rate_at(count)
-        # Copies, so that a program may be given the buffers of a state to reuse.
+        # Copies, so that the buffers of a state may be donated.
         groups = _groups(params, labels).items()
-        scale = {name: jnp.array(start, _dtype(leaves[members[0]])) for name, members in groups}
+        scale = {name: jnp.array(start, wide(jnp.result_type(leaves[members[0]]))) for name, members in groups}
         return MQState(count, scale, optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)) if scheduled else ())
 
     def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
@@ -100,15 +101,15 @@ def mq(
                 f"expected gradients of the parameters that the state was made for, {sorted(state.scale)}, got "
                 f"{sorted(groups)}; call init with the parameters that have a gradient"
             )
-        rate, n = rate_at(state.schedule.count if scheduled else state.count), number(state.count + 1)
-        kept, changes, scales = jnp.minimum(n / (n + 1), number(cap)), list(gradients), {}
+        rate, n = rate_at(state.schedule.count if scheduled else state.count), floating(state.count + 1)
+        kept, changes, scales = jnp.minimum(n / (n + 1), floating(cap)), list(gradients), {}
         for name, members in groups.items():
-            scale = number(state.scale[name])
-            divisor = scale + number(eps)
-            # Without eps there is nothing to divide by where no gradient has been.
-            step = jnp.where(divisor > 0, rate / divisor, 0) + number(floor)
+            scale = floating(state.scale[name])
+            divisor = scale + floating(eps)
+            # With eps of 0 the divisor is 0 as long as all gradients were 0.
+            step = jnp.where(divisor > 0, rate / divisor, 0) + floating(floor)
             for i in members:
-                changes[i] = (-step * number(gradients[i])).astype(gradients[i].dtype)
+                changes[i] = (-step * floating(gradients[i])).astype(gradients[i].dtype)
             size = _mean_size([gradients[i] for i in members])
             scales[name] = (kept * scale + (1 - kept) * size).astype(state.scale[name].dtype)
         further = jax.tree.map(lambda count: jnp.asarray(optax.safe_increment(count)), (state.count, state.schedule))
@@ -118,7 +119,7 @@ def mq(
 
 
 def _groups(params: PyTree, labels: Any) -> dict[str, list[int]]:
-    """Which leaves share a step size, by label."""
+    """Groups the indices of leaves that share a step size, by label."""
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
     names = [jax.tree_util.keystr(path[:-1]) for path in paths] if labels is None else _names(params, labels)
@@ -136,13 +137,13 @@ def _groups(params: PyTree, labels: Any) -> dict[str, list[int]]:
 
 
 def _is_matrix(shape: tuple[int, ...], beside: list[tuple[int, ...]]) -> bool:
-    """Whether a parameter is a weight; a bias may have axes of length 1 behind that of its units."""
+    """Whether a parameter is a weight; a bias may have axes of length 1 after that of its units."""
     bias = any(len(other) > len(shape) and other[:1] == shape[:1] for other in beside) and set(shape[1:]) <= {1}
     return len(shape) > 1 and not bias
 
 
 def _names(params: PyTree, labels: Any) -> list[str]:
-    """The label of each leaf."""
+    """Returns the label of each leaf."""
     # A module of labels may be callable too; a function alone is a leaf.
     given = labels(params) if callable(labels) and jax.tree_util.all_leaves([labels]) else labels
     try:
@@ -159,12 +160,6 @@ def _names(params: PyTree, labels: Any) -> list[str]:
 
 
 def _mean_size(gradients: list[Array]) -> Float[Array, ""]:
-    """The mean absolute entry of all."""
-    whole = sum(jnp.sum(jnp.abs(number(gradient))) for gradient in gradients)
-    return number(whole) / float(sum(gradient.size for gradient in gradients))
-
-
-def _dtype(leaf: Any) -> Any:
-    """The dtype of a scale: a running mean needs more digits than half precision has."""
-    dtype = jnp.result_type(leaf)
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    """Computes the mean absolute value over all entries."""
+    whole = sum(jnp.sum(jnp.abs(floating(gradient))) for gradient in gradients)
+    return floating(whole) / float(sum(gradient.size for gradient in gradients))

@@ -1,4 +1,4 @@
-"""Normalised least mean squares: each weight's gradient divided by the squared norm of what enters it."""
+"""Normalised least mean squares: the gradient of each weight, divided by the squared norm of its input."""
 
 from typing import Any, NamedTuple
 
@@ -8,11 +8,11 @@ import optax
 from jaxtyping import ArrayLike, PyTree
 
 from vicinal._masking import Unknown
-from vicinal._numbers import widened
+from vicinal._numbers import check, widened
 
 
 class NLMSState(NamedTuple):
-    """Nothing is remembered."""
+    """An empty state."""
 
 
 def scale_by_presynaptic_norm(eps: ArrayLike = 0.0) -> optax.GradientTransformationExtraArgs:
@@ -20,24 +20,27 @@ def scale_by_presynaptic_norm(eps: ArrayLike = 0.0) -> optax.GradientTransformat
 
         n = mean over the batch of ||what enters the weight||^2  (+ 1 for a bias)
 
-    `Rule.step` gives the norms, from the values that the vertices hold after inference. Chain it with what should
-    follow: `optax.chain(scale_by_presynaptic_norm(5.0), optax.adam(3e-5))` is the step of "IL-prox Adam".
+    `Rule.step` passes the norms, from the values of the vertices after inference. Chain it with other transformations:
+    `optax.chain(scale_by_presynaptic_norm(5.0), optax.adam(3e-5))` is the step of "IL-prox Adam".
 
     Args:
-        eps: Added to the norms, at least 0. In the papers' settings (0.25 to 20) it caps the step of a matrix
-            whose inputs are small; it is no numerical safeguard alone.
+        eps: Added to the norms, at least 0. With the papers' settings (0.25 to 20) it limits the step of a matrix
+            with small inputs; it is more than a numerical safeguard.
 
     Returns:
         An optax transformation whose `update` takes `presynaptic`: a tree like the gradient with the mean squared
         norm for each parameter.
 
     Raises:
-        ValueError: From `update`, if the norms are missing or in another tree, or a parameter multiplies no activity.
+        ValueError: If `eps` is below 0 or not finite; from `update`, if the norms are missing or have another
+            structure, or if a parameter neither multiplies an activity nor is added to such a product.
 
     References:
         Nagumo and Noda, A learning method for system identification, IEEE TAC 12, 1967. Alonso et al., A
         theoretical framework for inference learning, NeurIPS 2022, arXiv 2206.00164.
     """
+
+    check("eps", eps, lambda v: v >= 0, "of at least 0")
 
     def init(params: PyTree) -> NLMSState:
         del params
@@ -59,7 +62,7 @@ def scale_by_presynaptic_norm(eps: ArrayLike = 0.0) -> optax.GradientTransformat
                     f"expected parameters that multiply an activity, or add to such a product, got {name}; "
                     "exclude it with optax.masked"
                 )
-            wide = widened(gradient)  # a norm may be beyond half precision, and the quotient not
+            wide = widened(gradient)  # the norm may overflow half precision though the quotient does not
             return (wide / (norm + jnp.asarray(eps)).astype(wide.dtype)).astype(gradient.dtype)
 
         flat, structure = jax.tree_util.tree_flatten_with_path(updates)
@@ -73,17 +76,22 @@ def scale_by_presynaptic_norm(eps: ArrayLike = 0.0) -> optax.GradientTransformat
 def nlms(learning_rate: optax.ScalarOrSchedule = 1.0, eps: ArrayLike = 0.0) -> optax.GradientTransformationExtraArgs:
     """The normalised step: `-learning_rate * gradient / (mean squared presynaptic norm + eps)`.
 
-    With a unit step, one example and inference learning, the next feedforward pass reproduces the activities that
-    inference settled on: the step is the smallest change of each matrix that does so.
+    With inference learning, one example and a learning rate of 1, the next feedforward pass reproduces the settled
+    activities: the step is the smallest change of each matrix that does so.
 
     Args:
-        learning_rate: Of the weights; 1 in IL-prox, whose own learning rate enters through the output instead.
-        eps: Added to the norms.
+        learning_rate: Learning rate of the weights; 1 in IL-prox, whose learning rate enters through the output.
+        eps: Added to the norms, at least 0.
 
     Returns:
         An optax transformation.
 
+    Raises:
+        ValueError: If a number is below 0 or not finite.
+
     References:
         As `scale_by_presynaptic_norm`.
     """
+    if not callable(learning_rate):
+        check("the learning rate", learning_rate, lambda v: v >= 0, "of at least 0")
     return optax.chain(scale_by_presynaptic_norm(eps), optax.scale_by_learning_rate(learning_rate))

@@ -1,4 +1,4 @@
-"""Named combinations of a rule, an optimiser and their settings."""
+"""Recipes: named combinations of a rule, an optimiser and their settings."""
 
 from vicinal.recipes.catalogue import RECIPES
 from vicinal.recipes.lookup import ALIASES, recipe

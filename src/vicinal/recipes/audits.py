@@ -1,4 +1,4 @@
-"""Whether the recipes are local: what the audit found, kept in a file that a test compares with a new audit."""
+"""Stored audits of the recipes' locality; a test compares them with new audits."""
 
 import functools
 import json
@@ -9,12 +9,12 @@ from vicinal.recipes.lookup import recipe
 from vicinal.rules import Rule
 
 FILE = Path(__file__).with_name("audits.json")
-"""For each recipe its first dependence that is not local, or null; `python -m vicinal.recipes.audits` writes it."""
+"""Recipe -> its first dependence that is not local, or null. `python -m vicinal.recipes.audits` writes the file."""
 
 
 @functools.lru_cache(maxsize=1)
 def known() -> dict[str, str | None]:
-    """What is in the file: for each recipe the first dependence that is not local, or None if there is none.
+    """Read the stored audits: recipe -> its first dependence that is not local, or None.
 
     Example:
         >>> known()["il"] is None, known()["bp"]
@@ -24,11 +24,14 @@ def known() -> dict[str, str | None]:
 
 
 def audit_of(name: str, done: dict[tuple[type[Rule], Route | None], str | None] | None = None) -> str | None:
-    """Audits a recipe now, on a small network: its first dependence that is not local, or None.
+    """Audit a recipe on a small network.
 
     Args:
         name: A recipe.
-        done: What was found before, by the kind of rule and the feedback that decide it; it is added to.
+        done: Earlier findings by kind of rule and feedback, which decide the result; a new finding is added.
+
+    Returns:
+        The recipe's first dependence that is not local, or None.
     """
     import jax
     import jax.numpy as jnp
@@ -50,7 +53,7 @@ def audit_of(name: str, done: dict[tuple[type[Rule], Route | None], str | None] 
 
 
 def write() -> None:
-    """Audits all recipes, and writes the file."""
+    """Audit all recipes and write the file."""
     from vicinal.recipes.catalogue import RECIPES
 
     done: dict = {}

@@ -1,4 +1,4 @@
-"""How the recipes are built: from a loss and a learning rate to a rule and an optimiser."""
+"""Build the recipes: from a loss and a learning rate, a rule and an optimiser."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from vicinal.recipes.recipe import Made
 from vicinal.rules import Backprop, InferenceLearning, Rule
 
 BETA = 100.0
-"""How many times the target outweighs the prediction in the soft target of sequential inference learning."""
+"""Weight of the target over that of the prediction, in the soft target of sequential inference learning."""
 
 
 def sgd(rule: Callable[[Loss], Rule]) -> Callable[..., Made]:
@@ -30,7 +30,7 @@ def adam(rule: Callable[[Loss], Rule]) -> Callable[..., Made]:
 def fed(
     rule: Callable[[Loss], Rule], mirror: float | None = None, decay: float = 0.0, momentum: float = 0.0
 ) -> Callable:
-    """Gradient descent for a model with feedback, which descends its own penalty at the rate `mirror` if it has one."""
+    """Gradient descent for a model with feedback; the feedback descends its penalty, if any, at the rate `mirror`."""
 
     def build(loss: Loss, learning_rate: Any) -> Made:
         step = optax.sgd(learning_rate, momentum=momentum)
@@ -41,12 +41,12 @@ def fed(
 
 
 def fed_adam(rule: Callable[[Loss], Rule], decay: float) -> Callable[..., Made]:
-    """Adam with weight decay, of which feedback that learns as the weights do has its own."""
+    """Adam with weight decay, for the weights and, on its own, for feedback that learns as the weights do."""
     return lambda loss, learning_rate: (rule(loss), optimizers(optax.adamw(learning_rate, weight_decay=decay)))
 
 
 def il(steps: int, step_size: float, pull: float = 1.0) -> Callable[..., Rule]:
-    """Inference learning with simultaneous inference, the output clamped or proximal."""
+    """Inference learning with simultaneous inference; the output is clamped or proximal."""
 
     def rule(loss: Loss, proximal: Proximal | None = None) -> Rule:
         settle = Simultaneous(steps=steps, step_size=step_size, pull=pull)
@@ -70,7 +70,7 @@ def bp(loss: Loss, proximal: Proximal | None = None) -> Rule:
 
 
 def normalised(rule: Callable[..., Rule], eps: float) -> Callable[..., Made]:
-    """The learning rate enters through the output alone; the weights take the unit normalised step."""
+    """The learning rate acts only through the output; the weights take the normalised step of size one."""
 
     def build(loss: Loss, learning_rate: Any, eps: Any = eps) -> Made:
         return rule(loss, Proximal(learning_rate, eps, norm="mean")), nlms(1.0, eps)
@@ -79,7 +79,7 @@ def normalised(rule: Callable[..., Rule], eps: float) -> Callable[..., Made]:
 
 
 def normalised_adam(rule: Callable[..., Rule], output_learning_rate: float, eps: float) -> Callable[..., Made]:
-    """The normalised gradient handed to Adam, which has a learning rate of its own."""
+    """Adam on the normalised gradient, with a learning rate of its own."""
 
     def build(loss: Loss, learning_rate: Any, output_learning_rate: Any = output_learning_rate, eps: Any = eps) -> Made:
         step = optax.chain(scale_by_presynaptic_norm(eps), optax.adam(learning_rate))

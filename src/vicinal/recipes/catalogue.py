@@ -27,6 +27,7 @@ from vicinal.rules import (
     RelaxedPC,
     TimeConstants,
 )
+from vicinal.rules.inversion import Stabilise
 
 _BP = {
     "transport": "the forward weights, transposed",
@@ -263,7 +264,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="di",
             label="dynamic inversion, gradient descent",
-            build=sgd(lambda loss: DynamicInversion(repair=True, clip=10, loss=loss)),
+            build=sgd(lambda loss: DynamicInversion(stability=Stabilise(repair=True), clip=10, loss=loss)),
             learning_rate=0.01,
             settings="of the code of arXiv 2007.05112: leak .01, Euler's step .5, errors of norm 10 at most",
             references=("podlaski2020",),

@@ -1,4 +1,4 @@
-"""A recipe by its name, or by another name that the field has for it."""
+"""Look up a recipe by its name, or by another name that the field uses."""
 
 from vicinal._nearest import did_you_mean
 from vicinal.recipes.catalogue import RECIPES
@@ -29,14 +29,17 @@ ALIASES = {
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of this name; capitals, blanks and underscores do not matter.
+    """Look up a recipe; capitals, blanks and underscores do not matter.
 
     Args:
-        name: A name in `RECIPES`, or in `ALIASES`.
+        name: A name in `RECIPES` or in `ALIASES`.
+
+    Returns:
+        The recipe.
 
     Raises:
-        ValueError: If there is none.
-        TypeError: If the name is no string.
+        ValueError: If no recipe has this name.
+        TypeError: If the name is not a string.
 
     Example:
         >>> rule, optimizer = recipe("il").make()
@@ -58,10 +61,10 @@ def recipe(name: str) -> Recipe:
 
 
 def canonical(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The recipes' own names.
+    """Replace other names of recipes by their own names.
 
     Raises:
-        ValueError: If one is unknown, two are the same, or there is none.
+        ValueError: If a name is unknown, two names mean the same recipe, or there is no name.
 
     Example:
         >>> canonical(("backprop", "pc"))

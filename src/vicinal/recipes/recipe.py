@@ -1,4 +1,4 @@
-"""What a recipe is: a rule, an optimiser, and their settings."""
+"""A recipe: a rule, an optimiser, and their settings."""
 
 import dataclasses
 import inspect
@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
 from vicinal._given import check_key
 from vicinal._nearest import did_you_mean
+from vicinal._numbers import check
 from vicinal.feedback import Route, attach
 from vicinal.inference import Proximal
 from vicinal.losses import Loss, softmax_cross_entropy
@@ -24,21 +25,21 @@ Made = tuple[Rule, optax.GradientTransformation]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A rule and a step with their settings.
+    """A rule and an optimiser with their settings.
 
     Attributes:
-        name: What the command line calls it.
+        name: Its name on the command line.
         label: Name for people.
         build: `(loss, learning_rate, **numbers) -> (rule, optimizer)`; the numbers are further hyper-parameters.
-        learning_rate: Of the weights, by default.
+        learning_rate: The default learning rate of the weights.
         settings: Where the settings come from.
-        paper: The paper in words.
+        paper: The paper, as authors, year and number.
         link: Its address, or None.
         references: Keys of its BibTeX entries.
-        transport: What carries errors back, in words.
-        cost: Products per layer for one update, in words; `T` is the number of inference steps.
-        options: What else the command line needs for the paper's setting.
-        feedback: What carries errors back in the model that it trains; None for the model as it is.
+        transport: In words, what carries errors back.
+        cost: In words, the products per layer for one update; `T` is the number of inference steps.
+        options: Further options of the command line for the paper's setting.
+        feedback: What carries errors back in the trained model; None for the model as it is.
     """
 
     name: str
@@ -55,22 +56,29 @@ class Recipe:
     options: str = ""
 
     def make(
-        self, loss: Loss = softmax_cross_entropy, /, learning_rate: ArrayLike | None = None, **numbers: Any
+        self,
+        loss: Loss = softmax_cross_entropy,
+        /,
+        learning_rate: ArrayLike | None = None,
+        *,
+        change: Callable[[Rule], Rule] | None = None,
+        **numbers: Any,
     ) -> Made:
-        """The rule and the optimiser.
+        """Make the rule and the optimiser.
 
         Args:
             loss: Loss of one example.
-            learning_rate: Of the weights; the recipe's own if None.
+            learning_rate: Learning rate of the weights, at least 0; None for the recipe's own.
+            change: Replaces the rule before the numbers are set, for example by one that settles in another way.
             **numbers: Other hyper-parameters: those of the recipe (`eps`, `b1`, ...: see `numbers`), and those of the
                 rule by their path (`**{"inference.step_size": 0.1, "inference.steps": 5}`). Numbers may be traced, so
-                that a grid of them can be mapped; counts and words may not.
+                that `vmap` can run a grid of them; counts and words may not.
 
         Returns:
             `(rule, optimizer)`.
 
         Raises:
-            ValueError: If there is no such number, or it is out of its range.
+            ValueError: If the recipe has no such number, or a number is out of range.
 
         Example:
             >>> import vicinal as vc
@@ -81,15 +89,19 @@ class Recipe:
         own = {name: numbers.pop(name) for name in self.numbers if name in numbers}
         for name, value in (own | {"learning_rate": learning_rate}).items():
             _check_number(name, value)
+        check("a learning rate", learning_rate, lambda v: v >= 0, "of at least 0")
         rule, optimizer = self.build(loss, self.learning_rate if learning_rate is None else learning_rate, **own)
-        return self.with_numbers(rule, **numbers), optimizer
+        rule = rule if change is None else change(rule)
+        for path, value in numbers.items():
+            rule = _replaced(self, rule, path, path.split("."), value)
+        return rule, optimizer
 
     def attach(self, model: PyTree, *, key: PRNGKeyArray) -> PyTree:
-        """The model with the recipe's feedback, or as it is if the recipe has none.
+        """Attach the recipe's feedback to a model, if the recipe has any.
 
         Args:
             model: A model, without feedback.
-            key: For random feedback. That from which the model's weights were drawn will do.
+            key: For random feedback; it may be the key of the model's weights.
 
         Example:
             >>> import jax, vicinal as vc
@@ -100,37 +112,31 @@ class Recipe:
         """
         return with_route(model, self.feedback, key=key)
 
-    def with_numbers(self, rule: Rule, **numbers: Any) -> Rule:
-        """The rule with numbers replaced, by their paths."""
-        for path, value in numbers.items():
-            rule = _replaced(self, rule, path, path.split("."), value)
-        return rule
-
     @property
     def numbers(self) -> tuple[str, ...]:
-        """Names of the hyper-parameters of its own, beside the learning rate."""
+        """Names of the recipe's own hyper-parameters other than the learning rate."""
         return tuple(inspect.signature(self.build).parameters)[2:]
 
     @property
     def example(self) -> str:
-        """A command that uses it."""
+        """A command that uses the recipe."""
         return f"vicinal train --rule {self.name} {self.options}".rstrip()
 
     @property
     def citation(self) -> str:
-        """BibTeX of its papers, and of this library."""
+        """BibTeX entries of the recipe's papers and of this library."""
         return bibtex(*self.references, "vicinal")
 
 
 def with_route(model: PyTree, route: Route | None, *, key: PRNGKeyArray) -> PyTree:
-    """The model with feedback by a route, if there is one; `key` may be that of the model's weights."""
+    """Attach feedback to a model if a route is given; `key` may be the key of the model's weights."""
     check_key(key)
     # Not fold_in(key, 1): that is split(key, n)[1], from which the layer of this index draws its weights.
     return model if route is None else attach(model, route, key=jax.random.fold_in(key, 2**31 - 1))
 
 
 def _replaced(chosen: Recipe, part: Any, path: str, names: list[str], value: Any) -> Any:
-    """The rule, or a part of it, with the number at a path replaced."""
+    """Replace the number at a path in a rule or a part of it."""
     fields = {field.name: field for field in dataclasses.fields(part)} if dataclasses.is_dataclass(part) else {}
     name, *rest = names
     if rest and name in fields and not isinstance(getattr(part, name), Proximal):
@@ -143,8 +149,10 @@ def _replaced(chosen: Recipe, part: Any, path: str, names: list[str], value: Any
     own = getattr(part, name)
     if "converter" in fields[name].metadata:
         _check_number(path, value)
+    elif type(own) is float and type(value) is int:
+        value = float(value)
     elif type(value) is not type(own):  # what is static is part of the program: its kind stays, and it is not traced
-        kind = {bool: "true or false", int: "a whole number", str: "a word"}[type(own)]
+        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[type(own)]
         raise ValueError(f"expected {kind} for {path}, got {value!r}")
     return dataclasses.replace(part, **{name: value})
 
@@ -152,15 +160,16 @@ def _replaced(chosen: Recipe, part: Any, path: str, names: list[str], value: Any
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, str | bool):
         raise ValueError(f"expected a number for {name}, got {value!r}")
+    check(name, value)
 
 
 def _can_be_set(part: Any, field: Any) -> bool:
-    """Whether a field is a number (it has a converter, or None in its place), or a count, a word or a choice."""
-    return "converter" in field.metadata or isinstance(getattr(part, field.name), bool | int | str)
+    """Whether a field is a number, which has a converter, or a count, a word or a choice."""
+    return "converter" in field.metadata or isinstance(getattr(part, field.name), bool | int | float | str)
 
 
 def _paths(part: Any) -> list[str]:
-    """The paths of what can be set in a rule; those of its proximal output are numbers of the recipe."""
+    """List the paths that can be set in a rule; those of its proximal output are numbers of the recipe."""
     found = []
     for field in dataclasses.fields(part) if dataclasses.is_dataclass(part) and not isinstance(part, Proximal) else ():
         inner = [f"{field.name}.{path}" for path in _paths(getattr(part, field.name))]

@@ -1,35 +1,27 @@
-"""Show a comparison of learning rules, or a study: tables for the terminal, figures, one self-contained HTML page."""
+"""Show results: a comparison of learning rules or a study as tables in the terminal, figures and one HTML page."""
 
+from vicinal.report.array_counts import ARRAY_COUNTS, array_panels, array_section, array_table
+from vicinal.report.comparison import CONCATENATED, Comparison, Curve, RuleResult
+from vicinal.report.comparison_study import as_study
 from vicinal.report.drawing import draw_graph
-from vicinal.report.figures import (
-    angles,
-    energies,
-    learning_curves,
-    plot_angles,
-    plot_energies,
-    plot_learning_curves,
-)
-from vicinal.report.groups import FigureGroup, KeyEntry
-from vicinal.report.interval import interval_words, mean_interval
+from vicinal.report.figures import plot_panels, plot_section
+from vicinal.report.interval import interval_text, interval_words, mean_interval
+from vicinal.report.markdown import study_markdown
 from vicinal.report.outline import Node, outline
-from vicinal.report.page import render_page, write_page
-from vicinal.report.results import CONCATENATED, Comparison, Curve, RuleResult
+from vicinal.report.page import render_study, write_study
+from vicinal.report.results_pages import results_pages, write_results_pages
 from vicinal.report.saving import save_figures
 from vicinal.report.study import VERDICTS, Claim, Panel, Section, Series, Study, Table
-from vicinal.report.study_figures import plot_panels
-from vicinal.report.study_page import render_study, write_study
-from vicinal.report.study_tables import print_study
 from vicinal.report.summary import summary
-from vicinal.report.tables import angle_table, comparison_table, print_tables
+from vicinal.report.terminal import print_study
 
 __all__ = [
+    "ARRAY_COUNTS",
     "CONCATENATED",
     "VERDICTS",
     "Claim",
     "Comparison",
     "Curve",
-    "FigureGroup",
-    "KeyEntry",
     "Node",
     "Panel",
     "RuleResult",
@@ -37,25 +29,23 @@ __all__ = [
     "Series",
     "Study",
     "Table",
-    "angle_table",
-    "angles",
-    "comparison_table",
+    "array_panels",
+    "array_section",
+    "array_table",
+    "as_study",
     "draw_graph",
-    "energies",
+    "interval_text",
     "interval_words",
-    "learning_curves",
     "mean_interval",
     "outline",
-    "plot_angles",
-    "plot_energies",
-    "plot_learning_curves",
     "plot_panels",
+    "plot_section",
     "print_study",
-    "print_tables",
-    "render_page",
     "render_study",
+    "results_pages",
     "save_figures",
+    "study_markdown",
     "summary",
-    "write_page",
+    "write_results_pages",
     "write_study",
 ]

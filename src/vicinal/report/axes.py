@@ -8,29 +8,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.ticker import LogLocator
 
-__all__ = ["count_steps", "number_label", "place_points", "scale_values"]
+__all__ = ["number_label", "place_points", "scale_values"]
 
 _ROOM = 225.0  # length of the horizontal axis in units of the figure, less its margins
 _LETTER = 6.2  # about the width of a digit, in the same units
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def count_steps(axes: "Axes", label: str) -> None:
-    """Label the horizontal axis, which counts steps.
-
-    Args:
-        axes: The axes, with their lines drawn.
-        label: What a step is.
-    """
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    axes.set_xlabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_label(value)))
-    axes.margins(x=0.02)
-
-
-def scale_values(axes: "Axes", values: Sequence[float], *, logarithmic: bool, decades: float = 12) -> None:
+def scale_values(axes: "Axes", values: Sequence[float], *, logarithmic: bool, decades: float) -> None:
     """Choose the vertical scale: logarithmic where asked for and where the values spread enough.
 
     Args:

@@ -1,4 +1,4 @@
-"""A drawing of a graph: a box for each vertex, level by level, and arrows from what is read to what reads it."""
+"""Draw a graph: a box for each vertex, level by level, and arrows from a value to its readers."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -77,14 +77,14 @@ class _Box:
 
 
 def _shortened(nodes: list[Node]) -> list[Node]:
-    """The nodes to draw: those in the middle of a long list become one."""
+    """Join the nodes in the middle of a long list into one."""
     if len(nodes) <= _MOST:
         return nodes
     return _joined(nodes, nodes[_HEAD:-_TAIL])
 
 
 def _joined(nodes: Sequence[Node], hidden: Sequence[Node]) -> list[Node]:
-    """The nodes with some of them as one, in the place of the first."""
+    """Join some of the nodes into one, at the place of the first."""
     name = f"{len(hidden)} more, {hidden[0].name} to {hidden[-1].name}"
     names = {node.name: name for node in hidden}
 
@@ -114,7 +114,7 @@ def _place(nodes: Sequence[Node]) -> dict[str, _Box]:
     for box in boxes.values():
         rows.setdefault(box.level, []).append(box)
     for row in rows.values():
-        if len(row) > _WIDE:  # draw it all anew, with one box for those in the middle of this level
+        if len(row) > _WIDE:  # start again, with one box for the middle of this level
             return _place(_joined(nodes, [box.node for box in row[_WIDE // 2 : -(_WIDE // 2 - 1)]]))
     widths = {level: sum(box.width + _ASIDE for box in row) - _ASIDE for level, row in rows.items()}
     y = _EDGE
@@ -128,12 +128,12 @@ def _place(nodes: Sequence[Node]) -> dict[str, _Box]:
 
 
 def _far(boxes: dict[str, _Box], source: str) -> list[_Box]:
-    """The nodes that read a source from more than one level below."""
+    """List the nodes that read a source from more than one level below."""
     return [box for box in boxes.values() if source in box.node.reads and box.level > boxes[source].level + 1]
 
 
 def _lanes(boxes: dict[str, _Box]) -> dict[str, int]:
-    """A lane at the left for each value that is read far below, counted from the boxes; spans in a lane do not meet."""
+    """Give each value that is read far below a lane at the left, counted from the boxes; its spans do not meet."""
     spans = {
         name: (box.level, max(far.level for far in found))
         for name, box in boxes.items()

@@ -1,4 +1,4 @@
-"""Lines with a band: the mean over repetitions, the span of the repetitions, and where some were lost."""
+"""Draw lines with a band: the mean over repetitions, their span, and crosses where some were lost."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from vicinal.report.palette import LineStyle
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Band", "draw_line", "mark_first_loss", "mark_gone", "mark_losses", "over_repetitions"]
+__all__ = ["Band", "draw_line", "mark_gone", "mark_losses", "over_repetitions"]
 
 
 class Band(NamedTuple):
@@ -25,7 +25,7 @@ def over_repetitions(rows: Sequence[Sequence[float]], unit: float = 1.0) -> Band
     """Reduce the repetitions to a band.
 
     Args:
-        rows: The values, nan where there is none; `[repetitions][points]`.
+        rows: The values, nan where one is missing; `[repetitions][points]`.
         unit: What to multiply each value by.
 
     Returns:
@@ -68,28 +68,10 @@ def draw_line(axes: "Axes", x: Sequence[float], band: Band, style: LineStyle) ->
         axes.plot([x[index]], [mean[index]], color=style.color, marker=style.marker, linestyle="none")
 
 
-def mark_first_loss(
-    axes: "Axes", x: Sequence[float], mean: Sequence[float], rows: Sequence[Sequence[float]], style: LineStyle
-) -> None:
-    """Put a cross at the last point that every repetition reached, if some went no further.
-
-    Args:
-        axes: The axes.
-        x: Where each point stands, in increasing order.
-        mean: The mean at each point.
-        rows: The repetitions, nan where one has ended; `[repetitions][points]`.
-        style: The look of the line.
-    """
-    whole = [all(not math.isnan(value) for value in column) for column in zip(*rows, strict=True)]
-    if False in whole:
-        last = max(whole.index(False) - 1, 0)
-        axes.plot([x[last]], [mean[last]], **_cross(style))
-
-
 def mark_losses(
     axes: "Axes", x: Sequence[float], mean: Sequence[float], rows: Sequence[Sequence[float]], style: LineStyle
 ) -> list[float]:
-    """Put a cross on a line wherever some repetitions were lost.
+    """Put a cross on a line wherever a repetition is lost that the point before it still had.
 
     Args:
         axes: The axes.
@@ -99,14 +81,16 @@ def mark_losses(
         style: The look of the line.
 
     Returns:
-        Where all repetitions were lost, so that there is no line to put a cross on.
+        The points at which the last repetitions were lost, so that there is no line to put a cross on.
     """
-    gone = []
+    gone, before = [], set()
     for place, value, *column in zip(x, mean, *rows, strict=True) if rows else ():
-        if math.isnan(value):
+        lost = {index for index, entry in enumerate(column) if math.isnan(entry)}
+        if lost - before and math.isnan(value):
             gone.append(place)
-        elif any(math.isnan(entry) for entry in column):
+        elif lost - before:
             axes.plot([place], [value], **_cross(style))
+        before = lost
     return [place for place in gone if not math.isnan(place)]
 
 

@@ -1,26 +1,25 @@
-"""Curves in a notebook: an HTML fragment with SVG in it, without a script, a style sheet or a file beside it."""
+"""Draw curves in a notebook: a self-contained HTML fragment with SVG, without scripts and style sheets."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from vicinal.report.drawing import draw_graph
+from vicinal.report.figures import panel_group
 from vicinal.report.palette import line_styles
-from vicinal.report.records import COMMON, heading, is_share, quantities, series_of
+from vicinal.report.records import COMMON, curve_panel, percent, quantities, series_of
 from vicinal.report.study import Panel
-from vicinal.report.study_figures import panel_group
 
 __all__ = ["curves_html", "graph_html"]
 
-_MOST = 12  # lines that can be told apart
+_MOST = 12  # distinguishable lines
 _PAPER = "font-size: 14px; padding: 0.6em; color-scheme: light; background: #ffffff; color: #22272d"  # not the theme's
 _SHOWN = ("test_accuracy", "test_loss", "train_loss")
 
 
 def curves_html(title: str, groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
-    """Draw what was measured along training, a small figure for each quantity.
+    """Draw the measurements along training, a small figure for each quantity.
 
     A line is the mean over the runs of a group, and the band spans them from lowest to highest.
 
@@ -49,7 +48,7 @@ def curves_html(title: str, groups: Mapping[str, Sequence[Sequence[Mapping[str, 
 
 
 def graph_html(graph: Any) -> str:
-    """Draw a graph on paper of its own.
+    """Draw a graph on a background that does not depend on the theme.
 
     Args:
         graph: A `vicinal.Graph`.
@@ -61,9 +60,4 @@ def graph_html(graph: Any) -> str:
 
 
 def _panel(name: str, groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Panel | None:
-    unit = 100.0 if is_share(name) else 1.0
-    lines = [series_of(label, runs, name, unit) for label, runs in groups.items()]
-    # What is 0 throughout, such as the failures of inference, has nothing to show.
-    if all(value == 0 or math.isnan(value) for line in lines for row in line.y for value in row):
-        return None
-    return Panel("", "training step", heading(name), lines, log_y=name.endswith("loss"))
+    return curve_panel(name, [series_of(label, runs, name, percent(name)) for label, runs in groups.items()])

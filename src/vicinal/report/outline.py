@@ -1,4 +1,4 @@
-"""A graph as plain data that JSON can hold: its nodes, their shapes, what they read and by which parameters."""
+"""Describe a graph as plain data that JSON can hold: nodes with their shapes, inputs and parameters."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class Node:
     Args:
         name: Its name.
         shape: Of one example, as text: `"64"`, `"16 x 4 x 4"`, or `"2 arrays"`; `"1"` for a single number.
-        reads: The nodes that its prediction reads directly, `"input"` among them.
+        reads: The nodes that its prediction reads directly; `"input"` may be one.
         parameters: Paths of the parameters that its prediction reads.
     """
 
@@ -34,7 +34,7 @@ class Node:
 
 
 def outline(graph: Any) -> list[Node]:
-    """Take the structure out of a graph.
+    """Describe the structure of a graph.
 
     Args:
         graph: A `vicinal.Graph`.
@@ -62,7 +62,7 @@ def outline(graph: Any) -> list[Node]:
 
 
 def parameter_words(paths: Sequence[str]) -> str:
-    """Parameters in few words: what they belong to, and which of it.
+    """Shorten the paths of parameters to their owners; of a single owner, name its parameters.
 
     Example:
         >>> parameter_words(["layers[0].weight", "layers[0].bias"])
@@ -84,7 +84,7 @@ def _shape(shapes: Any) -> str:
 
 
 def _leaves(tree: Any) -> list[Any]:
-    """The arrays in the output of a model; in other trees than dictionaries and sequences, one."""
+    """List the arrays in the output of a model; a tree that is neither dictionary nor sequence counts as one."""
     if isinstance(tree, Mapping):
         return [leaf for entry in tree.values() for leaf in _leaves(entry)]
     return [leaf for entry in tree for leaf in _leaves(entry)] if isinstance(tree, list | tuple) else [tree]

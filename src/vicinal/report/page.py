@@ -1,85 +1,100 @@
-"""One self-contained HTML page about a comparison: no network, no script, nothing beside it."""
+"""Write a study or a comparison as one self-contained HTML page: no network, no script, no other file."""
 
+import functools
+import math
 import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vicinal._records import stop_words
 from vicinal.files import write_atomically
-from vicinal.report.cells import WHOLE, Column, angle_cells, main_columns, more_cells, row_cells, seeds_text
-from vicinal.report.classes import class_rows, confusions
+from vicinal.report.comparison import Comparison
+from vicinal.report.comparison_study import as_study
 from vicinal.report.drawing import draw_graph
-from vicinal.report.figures import angles, energies, learning_curves
-from vicinal.report.frame import as_markup, fill_template
-from vicinal.report.interval import FEWEST
-from vicinal.report.palette import rule_styles
-from vicinal.report.results import CONCATENATED, Comparison
-from vicinal.report.strip import accuracy_strips
-from vicinal.report.summary import summary
+from vicinal.report.figures import panel_group, share_keys, study_styles
+from vicinal.report.formatting import flat_items, unbroken
+from vicinal.report.palette import LineStyle
+from vicinal.report.study import Section, Study
 from vicinal.report.svg import swatch
+from vicinal.report.table_text import table_texts
 
-__all__ = ["render_page", "write_page"]
+__all__ = ["render_study", "write_study"]
 
 
-def render_page(comparison: Comparison) -> str:
-    """Write a comparison as one HTML page.
+def render_study(results: Study | Comparison) -> str:
+    """Write a study or a comparison as one HTML page.
 
-    The same comparison gives the same text, byte for byte, as long as matplotlib stays the same.
+    The same results give the same text, byte for byte, as long as matplotlib stays the same.
 
     Args:
-        comparison: The results.
+        results: The study, or the comparison.
 
     Returns:
         A whole HTML document.
     """
-    columns = main_columns(comparison)
-    return fill_template(
-        "comparison.html.jinja",
-        document=comparison,
-        kind=seeds_text(comparison),
-        summary=summary(comparison),
-        seeds=seeds_text(comparison),
-        columns=columns,
-        intervals=any(rule.seeds >= FEWEST for rule in comparison.rules),
-        pairs=any(rule.seeds == 2 for rule in comparison.rules),
-        sized=any(rule.norm_ratios for rule in comparison.rules),
-        whole=WHOLE if any(CONCATENATED in rule.angles and len(rule.angles) > 1 for rule in comparison.rules) else "",
-        rows=_rows(comparison, columns),
-        more=more_cells(comparison),
-        angle_rows=angle_cells(comparison),
-        learning=as_markup(learning_curves(comparison)),
-        angles=as_markup(angles(comparison)),
-        energies=as_markup(energies(comparison)),
-        classes=class_rows(comparison),
-        confusions=confusions(comparison),
-        graph=Markup(draw_graph(comparison.graph)) if comparison.graph else "",
+    study = as_study(results)
+    styles = study_styles(study)
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            study=study,
+            sections=[_section(index, section, styles) for index, section in enumerate(study.sections, 1)],
+            swatches={label: Markup(swatch(style)) for label, style in styles.items() if label},
+            settings=flat_items(study.settings),
+            environment=flat_items(study.environment),
+        )
     )
 
 
-def write_page(path: str | os.PathLike[str], comparison: Comparison) -> None:
-    """Write a comparison as one HTML file, whole or not at all.
+def write_study(path: str | os.PathLike[str], results: Study | Comparison) -> None:
+    """Write a study or a comparison as one HTML file, whole or not at all.
 
     Args:
         path: Where to write; its folder must exist.
-        comparison: The results.
+        results: The study, or the comparison.
 
     Raises:
-        OSError: If the file cannot be written; what stood there before is intact.
+        OSError: If the file cannot be written; an existing file stays intact.
     """
-    write_atomically(path, render_page(comparison).encode())
+    write_atomically(path, render_study(results).encode())
 
 
-def _rows(comparison: Comparison, columns: list[Column]) -> list[dict[str, Any]]:
-    """Collect what the table shows of each rule."""
-    styles, strips = rule_styles(comparison), accuracy_strips(comparison)
-    return [
-        {
-            "rule": rule,
-            "swatch": Markup(swatch(styles[rule.name])),
-            "strip": Markup(strip),
-            "cells": row_cells(rule, columns),
-            "stopped": "Stopped" + stop_words(rule.stopped).removeprefix("stopped") if rule.stopped else "",
-        }
-        for rule, strip in zip(comparison.rules, strips, strict=True)
-    ]
+def _section(index: int, section: Section, styles: Mapping[str, LineStyle]) -> dict[str, Any]:
+    """Collect what the page shows of a section."""
+    groups = []
+    for place, panels in enumerate(share_keys(section.panels), 1):
+        drawn = panel_group(panels, styles, prefix=f"figure-{index}-{place}")
+        # The titles and notes of the figures stand in the page, where they can wrap.
+        figures = zip(panels, map(Markup, drawn.panels), strict=True)  # our own SVG, in which names are escaped
+        groups.append({"key": [entry.label for entry in drawn.key], "figures": list(figures)})
+    lines = [(panel, line) for panel in section.panels if not panel.places for line in panel.series]
+    values = [(panel, value) for panel, line in lines for row in line.y for value in row]
+    return {
+        "heading": section.heading,
+        "paragraphs": [text.strip() for text in re.split(r"\n\s*\n", section.text) if text.strip()],
+        "groups": groups,
+        "marks": any(panel.places for panel in section.panels),
+        "repeated": any(len(line.y) > 1 for _, line in lines),
+        "lost": any(math.isnan(value) for _, value in values),
+        "hidden": any(panel.log_y and value <= 0 for panel, value in values),
+        "tables": [table_texts(table) for table in section.tables],
+        "graph": Markup(draw_graph(section.graph)) if section.graph else "",
+    }
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("vicinal.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["unbroken"] = unbroken
+    return environment

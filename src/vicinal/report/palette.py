@@ -1,15 +1,14 @@
-"""How a rule or a vertex looks in a figure: a colour for light and dark pages, a dash pattern and a marker.
+"""The look of a line in a figure: a colour for light and dark pages, a dash pattern and a marker.
 
 The six colours stay apart under the common forms of colour blindness, and reach a contrast of 3 to 1 on the
 page's background in both modes. The dash pattern tells lines apart in black-and-white print.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
-from vicinal.report.results import Comparison
-
-__all__ = ["DARK", "GRID", "INK", "MUTED", "LineStyle", "line_styles", "rule_styles", "themed", "vertex_styles"]
+__all__ = ["DARK", "GRID", "INK", "MUTED", "LineStyle", "check_color", "color_ramp", "line_styles", "themed"]
 
 INK = "#22272d"
 MUTED = "#5b646e"
@@ -67,50 +66,43 @@ def themed(name: str, light: str, dark: str) -> str:
     return f"{name}: {light}; {name}: light-dark({light}, {dark})"
 
 
-def rule_styles(comparison: Comparison) -> dict[str, LineStyle]:
-    """Give each rule its look; after six rules the colours return with other dashes.
-
-    Args:
-        comparison: The results.
-
-    Returns:
-        Rule name -> look.
-    """
-    return {rule.name: _style(index, rule.color) for index, rule in enumerate(comparison.rules)}
-
-
-def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
+def line_styles(labels: Sequence[str], colors: Mapping[str, str | None] | None = None) -> dict[str, LineStyle]:
     """Give each label its look; after six labels the colours return with other dashes, up to 36 looks.
 
     Args:
         labels: What the lines stand for, each once.
+        colors: Label -> a colour of its own, or None.
 
     Returns:
         Label -> look.
     """
-    return {label: _style(index) for index, label in enumerate(labels)}
+    return {label: _style(index, (colors or {}).get(label)) for index, label in enumerate(labels)}
 
 
-def vertex_styles(names: list[str]) -> dict[str, LineStyle]:
-    """Give each vertex its look: a ramp of colours from input to output.
+def color_ramp(count: int) -> list[str]:
+    """Colours from dark blue to light red, for things in an order.
+
+    Example:
+        >>> color_ramp(3)
+        ['#2a0593', '#86347a', '#e16462']
+    """
+    shares = [index / max(count - 1, 1) for index in range(count)]
+    ends = (42, 5, 147), (225, 100, 98)
+    return [_hex((1 - share) * low + share * high for low, high in zip(*ends, strict=True)) for share in shares]
+
+
+def check_color(name: str, color: str | None) -> None:
+    """Refuse a colour that is not written as `#rrggbb`.
 
     Args:
-        names: Vertex names, from input to output.
+        name: What has the colour, for the error message.
+        color: The colour, or None.
 
-    Returns:
-        Vertex name -> look.
+    Raises:
+        ValueError: If it is written otherwise.
     """
-    from matplotlib import colormaps  # slow to import, and only needed when a report is drawn
-    from matplotlib.colors import to_hex
-
-    ramp = colormaps["plasma"]
-    styles = {}
-    for index, name in enumerate(names):
-        depth = index / max(len(names) - 1, 1)
-        color, dark = to_hex(ramp(0.08 + 0.56 * depth)), to_hex(ramp(0.42 + 0.5 * depth))
-        shift = (index + 1) % len(_DASHES)  # the solid line is kept for the sum
-        styles[name] = LineStyle(color, dark, _DASHES[shift], _MARKERS[shift])
-    return styles
+    if color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
+        raise ValueError(f"{name}: color must look like '#0072b2', got {color!r}.")
 
 
 def _style(index: int, color: str | None = None) -> LineStyle:
@@ -124,4 +116,8 @@ def _dark(color: str) -> str:
     if color in DARK:
         return DARK[color]
     channels = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
-    return "#" + "".join(f"{round(channel + 0.4 * (255 - channel)):02x}" for channel in channels)
+    return _hex(channel + 0.4 * (255 - channel) for channel in channels)
+
+
+def _hex(channels: Iterable[float]) -> str:
+    return "#" + "".join(f"{round(channel):02x}" for channel in channels)

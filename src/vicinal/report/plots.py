@@ -1,12 +1,11 @@
-"""Plots that belong together: drawn as SVG for a page, or as a matplotlib figure for a paper."""
+"""Draw plots that belong together, as SVG for a page or as a matplotlib figure for a paper."""
 
 import dataclasses
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vicinal.report.groups import FigureGroup, KeyEntry
-from vicinal.report.look import LINE_WIDTH, RIGHT, house_style
+from vicinal.report.figure_style import LINE_WIDTH, RIGHT, house_style
 from vicinal.report.palette import LineStyle
 from vicinal.report.svg import draw, swatch
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["Plot", "Plots", "as_figure", "as_group"]
+__all__ = ["FigureGroup", "KeyEntry", "Plot", "Plots", "as_figure", "as_group"]
 
 _ABREAST = 3  # plots in a row of a figure
 _KEY_LINE, _LETTER = 18.0, 6.2  # height of a line of the key, and about the width of a letter
@@ -61,6 +60,32 @@ class Plots:
     plots: tuple[Plot, ...] = ()
     key: tuple[tuple[str, LineStyle], ...] = ()
     marks: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyEntry:
+    """One line of a key.
+
+    Args:
+        label: What the line stands for.
+        swatch: A small `<svg>` sample of the line.
+    """
+
+    label: str
+    swatch: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureGroup:
+    """Drawings that share a key.
+
+    Args:
+        panels: One `<svg>` element each; empty if there is nothing to draw.
+        key: Which line is which. It is not drawn inside the panels, so that long names can wrap.
+    """
+
+    panels: tuple[str, ...]
+    key: tuple[KeyEntry, ...]
 
 
 def as_group(plots: Plots, prefix: str) -> FigureGroup:
@@ -137,7 +162,7 @@ def as_figure(plots: Plots) -> "Figure":
 
 
 def _abreast(labels: list[str], width: float) -> int:
-    """How many entries of a key fit beside each other, in columns as wide as the longest of each."""
+    """Count the entries of a key that fit in a row, in columns as wide as their longest entry."""
     for entries in range(len(labels), 1, -1):
         rows = math.ceil(len(labels) / entries)  # the key is filled column by column
         columns = [labels[i : i + rows] for i in range(0, len(labels), rows)]

@@ -1,4 +1,4 @@
-"""The figures of a comparison or a study as files: PDF, SVG or PNG, by matplotlib."""
+"""Save the figures of a comparison or a study as PDF, SVG or PNG files."""
 
 import io
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vicinal.files import write_atomically
+from vicinal.report.comparison import Comparison
+from vicinal.report.comparison_study import as_study
 from vicinal.report.drawing import draw_graph
-from vicinal.report.figures import plot_angles, plot_energies, plot_learning_curves
-from vicinal.report.results import Comparison
-from vicinal.report.study import Study
-from vicinal.report.study_figures import plot_panels, share_keys
+from vicinal.report.figures import plot_panels, share_keys
+from vicinal.report.study import Section, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "save_figures"]
 
 FORMATS = ("pdf", "svg", "png")
-"""What figures can be saved as."""
+"""The formats of saved figures."""
 _DOTS = 200  # per inch, of a PNG
 _SETTINGS = {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "vicinal"}  # text of a PDF stays text
 
@@ -31,13 +31,13 @@ def save_figures(
     """Write the figures of a comparison or a study into a folder.
 
     Args:
-        results: What was found: what `vicinal.compare.compare` returns, or `Comparison.from_json` reads.
+        results: What `vicinal.compare.compare` returns, or `Comparison.from_json` or `Study.from_json` reads.
         folder: Where to; made if missing.
         formats: Any of `"pdf"`, `"svg"` and `"png"`.
 
     Returns:
-        The files: `learning-curves`, `angles`, `energies` of a comparison, as far as it has them, and with `"svg"` the
-        drawing of its `graph`; one for each group of figures in a section of a study, named after its heading.
+        The files: one for each group of figures in a section, named after its heading (`learning-curves`, `angles` and
+        `energies` of a comparison), and with `"svg"` the drawing of a section's graph (`graph`).
 
     Raises:
         ValueError: If a format is another.
@@ -58,37 +58,31 @@ def save_figures(
     folder = Path(folder)
     if formats:
         folder.mkdir(parents=True, exist_ok=True)
-    found = _of_comparison(results) if isinstance(results, Comparison) else _of_study(results)
-    written = []
-    for name, figure in found.items() if formats else ():
+    study, written = as_study(results), []
+    for name, figure in _figures(study.sections).items() if formats else ():
         for kind in dict.fromkeys(formats):
             written.append(folder / f"{name}.{kind}")
             write_atomically(written[-1], _encoded(figure, kind))
-    if "svg" in formats and isinstance(results, Comparison) and results.graph:
-        written.append(folder / "graph.svg")
-        write_atomically(written[-1], draw_graph(results.graph).encode())
+    for section in study.sections if "svg" in formats else ():
+        if section.graph:
+            written.append(folder / f"{_file_name(section)}.svg")
+            write_atomically(written[-1], draw_graph(section.graph).encode())
     return written
 
 
-def _of_comparison(comparison: Comparison) -> "dict[str, Figure]":
-    figures = {}
-    for name, plot in (("learning-curves", plot_learning_curves), ("angles", plot_angles), ("energies", plot_energies)):
-        try:
-            figures[name] = plot(comparison)
-        except ValueError:  # there is nothing of the kind to draw
-            continue
-    return figures
-
-
-def _of_study(study: Study) -> "dict[str, Figure]":
+def _figures(sections: Sequence[Section]) -> "dict[str, Figure]":
     figures: dict[str, Figure] = {}
-    for section in study.sections:
-        name = re.sub(r"[^0-9a-z]+", "-", section.heading.lower()).strip("-") or "figures"
+    for section in sections:
+        name = _file_name(section)
         for panels in share_keys(section.panels):
             if panels:
                 place = sum(other == name or other.startswith(f"{name}-") for other in figures)
                 figures[f"{name}-{place + 1}" if place else name] = plot_panels(panels)
     return figures
+
+
+def _file_name(section: Section) -> str:
+    return re.sub(r"[^0-9a-z]+", "-", section.heading.lower()).strip("-") or "figures"
 
 
 def _encoded(figure: "Figure", kind: str) -> bytes:

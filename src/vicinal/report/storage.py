@@ -1,4 +1,4 @@
-"""What stored results share: values become plain Python data, and plain data become strict JSON.
+"""Clean values into plain Python data, and write plain data as strict JSON.
 
 Numpy scalars and arrays become Python numbers and lists, and every number that is not finite becomes
 `math.nan`, so two results are equal exactly when their JSON is.
@@ -7,10 +7,15 @@ Numpy scalars and arrays become Python numbers and lists, and every number that 
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence, Sized
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from typing import Any, TypeVar
 
-__all__ = ["check_lengths", "number", "numbers", "plain", "read_json", "set_field", "texts", "write_json"]
+from vicinal._json import strict_json
+
+__all__ = ["check_lengths", "format_of", "number", "numbers", "plain", "read_json", "set_field", "texts", "write_json"]
+
+T = TypeVar("T")
+_LONGEST = 500  # letters of a message
 
 
 def set_field(instance: Any, name: str, value: Any) -> None:
@@ -28,10 +33,10 @@ def number(value: Any) -> float:
     """Turn a value into a float.
 
     Args:
-        value: A number, or None where there is none.
+        value: A number, or None if it is missing.
 
     Returns:
-        The number; `math.nan` if there is none or it is not finite.
+        The number; `math.nan` if it is missing or not finite.
     """
     result = math.nan if value is None else float(value)
     # Always the same nan object: lists compare by identity first, so equal results compare equal.
@@ -42,7 +47,7 @@ def numbers(values: Iterable[Any]) -> list[float]:
     """Turn each value into a float, as `number` does.
 
     Args:
-        values: Numbers, or None where there is none.
+        values: Numbers, or None where one is missing.
 
     Returns:
         As many floats.
@@ -61,7 +66,7 @@ def texts(name: str, values: Iterable[Any]) -> list[str]:
         As many texts.
 
     Raises:
-        ValueError: If there is one text in place of a list, which would fall apart into letters.
+        ValueError: If a single text is given instead of a list; it would split into letters.
     """
     if isinstance(values, str):
         raise ValueError(f"{name}: expected a list of texts, got one text {values!r}. Put it into a list.")
@@ -76,7 +81,7 @@ def check_lengths(name: str, rows: Sequence[Sized], length: int, entry: str, mis
         rows: The rows.
         length: The entries each should have.
         entry: What an entry is, such as `"cell per column"`.
-        missing: What stands for an entry that is not there.
+        missing: What to write for a missing entry.
 
     Raises:
         ValueError: If a row has another length.
@@ -130,25 +135,44 @@ def write_json(kind: str, instance: Any) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(kind: str, what: str, text: str) -> dict[str, Any]:
+def format_of(text: str) -> str | None:
+    """The format that `write_json` stored with a text; None for other JSON.
+
+    Raises:
+        ValueError: If the text is not JSON.
+    """
+    content = strict_json(text)
+    found = content.get("format") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def read_json(kind: str, what: str, text: str, build: Callable[[dict[str, Any]], T]) -> T:
     """Read what `write_json` wrote.
 
     Args:
         kind: The format to expect.
         what: What the text should be, for the error message, such as `"comparison"`.
         text: The JSON text.
+        build: Makes the dataclass from its fields: name -> plain value.
 
     Returns:
-        Field name -> plain value.
+        The dataclass.
 
     Raises:
-        ValueError: If the text is not JSON of that format.
+        ValueError: If the text is not JSON of that format, or its fields do not fit.
     """
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = strict_json(text)
+    except ValueError as error:
         raise ValueError(f"This is not a stored {what}: it is not JSON ({error}).") from error
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != kind:
-        raise ValueError(f"This is not a stored {what}: expected format {kind!r}, found {found!r}.")
-    return content
+        raise ValueError(f"This is not a stored {what}: expected format {kind!r}, found {str(found)[:60]!r}.")
+    try:
+        return build(content)
+    except ValueError as error:
+        if len(str(error)) < _LONGEST:
+            raise
+        raise ValueError(f"{str(error)[:_LONGEST]}...") from error  # it quotes a text of the file
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"This stored {what} is incomplete or was changed by hand: {str(error)[:200]}.") from error

@@ -1,19 +1,21 @@
-"""What a study found (a sweep of settings, or a figure of a paper made again), as plain data that JSON can hold.
+"""The results of a study (a sweep, or a reproduced figure of a paper) as plain data that JSON can hold.
 
-As in `vicinal.report.results`, nothing here needs JAX, and each class cleans and checks what it is given when it
+As in `vicinal.report.comparison`, nothing here needs JAX, and each class cleans and checks what it is given when it
 is built.
 """
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
+from vicinal.report.outline import Node
+from vicinal.report.palette import check_color
 from vicinal.report.storage import check_lengths, numbers, plain, read_json, set_field, texts, write_json
 
 __all__ = ["VERDICTS", "Claim", "Panel", "Section", "Series", "Study", "Table"]
 
 VERDICTS = ("holds", "holds in part", "does not hold", "open")
-"""What may be said of a claim; "open" if these runs do not decide it."""
+"""The verdicts on a claim; "open" if these runs do not decide it."""
 
 _FORMAT = "vicinal-study-1"
 
@@ -23,23 +25,26 @@ class Series:
     """One line of a figure.
 
     Args:
-        label: What the line stands for. A label keeps its colour and its dashes through all figures of a study.
+        label: Name of the line. A label keeps its colour and its dashes through all figures of a study.
         x: Where each point stands; the line joins the points in this order; `[points]`.
         y: The values, nan where a repetition was lost; `[repetitions][points]`. The line is their mean, the band
             spans them from lowest to highest.
+        color: `"#rrggbb"`, or None to take one from the colour-blind-safe palette.
 
     Raises:
-        ValueError: If a repetition does not have one value per point.
+        ValueError: If a repetition does not have one value per point, or the colour is written otherwise.
     """
 
     label: str
     x: list[float]
     y: list[list[float]]
+    color: str | None = None
 
     def __post_init__(self) -> None:
         set_field(self, "x", numbers(self.x))
         set_field(self, "y", [self._repetition(row) for row in self.y])
         check_lengths(f"Series {self.label!r}: y", self.y, len(self.x), "value per x", "nan")
+        check_color(f"Series {self.label!r}", self.color)
 
     def _repetition(self, row: Any) -> list[float]:
         if not isinstance(row, Iterable):
@@ -60,9 +65,15 @@ class Panel:
         log_y: Whether to prefer a logarithmic vertical axis. It stays linear where the values hardly spread; a
             value that is not positive has no place on a logarithmic one.
         note: A sentence to stand under the figure; may be empty.
+        places: Names of the places 0, 1, ... on the x axis, which must be the `x` of every series. With names the
+            figure shows marks in place of lines: a row for each place, the values along the horizontal axis, the mean
+            of each series with its 95 % interval, and a stroke for each repetition.
+        decades: The most powers of ten that a logarithmic axis of values shows, counted from the largest value. The
+            default is all that single precision can hold.
+        level: A value at which to draw a line across the figure, such as 1 for a ratio; None for no line.
 
     Raises:
-        ValueError: If two lines share a label, or an x has no place on a logarithmic axis.
+        ValueError: If two lines share a label, or an x has no place on the axis.
     """
 
     title: str
@@ -72,13 +83,22 @@ class Panel:
     log_x: bool = False
     log_y: bool = False
     note: str = ""
+    places: list[str] = dataclasses.field(default_factory=list)
+    decades: float = 80.0
+    level: float | None = None
 
     def __post_init__(self) -> None:
         set_field(self, "series", list(self.series))
+        set_field(self, "places", texts(f"Panel {self.title!r}: places", self.places))
         labels = [series.label for series in self.series]
         if len(set(labels)) < len(labels):
             raise ValueError(f"Panel {self.title!r}: expected labels that differ, got {', '.join(labels)}.")
         for series in self.series:
+            if self.places and series.x != list(range(len(self.places))):
+                raise ValueError(
+                    f"Panel {self.title!r}: expected x from 0 to {len(self.places) - 1}, one for each place, got "
+                    f"{series.x} in series {series.label!r}."
+                )
             for x in series.x:
                 if self.log_x and x <= 0:  # nan compares false
                     raise ValueError(
@@ -93,9 +113,11 @@ class Table:
 
     Args:
         title: Heading of the table.
-        columns: Headings of the columns; the first one says what names the rows.
+        columns: Headings of the columns; the first column names the rows.
         rows: One cell per column in each: a text is shown as it is, a float with four significant digits, and
-            None (which a float that is not finite becomes) as a dash.
+            None (which a float that is not finite becomes) as a dash. A second line of a text is a remark.
+        note: Sentences to stand under the table; may be empty.
+        folded: Whether to show the table on demand only: closed in a page, and not in a terminal.
 
     Raises:
         ValueError: If there is no column, a row has too few or too many cells, or a cell holds a list.
@@ -104,6 +126,8 @@ class Table:
     title: str
     columns: list[str]
     rows: list[list[str | float | int | None]]
+    note: str = ""
+    folded: bool = False
 
     def __post_init__(self) -> None:
         set_field(self, "columns", texts(f"Table {self.title!r}: columns", self.columns))
@@ -121,7 +145,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What a paper says beside what was measured.
+    """A statement of a paper beside our measurement.
 
     Args:
         paper: The claim in our words, with its source.
@@ -151,37 +175,40 @@ class Section:
         text: Paragraphs of plain text, separated by blank lines.
         tables: Tables.
         panels: Figures.
+        graph: The nodes of a network to draw (`outline`).
     """
 
     heading: str
     text: str = ""
     tables: list[Table] = dataclasses.field(default_factory=list)
     panels: list[Panel] = dataclasses.field(default_factory=list)
+    graph: list[Node] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         set_field(self, "tables", list(self.tables))
         set_field(self, "panels", list(self.panels))
+        set_field(self, "graph", list(self.graph))
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A sweep of settings, or the reproduction of a paper's figure: everything its page shows.
+    """A sweep of settings, or the reproduction of a paper's figure: everything that its page shows.
 
     Args:
         title: Heading of the page.
         summary: A paragraph: what was asked, and what was found.
-        command: The command line that makes these numbers again.
-        settings: Resolved settings of the run; anything that JSON cannot hold is kept as text.
+        command: The command line that reproduces these numbers.
+        settings: Resolved settings of the run; a value that JSON cannot hold is kept as text.
         environment: Versions, number of cores, machine and the like.
         sections: The parts, in the order in which to show them.
         claims: What the paper says beside what was measured; empty if the study is of no paper.
         differences: Where the study differs from the paper, a sentence each.
         numbers: Raw results, which are stored but not shown; anything nested that JSON can hold.
-        data_credit: Where the data come from and under which licence; may be empty.
+        data_credit: Source and licence of the data; may be empty.
         when: Date and time of the run, as text; may be empty.
 
     Raises:
-        ValueError: If the differences are one text in place of a list.
+        ValueError: If the differences are one text in place of a list, or settings or environment no mapping.
 
     Example:
         >>> line = Series("bp", x=[0.01, 0.1], y=[[0.8, 0.9], [0.7, float("nan")]])
@@ -206,6 +233,9 @@ class Study:
     def __post_init__(self) -> None:
         for name in ("settings", "environment", "numbers"):
             set_field(self, name, plain(getattr(self, name)))
+        for name in ("settings", "environment"):
+            if not isinstance(found := getattr(self, name), dict):
+                raise ValueError(f"Study.{name}: expected a mapping from names to values, got {found!r}.")
         set_field(self, "sections", list(self.sections))
         set_field(self, "claims", list(self.claims))
         set_field(self, "differences", texts("Study.differences", self.differences))
@@ -218,8 +248,8 @@ class Study:
         """
         return write_json(_FORMAT, self)
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
+    @staticmethod
+    def from_json(text: str) -> "Study":
         """Read what `to_json` wrote; `null` in place of a value of a line becomes `nan`.
 
         Args:
@@ -231,19 +261,19 @@ class Study:
         Raises:
             ValueError: If the text is not a study.
         """
-        content = read_json(_FORMAT, "study", text)
-        try:
-            sections = [_section(fields) for fields in content.pop("sections")]
-            claims = [Claim(**fields) for fields in content.pop("claims")]
-            return cls(sections=sections, claims=claims, **content)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"This stored study is incomplete or was changed by hand: {error}.") from error
+        return read_json(_FORMAT, "study", text, _study)
+
+
+def _study(fields: dict[str, Any]) -> Study:
+    sections = [_section(section) for section in fields.pop("sections")]
+    return Study(sections=sections, claims=[Claim(**claim) for claim in fields.pop("claims")], **fields)
 
 
 def _section(fields: dict[str, Any]) -> Section:
     tables = [Table(**table) for table in fields.pop("tables")]
     panels = [_panel(panel) for panel in fields.pop("panels")]
-    return Section(tables=tables, panels=panels, **fields)
+    graph = [Node(**node) for node in fields.pop("graph", [])]
+    return Section(tables=tables, panels=panels, graph=graph, **fields)
 
 
 def _panel(fields: dict[str, Any]) -> Panel:

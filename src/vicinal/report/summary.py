@@ -1,4 +1,4 @@
-"""The result of a comparison in a paragraph of plain words, computed from the numbers."""
+"""The result of a comparison as a paragraph, computed from the numbers."""
 
 import dataclasses
 import math
@@ -6,26 +6,18 @@ import statistics
 from collections.abc import Callable
 
 from vicinal._records import stop_words
-from vicinal.report.cells import (
-    accuracy_cell,
-    layer_range,
-    loss_cell,
-    mean_by_layer,
-    measures_accuracy,
-    seeds_text,
-    size_text,
-)
-from vicinal.report.interval import FEWEST, mean_interval
-from vicinal.report.results import Comparison, RuleResult
-from vicinal.report.words import name_list
+from vicinal.report.comparison import Comparison, RuleResult
+from vicinal.report.comparison_tables import layer_range, mean_by_layer, measures_accuracy, seeds_text, size_text
+from vicinal.report.formatting import capitalized, name_list
+from vicinal.report.interval import FEWEST, interval_text, mean_interval
 
 __all__ = ["summary"]
 
-_SAME_DIRECTION = 0.1  # degrees: below it, an angle in float32 cannot be told from zero
+_SAME_DIRECTION = 0.1  # degrees: below it, an angle in float32 is not distinguishable from zero
 
 
 def summary(comparison: Comparison) -> str:
-    """Say in plain words what the comparison found, and what it does not show.
+    """Describe what the comparison found, and what it does not show.
 
     The words never claim more than the intervals: where two intervals overlap, the order of the two rules is
     called open.
@@ -43,13 +35,15 @@ def summary(comparison: Comparison) -> str:
     else:
         opening = f"{_count(len(rules))} learning rules, trained {over} each."
     sentences = [opening, *_best(comparison), *_angle(rules), *_time(rules)]
-    sentences += [f"{_start(rule.label)} was {_sentence(stop_words(rule.stopped))}" for rule in rules if rule.stopped]
+    sentences += [
+        f"{capitalized(rule.label)} was {_sentence(stop_words(rule.stopped))}" for rule in rules if rule.stopped
+    ]
     return " ".join(sentences)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Score:
-    """What says which rule is best: values of which more is better, and how they are called and written."""
+    """The quantity that ranks the rules: its values, of which more is better, its name and its text."""
 
     values: Callable[[RuleResult], list[float]]
     name: str
@@ -90,7 +84,7 @@ def _best(comparison: Comparison) -> list[str]:
 
 
 def _overlaps(best: RuleResult, others: list[RuleResult], score: _Score) -> list[str]:
-    """Say which rules the best one can be told apart from."""
+    """Say which rules are distinguishable from the best one."""
     own = score.ends(best)
     if own is None:
         return []
@@ -110,7 +104,7 @@ def _overlaps(best: RuleResult, others: list[RuleResult], score: _Score) -> list
 
 
 def _caution(comparison: Comparison, ranked: list[RuleResult], score: _Score) -> list[str]:
-    """Say where the seeds are too few, or not all there."""
+    """Say where seeds are too few, or missing."""
     sentences = []
     most = max(rule.seeds for rule in ranked)
     if most < FEWEST:
@@ -124,7 +118,7 @@ def _caution(comparison: Comparison, ranked: list[RuleResult], score: _Score) ->
     if failed:
         verb = "has" if len(failed) == 1 else "have"
         sentences.append(
-            f"{_start(name_list(failed))} {verb} no final test {'accuracy' if score is _ACCURACY else 'loss'}."
+            f"{capitalized(name_list(failed))} {verb} no final test {'accuracy' if score is _ACCURACY else 'loss'}."
         )
     return sentences
 
@@ -164,28 +158,22 @@ def _time(rules: list[RuleResult]) -> list[str]:
 
 
 def _accuracy_text(rule: RuleResult) -> str:
-    """Write the mean with its interval; of two seeds the mean, and both values."""
-    cell = accuracy_cell(rule)
-    if " and " not in cell.number:
-        return cell.text
-    return f"{100 * mean_interval(rule.test_accuracy)[0]:.1f} % ({cell.text})"
+    """Write the mean with its interval in percent; of two seeds the mean, and both values."""
+    text = f"{interval_text(rule.test_accuracy, 100.0)} %"
+    return f"{100 * mean_interval(rule.test_accuracy)[0]:.1f} % ({text})" if " and " in text else text
 
 
 _ACCURACY = _Score(lambda rule: rule.test_accuracy, "highest mean test accuracy", _accuracy_text)
 _LOSS = _Score(
     lambda rule: [-value for value in rule.test_loss],
     "lowest mean test loss",
-    lambda rule: loss_cell(rule.test_loss).text,
+    lambda rule: str(interval_text(rule.test_loss)),
 )
 
 
 def _count(number: int) -> str:
     words = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
     return words[number - 2] if number < 11 and number - 2 < len(words) else str(number)
-
-
-def _start(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _sentence(text: str) -> str:

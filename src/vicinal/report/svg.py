@@ -1,4 +1,4 @@
-"""Draw with matplotlib, return an SVG that can stand inside an HTML page.
+"""Draw with matplotlib into SVG for an HTML page.
 
 Text stays text. A colour becomes `light-dark(...)`, so a figure follows the page's colour scheme. Identifiers
 get a prefix of their own, nothing global leaks out of the figure, and the same numbers give the same bytes.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
-from vicinal.report.look import LINE_WIDTH, RIGHT, house_style
+from vicinal.report.figure_style import LINE_WIDTH, RIGHT, house_style
 from vicinal.report.palette import DARK, LineStyle, themed
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def draw(
         paint: Draws on the axes it is given.
         identifier: Unique within the page; letters, digits and hyphens.
         title: Accessible title.
-        description: Accessible description: what a reader who cannot see the figure should know.
+        description: Accessible description, for readers who cannot see the figure.
         height: Height in units; a unit is a CSS pixel when the figure is shown `width` pixels wide.
         width: Width in units.
         left: Room in units for the labels at the left of the axes.

@@ -1,6 +1,6 @@
 """Learning rules, one file each."""
 
-from vicinal.rules import projectors
+from vicinal.rules import inversion, projectors
 from vicinal.rules._latent_equilibrium import TimeConstants
 from vicinal.rules._microcircuit import Conductances
 from vicinal.rules.activation_relaxation import ActivationRelaxation
@@ -34,5 +34,6 @@ __all__ = [
     "Rule",
     "State",
     "TimeConstants",
+    "inversion",
     "projectors",
 ]

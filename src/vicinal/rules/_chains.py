@@ -1,8 +1,8 @@
-"""Under rules that learn feedback from noise: which layers of a chain there are, and what neurons make of values."""
+"""For rules that learn feedback from noise: the layers of a chain, and the rates and slopes of neurons."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._masking import refuse_masks
 from vicinal._numbers import widened
+from vicinal._synapses import reads_a_tile
 from vicinal.activations import Activation, activation_function
 from vicinal.graph import OUTPUT, Graph, Values
 
@@ -20,14 +21,14 @@ _SUMS = {"add", "reshape", "broadcast_in_dim", "squeeze", "transpose", "convert_
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """A dense layer above a vertex: its feedback can be learned.
+    """A dense layer above a vertex, whose feedback can be learned.
 
     Attributes:
-        node: What the layer predicts.
-        below: The vertex it reads.
+        node: The node that the layer predicts.
+        below: The vertex that the layer reads.
         weight: Path of its weight, `[above, below]`.
         bias: Path of its bias, or None.
-        shape: Of the weight.
+        shape: Shape of the weight, `(above, below)`.
     """
 
     node: str
@@ -38,11 +39,18 @@ class Link:
 
 
 def links(graph: Graph, rule: str) -> tuple[Link, ...]:
-    """The dense layers above vertices, from the lowest up.
+    """Finds the dense layers above vertices, from the lowest up.
+
+    Args:
+        graph: The captured graph.
+        rule: The name of the rule, for messages.
+
+    Returns:
+        The layers.
 
     Raises:
-        ValueError: If the graph is no chain, its output no vector, a dense layer of another form, or two of them share
-            a weight.
+        ValueError: If the graph is not a chain, its output not a vector, a dense layer has another form, or two of them
+            share a weight.
     """
     refuse_masks(graph.masked, rule)
     nodes = (*graph.vertices, OUTPUT)
@@ -59,7 +67,7 @@ def links(graph: Graph, rule: str) -> tuple[Link, ...]:
         raise ValueError(f"expected a vector as output for {rule}, got {graph.shapes[OUTPUT]}")
     found = [_layer(graph, node, rule) for node in nodes if len(graph.shapes[node].shape) == 1]
     above_vertices = tuple(link for link in found if link is not None)
-    # Feedback is put in a weight's place by its path: of two layers that share one, both would get the upper's.
+    # Feedback replaces a weight by its path: two layers that share a weight would both get that of the upper.
     weights = [link.weight for link in above_vertices]
     for link in above_vertices:
         if weights.count(link.weight) > 1:
@@ -71,8 +79,8 @@ def links(graph: Graph, rule: str) -> tuple[Link, ...]:
 
 
 def _layer(graph: Graph, node: str, rule: str) -> Link | None:
-    """The dense layer of a node; None if it reads the input."""
-    parents, local = graph.program.local(node)
+    """Finds the dense layer of a node; None if it reads the input."""
+    parents, local = graph.parents[node], graph.program.prediction(node)
     spec = graph.program.spec
     held = [graph.shapes[name] for name in parents]
     jaxpr = jax.make_jaxpr(local)(graph.program.model_types, jax.tree.leaves(spec.example), held).jaxpr
@@ -90,7 +98,7 @@ def _layer(graph: Graph, node: str, rule: str) -> Link | None:
 
 
 def _products(jaxpr: core.Jaxpr) -> list[core.JaxprEqn | None]:
-    """The products that a result is the sum of; None among them for anything else that makes it."""
+    """Finds the products whose sum is the result; None stands for a term that is not a product."""
     producer = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
     found: list[core.JaxprEqn | None] = []
     pending: list[Any] = list(jaxpr.outvars)
@@ -100,17 +108,20 @@ def _products(jaxpr: core.Jaxpr) -> list[core.JaxprEqn | None]:
             continue
         if eqn.primitive.name in _SUMS:
             pending += [v for v in eqn.invars if not isinstance(v, core.Literal)]
+        elif reads_a_tile(eqn):
+            pending.append(eqn.invars[0])  # the exact product
         else:
             found.append(eqn if eqn.primitive.name == "dot_general" else None)
     return found
 
 
 def _weight(eqn: core.JaxprEqn | None, leaf: Mapping[Any, str]) -> str | None:
-    """The path of the matrix of a product `weight @ activity`; empty for another product."""
+    """Returns the path of the weight of a product `weight @ activity`; empty for another product."""
     if eqn is None:
         return ""
     contracted = eqn.params["dimension_numbers"][0]
-    for v, axes in zip(eqn.invars, contracted, strict=True):
+    operands: list[Any] = eqn.invars
+    for v, axes in zip(operands, contracted, strict=True):
         if v in leaf and len(v.aval.shape) == 2:
             return leaf[v] if tuple(axes) == (1,) else ""
     return ""
@@ -119,27 +130,40 @@ def _weight(eqn: core.JaxprEqn | None, leaf: Mapping[Any, str]) -> str | None:
 def drawn_below(
     chain: tuple[Link, ...], key: PRNGKeyArray, draw: Callable[[str, PRNGKeyArray], Array]
 ) -> tuple[PRNGKeyArray, Values]:
-    """A key to go on with, and what is drawn for the vertex below each link, `draw(vertex, key)`."""
+    """Draws an array for the vertex below each link, by `draw(vertex, key)`; returns the next key and the arrays."""
     key, *keys = jax.random.split(key, len(chain) + 1)
     return key, {link.below: draw(link.below, each) for link, each in zip(chain, keys, strict=True)}
 
 
+def zeros_at(graph: Graph, batch: int, names: Iterable[str]) -> Values:
+    """Zeros in the shapes of these nodes, `[batch, ...]`."""
+    return {name: jnp.zeros((batch, *graph.shapes[name].shape), graph.shapes[name].dtype) for name in names}
+
+
 def leaves_by_path(model: PyTree) -> dict[str, Array]:
-    """The model's leaves, by the paths that links have."""
+    """Returns the leaves of the model by their paths, as in `Link`."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
 
 
 def with_weights(model: PyTree, weights: Mapping[str, Array]) -> PyTree:
-    """The model with other arrays at these paths."""
+    """Replaces the arrays of the model at these paths."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: weights.get(jax.tree_util.keystr(path), leaf), model)
 
 
 def rates_and_slopes(
     graph: Graph, model: PyTree, values: Values, x: PyTree, output: Activation = "identity"
 ) -> tuple[Values, Values]:
-    """What each vertex's activation makes of its value, and the derivative; a vertex without one is linear.
+    """Computes the rate and the slope of each vertex, by the activation that it goes into; without one it is linear.
 
-    Cells of the output, where they are among the values, fire by the activation `output`.
+    Args:
+        graph: The captured graph.
+        model: The model.
+        values: The value of each vertex, and of the output if its rate is wanted, `[batch, ...]`.
+        x: Inputs, `[batch, ...]`.
+        output: The activation of the output's cells.
+
+    Returns:
+        `(rates, slopes)`, by the names of `values`.
     """
     leaves, inputs = graph.entered(model, x)
     names, part = graph.program.activations
@@ -155,9 +179,9 @@ def rates_and_slopes(
 
 
 def arriving(graph: Graph, model: PyTree, link: Link, values: Values, noise: Array, x: PyTree) -> Array:
-    """The noise of the vertex below as it reaches the layer, `[batch, below]`.
+    """Carries the noise of the vertex below to the input of the layer, `[batch, below]`.
 
-    It is itself, or where pooling stands between what the derivative of what lies between makes of it.
+    Where pooling lies between the two, the noise goes through its derivative.
     """
     if math.prod(noise.shape[1:]) == link.shape[1]:
         return noise.reshape(noise.shape[0], -1)
@@ -165,14 +189,14 @@ def arriving(graph: Graph, model: PyTree, link: Link, values: Values, noise: Arr
     _, part = graph.program.synapses(link.node)
 
     def entering(value: Array) -> Array:
-        held = graph.ordered(values | {link.below: value})
+        held = graph.program.ordered(values | {link.below: value})
         return jax.vmap(part, in_axes=(None, 0, 0))(leaves, inputs, held)[0]
 
     return jax.jvp(entering, (values[link.below],), (noise,))[1]
 
 
 def mean_outer(above: Float[Array, "batch above"], below: Float[Array, "batch below"]) -> Float[Array, "above below"]:
-    """The batch mean of `above below^T`."""
-    wide = widened(above[:1]).dtype  # a sum over a batch needs more than half precision
+    """Computes the batch mean of `above below^T`."""
+    wide = widened(above[:1]).dtype  # sum over the batch in float32 at least
     mean = jnp.dot(above.T, below, preferred_element_type=wide) / jnp.asarray(above.shape[0], wide)
     return mean.astype(above.dtype)

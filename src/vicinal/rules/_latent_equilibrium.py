@@ -1,4 +1,4 @@
-"""Under rules that are always on: their time constants, noise, filters and voltages."""
+"""For rules without phases: time constants, noise, filters and voltages."""
 
 import dataclasses
 import math
@@ -7,29 +7,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vicinal._numbers import check, positive
+from vicinal._numbers import all_positive, check
 from vicinal.graph import Values
 
 
 @dataclasses.dataclass(frozen=True)
 class TimeConstants:
-    """The times of a network that is simulated in steps, all in milliseconds.
+    """The time constants of a network that is simulated in steps, all in milliseconds.
 
         dt <= xi, high_pass  <  presentation  <  low_pass,      xi and high_pass within a factor of ten
 
-    The noise has to be fast beside a presentation, and the low-pass slow, for the noise to teach feedback and leave
-    the weights alone; published settings keep factors of 10, 10 and 100 between them.
+    The noise has to be fast relative to a presentation, and the low-pass slow, so that noise teaches feedback but does
+    not enter the weights; published settings keep factors of 10, 10 and 100 between them.
 
     Args:
-        dt: Of a step of the simulation.
+        dt: Length of a simulation step.
         xi: Correlation time of the noise.
-        high_pass: Of the filter that rates go through before feedback learns from them.
-        presentation: How long an example is shown, a whole number of steps.
-        low_pass: Of the filter that products go through before weights learn from them.
-        membrane: Of the voltages, which nothing else depends on: rates are those of prospective voltages.
+        high_pass: Time constant of the filter of the rates that feedback learns from.
+        presentation: Duration of an example, a whole number of steps.
+        low_pass: Time constant of the filter of the products that weights learn from.
+        membrane: Time constant of the voltages. Nothing depends on it, as rates are those of prospective voltages.
 
     Raises:
-        ValueError: If a time is not above zero, or not finite, or their order is another.
+        ValueError: If a time is not above zero or not finite, or the times are not in this order.
 
     Example:
         >>> TimeConstants().steps
@@ -44,9 +44,7 @@ class TimeConstants:
     membrane: float = 10.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = positive(f"the time {field.name}", getattr(self, field.name), " of ms")
-            object.__setattr__(self, field.name, value)  # in place of a number of numpy's
+        all_positive(self, "the time", " of ms")
         fast, slow = min(self.xi, self.high_pass), max(self.xi, self.high_pass)
         for holds, wanted, got in (
             (self.dt <= fast, "dt of at most xi and high_pass", f"{self.dt:g} beside {fast:g}"),
@@ -68,7 +66,7 @@ class TimeConstants:
 
     @property
     def steps(self) -> int:
-        """Steps of a presentation."""
+        """Number of steps in a presentation."""
         return round(self.presentation / self.dt)
 
     @property
@@ -77,7 +75,7 @@ class TimeConstants:
         return 1 / (2 - self.dt / self.xi)
 
     def gain(self, fresh: bool) -> float:
-        """`E[xi rhat]` of noise and of the same noise high-passed, for `sigma` of 1: what feedback learns `W^T` by.
+        """Returns `E[xi rhat]` of noise and of the same noise high-passed, for `sigma` of 1: the feedback gain.
 
         With `a = 1 - dt/xi` and `h = 1 - dt/high_pass`, it is `variance (1 - a) / (1 - a h)`. Where the filter starts
         empty with each presentation, the mean over the presentation is a little smaller.
@@ -89,7 +87,7 @@ class TimeConstants:
 
 
 def check_decay(times: TimeConstants, feedback_rate: Array, decay: Array) -> None:
-    """Raises ValueError if `B -= dt * feedback_rate * decay B` alone makes feedback grow."""
+    """Raises ValueError if the decay alone, `B -= dt * feedback_rate * decay B`, makes feedback grow."""
     words = "below 2, beyond which feedback flips and grows in every step (take a smaller feedback_rate or decay)"
     check("dt * feedback_rate * decay", times.dt * feedback_rate * decay, lambda v: v < 2, words)
 
@@ -98,33 +96,33 @@ def check_decay(times: TimeConstants, feedback_rate: Array, decay: Array) -> Non
 
 
 def scaled(number: Float[Array, ""] | float, like: Array) -> Array:
-    """A number in the dtype of an array."""
+    """Casts a number to the dtype of an array."""
     return jnp.asarray(number, like.dtype)
 
 
 def drift(noise: Array, sigma: Array, times: TimeConstants, key: PRNGKeyArray) -> Array:
-    """A step of Ornstein-Uhlenbeck noise: `xi + (sqrt(tau dt) sigma normal - dt xi) / tau`."""
+    """Takes a step of Ornstein-Uhlenbeck noise: `xi + (sqrt(tau dt) sigma normal - dt xi) / tau`."""
     kick = scaled(sigma, noise) * scaled(math.sqrt(times.dt / times.xi), noise)
     return noise * scaled(1 - times.dt / times.xi, noise) + kick * jax.random.normal(key, noise.shape, noise.dtype)
 
 
 def stationary(like: Array, sigma: Array, times: TimeConstants, key: PRNGKeyArray) -> Array:
-    """Noise as it is once it has forgotten where it began, in the shape of an array."""
+    """Draws noise from its stationary distribution, in the shape of an array."""
     size = scaled(sigma, like) * scaled(math.sqrt(times.variance), like)
     return size * jax.random.normal(key, like.shape, like.dtype)
 
 
 def high_pass(filtered: Array, now: Array, before: Array, times: TimeConstants) -> Array:
-    """A step of a high-pass filter: `rhat + (r(t) - r(t - dt)) - dt/tau rhat`."""
+    """Takes a step of a high-pass filter: `rhat + (r(t) - r(t - dt)) - dt/tau rhat`."""
     return filtered * scaled(1 - times.dt / times.high_pass, filtered) + (now - before)
 
 
 def low_pass(products: PyTree, gradient: PyTree, times: TimeConstants) -> PyTree:
-    """A step of the low-pass filter of the weights' products."""
+    """Takes a step of the low-pass filter of the products."""
     return jax.tree.map(lambda p, g: p + scaled(times.dt / times.low_pass, p) * (g - p), products, gradient)
 
 
 def leak(voltages: Values, prospective: Values, times: TimeConstants) -> Values:
-    """A step of `tau du/dt = -u + drive`, whose prospective voltage `u + tau du/dt` is the drive."""
+    """Takes a step of `tau du/dt = -u + drive`, whose prospective voltage `u + tau du/dt` is the drive."""
     rate = times.dt / times.membrane
     return {name: u + scaled(rate, u) * (prospective[name] - u) for name, u in voltages.items()}

@@ -1,4 +1,4 @@
-"""Under `DirectFeedback`: which error goes to which vertex, and through what."""
+"""For `DirectFeedback`: the source and the projection of the error of each vertex."""
 
 import dataclasses
 import math
@@ -18,16 +18,16 @@ Modules = tuple[tuple[str, ...], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """How a vertex gets its error.
+    """The way of an error to a vertex.
 
     Attributes:
         source: The node whose error is projected.
-        source_shape: Of one example, at one step of a sequence if the route reads one.
-        step: The step of the sequence that is read; None for all that the source holds.
+        source_shape: Shape of the error of one example; of one step, if `step` is given.
+        step: The step of a sequence that is read. None: the whole error.
         projector: The kind of projection.
-        shape: Of one example of the vertex.
-        dtype: Of the vertex.
-        owner: The vertex by whose name the projection is held.
+        shape: Shape of one example of the vertex.
+        dtype: Dtype of the vertex.
+        owner: The vertex under whose name the projection is stored.
     """
 
     source: str
@@ -39,17 +39,17 @@ class Route:
     owner: str
 
     def project(self, weights: Array, error: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-        """The projected error of a batch."""
+        """Projects the error of a batch."""
         error = (error if self.step is None else error[:, self.step]).astype(self.dtype)
         return jax.vmap(lambda one: self.projector.project(weights, one, self.shape))(error)
 
 
 def check_modules(modules: Sequence[Sequence[str]] | None) -> Modules | None:
-    """Modules as tuples.
+    """Converts modules to tuples.
 
     Raises:
-        TypeError: If they are not groups of names.
-        ValueError: If there are none, or one is empty.
+        TypeError: If the modules are not groups of names.
+        ValueError: If there is no module, or an empty one.
     """
     if modules is None:
         return None
@@ -62,7 +62,7 @@ def check_modules(modules: Sequence[Sequence[str]] | None) -> Modules | None:
 
 
 def as_array(tree: PyTree) -> Float[Array, "batch ..."]:
-    """The error of an output: itself, or of a tree all that carries an error in one row per example."""
+    """Returns the error of an output as one array; the leaves of a tree are flattened and concatenated."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     if len(leaves) == 1:
         return leaves[0]
@@ -77,17 +77,20 @@ def routes(
     *,
     with_boundaries: bool,
 ) -> dict[str, Route]:
-    """The route of each vertex that gets a projected error.
+    """Finds the route of each vertex that gets a projected error.
 
     Args:
         graph: The captured graph.
         modules: Groups of vertices, or None.
-        projector: For all, or by name.
+        projector: A projector for all vertices, or a mapping by name.
         shared: Whether a layer at several times has one projection.
         with_boundaries: Whether the modules' outputs get projected errors too.
 
+    Returns:
+        The routes, by vertex.
+
     Raises:
-        ValueError: If modules or projectors do not fit the graph.
+        ValueError: If modules or projectors do not match the graph.
     """
     sources = _sources(graph, modules, with_boundaries)
     chosen = _chosen(projector, graph.vertices)
@@ -115,7 +118,7 @@ def routes(
 def _layers(
     graph: Graph, sources: Mapping[str, str], chosen: Mapping[str, tuple[str | None, Projector]], shared: bool
 ) -> list[list[str]]:
-    """The vertices in groups that share a projection."""
+    """Groups the vertices that share a projection."""
     layers: list[list[str]] = []
     for name in sources:
         alike = (
@@ -130,7 +133,7 @@ def _layers(
 
 
 def _sources(graph: Graph, modules: Modules | None, with_boundaries: bool) -> dict[str, str]:
-    """For each vertex that gets a projected error, the node whose error that is."""
+    """Finds the node whose error each vertex gets."""
     groups = ((*graph.vertices, OUTPUT),) if modules is None else modules
     if groups[-1][-1] != OUTPUT:
         groups = (*groups[:-1], (*groups[-1], OUTPUT))
@@ -156,13 +159,13 @@ def _sources(graph: Graph, modules: Modules | None, with_boundaries: bool) -> di
 
 
 def _shape(graph: Graph, node: str) -> tuple[int, ...]:
-    """The shape of one example, as `as_array` makes it."""
+    """Returns the shape of one example of a node, as `as_array` returns its error."""
     leaves = [leaf for leaf in jax.tree.leaves(graph.shapes[node]) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return leaves[0].shape if len(leaves) == 1 else (sum(math.prod(leaf.shape) for leaf in leaves),)
 
 
 def _chosen(projector: Any, vertices: Iterable[str]) -> dict[str, tuple[str | None, Projector]]:
-    """For each vertex its projector, and the name by which that was given."""
+    """Finds the projector of each vertex, and the name under which it was given, or None."""
     if isinstance(projector, Projector):
         return dict.fromkeys(vertices, (None, projector))
     found, used = {}, set()
@@ -180,6 +183,6 @@ def _base(name: str) -> str:
 
 
 def _same_layer(graph: Graph, first: str, second: str) -> bool:
-    """Whether two vertices hold one layer at two times."""
+    """Whether two vertices are one layer at two times."""
     alike = _base(first) == _base(second) and "[" in first and graph.shapes[first] == graph.shapes[second]
     return alike and bool(set(graph.parameters[first]) & set(graph.parameters[second]))

@@ -1,4 +1,4 @@
-"""Activation relaxation: the activities themselves relax to the gradients."""
+"""Activation relaxation: the activities relax to the gradients."""
 
 from typing import ClassVar, Literal
 
@@ -19,33 +19,33 @@ _FROZEN = ("all", "derivative", "product", "none")
 
 
 class ActivationRelaxation(Rule):
-    """Activation relaxation (AR): after a forward pass each unit's activity turns into its gradient.
+    """Activation relaxation (AR): after a forward pass, the activity of each unit relaxes to its gradient.
 
         h        = feedforward values
         q_l      = h_l at first,           q_output = dLoss/d output, held
         q_l     -= step_size * (q_l  -  sum over children c of J_c^T q_c)
         gradient = the local product of the errors  error_l = -q_l
 
-    There is one kind of unit, no error units, and one phase. At equilibrium `q_l = dLoss/dh_l`: backpropagation, on
-    any graph. In the paper's order, from the output down, one sweep with a step size of 1 is exact. With smaller steps
-    some `(1 - step_size)^steps` of the activities is left in the gradients, and activities are often many times larger:
-    the paper's 100 sweeps of .1 (the default) come near the gradient, but not to it.
+    There are no error units and there is one phase. At equilibrium `q_l = dLoss/dh_l`, which is backpropagation, on any
+    graph. In the paper's order, from the output down, one sweep with a step size of 1 is exact. With smaller steps, a
+    share of about `(1 - step_size)^steps` of the activities remains in the gradients, and activities are often many
+    times larger than gradients: the paper's 100 sweeps of .1 (the default) come close to the gradient, no more.
 
-    What is hard to believe of a brain can be left out, one thing at a time:
+    Biologically implausible parts can be left out one by one:
 
-    - the derivatives of the activation functions on the way down (`derivatives=False`; the local product keeps them);
-    - the transposed weights, by a model with weights of their own on the way down (`vicinal.feedback`);
+    - derivatives of the activation functions in errors (`derivatives=False`; the local product keeps them);
+    - transposed weights, by a model with separate feedback weights (`vicinal.feedback`);
     - the memory of the forward pass, which the relaxation overwrites (`frozen`).
 
     Args:
-        steps: Sweeps, or simultaneous steps.
-        step_size: Of the activities.
+        steps: Number of sweeps, or of simultaneous steps.
+        step_size: Step size of the activities.
         order: `"sequential"`, from the output down, or `"simultaneous"`.
-        derivatives: Whether `J` holds the derivatives of the activation functions: of whatever is a non-linear function
-            of one array, element by element (not inside a jitted function that holds a product too).
-        frozen: What still reads the forward pass `h` when the activities have left it: `"all"`; the `"derivative"`s in
-            `J` alone, while the local product reads the relaxed activities `q`; the local `"product"` alone, while `J`
-            is taken at the activities as they relax; or `"none"`.
+        derivatives: Whether `J` includes the derivatives of the activation functions: of every non-linear elementwise
+            function of one array (unless a jitted function contains it together with a product).
+        frozen: What reads the forward pass `h` during and after the relaxation: `"all"`; `"derivative"`, only `J`,
+            while the local product reads the relaxed activities `q`; `"product"`, only the local product, while `J` is
+            taken at the activities as they relax; or `"none"`.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
@@ -61,8 +61,8 @@ class ActivationRelaxation(Rule):
         activation relaxation algorithm, 2020, arXiv 2010.06219 (convolutions; without the frozen pass).
 
     *Differs from the paper*: the published code has one bias for each position in the batch, and takes the derivatives
-    without it; here biases are parameters like others. The second paper's text on the frozen pass was not at hand: the
-    choices of `frozen` are our reading, all four combinations of what may be read from where.
+    without it; here biases are parameters like others. We could not read the second paper's text on the frozen pass;
+    the four choices of `frozen` are our reading.
     """
 
     local: ClassVar[bool] = True

@@ -15,18 +15,18 @@ from vicinal.rules.base import Rule, State
 
 
 class Backprop(Rule):
-    """Backpropagation of the loss, written as the other rules are; the reference of all comparisons.
+    """Backpropagation of the loss, in the form of the other rules; the reference of all comparisons.
 
         value_l = prediction_l                          (feedforward)
         error_L = -dLoss/d output
         error_l = sum over children c of J_c^T error_c
 
-    The gradient equals `jax.grad` of the mean loss, at the same cost once compiled; also where the model takes
-    statistics of the batch, through which the other rules carry no errors.
+    The gradient equals `jax.grad` of the mean loss, at the same cost once compiled. This also holds for models that
+    take statistics of the batch; the other rules carry no errors through these.
 
     Args:
         loss: Loss of one example, `loss(output, target) -> scalar`.
-        proximal: Softens the target to the proximal optimum for a learning rate (BP-prox).
+        proximal: Replaces the target by the proximal optimum for a learning rate (BP-prox). None: the target itself.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -75,7 +75,7 @@ class Backprop(Rule):
     ) -> tuple[PyTree, Credit, State]:
         if graph.batch_size is None:
             return super().assign(graph, model, state, x, y, key=key)
-        # A statistic of the batch is a way from parameters to the loss that passes no vertex of the same example.
+        # Through a statistic of the batch, parameters reach the loss without passing a vertex of the same example.
         credit, state = self.credit(graph, model, state, x, y, key=key)
         parameters, rest = graph.partition(model)
         _, back = jax.vjp(lambda p: graph.feedforward(eqx.combine(p, rest), x)[0], parameters)
@@ -84,7 +84,7 @@ class Backprop(Rule):
 
 
 def _adjoints(graph: Graph, model: PyTree, values: Values, x: PyTree, output_error: PyTree) -> Values:
-    """Minus the loss's gradients at the vertices, statistics of the batch included."""
+    """Computes minus the gradients of the loss at the vertices, through statistics of the batch too."""
     if graph.batch_size is None:
         return graph.adjoints(model, values, x, output_error)
     nothing = jax.tree.map(jnp.zeros_like, values)

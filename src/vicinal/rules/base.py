@@ -1,4 +1,4 @@
-"""The contract of every learning rule."""
+"""The interface of learning rules."""
 
 import re
 from collections.abc import Callable
@@ -11,37 +11,41 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._show import module_text
-from vicinal.credit import Credit, Info, local_gradient, presynaptic_norms
+from vicinal.credit import Credit, ExampleGradients, Info, local_gradient, presynaptic_norms
 from vicinal.graph import Graph, Values
-from vicinal.keys import presented
 from vicinal.losses import Loss
 
 State = PyTree
-"""What a rule carries from one update to the next: any pytree; `()` for a rule without memory."""
+"""What a rule carries from one update to the next: any pytree; `()` for a rule without state."""
 
 
 class Rule(eqx.Module):
-    """A learning rule: what value does each vertex hold, and what error does it carry?
+    """A learning rule: it assigns a value and an error to each vertex.
 
     A rule is a frozen pytree. Its numeric hyper-parameters are arrays, so that changing one does not recompile, and
-    a grid of them can be mapped with `jax.vmap`. To write a rule, give `credit`, and `errors` unless vertices hold
-    theirs; everything else follows, and `vicinal.testing.check_rule` says whether it keeps the contract.
+    `jax.vmap` can map over a grid of them. To write a rule, implement `credit`, and `errors` unless `holds_errors`;
+    the other methods follow. `vicinal.testing.check_rule` checks a rule.
     """
 
     loss: eqx.AbstractVar[Loss]
     local: eqx.AbstractClassVar[bool]
-    """Whether each update depends on its synapses' two ends alone; `vicinal.analysis.audit` checks it."""
+    """Whether the update of each synapse depends on its two ends only; `vicinal.analysis.audit` checks this."""
     phases: ClassVar[bool] = True
-    """Whether weights wait until credit is assigned. A rule without phases moves them along: it overrides `update`, and
-    its gradient is what a step does to first order in the learning rate."""
+    """Whether weights are held until credit is assigned. A rule without phases updates them during credit assignment:
+    it overrides `update`, and its gradient is the effect of a step to first order in the learning rate."""
     holds_errors: ClassVar[bool] = False
-    """Whether vertices hold errors beside values, as states of their own, which `errors` may read back."""
+    """Whether errors are states of the vertices, beside their values; `errors` then returns them."""
 
     def __repr__(self) -> str:
         return module_text(self)
 
+    @property
+    def takes_product_of_credit(self) -> bool:
+        """Whether the gradient is the local product of what `credit` returns, so that examples have theirs as well."""
+        return True
+
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> State:
-        """Returns the state before the first update; `()` unless the rule remembers something."""
+        """Returns the state before the first update; `()` for a rule without state."""
         del graph, model, key
         return ()
 
@@ -63,18 +67,27 @@ class Rule(eqx.Module):
             state: From `init` or the last update.
             x: Inputs, `[batch, ...]`.
             y: Targets, `[batch, ...]`.
-            key: Needed by rules that draw random numbers.
+            key: A key, for rules that draw random numbers.
 
         Returns:
-            `(credit, state)`.
+            `(credit, state)`: values and errors, and the new state.
         """
         raise NotImplementedError
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
-        """The error each vertex carries, from what is held: the rule's reading of `credit`.
+        """Computes the error of each vertex from the values and errors that `credit` holds.
 
-        What this function reads is what the synapses need; `vicinal.analysis.audit` differentiates it to see
-        whether that is local. Errors that are held are read back.
+        Synapses need what this function reads; `vicinal.analysis.audit` checks that it is local. With `holds_errors`
+        it returns the errors that are held.
+
+        Args:
+            graph: The captured graph.
+            model: The model.
+            credit: Values and errors.
+            x: Inputs, `[batch, ...]`.
+
+        Returns:
+            The error of each vertex, `[batch, ...]`.
         """
         if self.holds_errors:
             return credit.errors
@@ -90,7 +103,7 @@ class Rule(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, ""], PyTree, State, Info]:
-        """The drop-in for `jax.value_and_grad`: `credit`, then the local product.
+        """Computes loss and gradient, in place of `jax.value_and_grad`: `credit`, then the local product.
 
         Args:
             graph: The captured graph.
@@ -98,16 +111,19 @@ class Rule(eqx.Module):
             state: From `init` or the last update.
             x: Inputs, `[batch, ...]`.
             y: Targets, `[batch, ...]`.
-            key: Needed by rules that draw random numbers, and by models that do.
+            key: A key, for rules or models that draw random numbers.
 
         Returns:
-            `(loss, gradient, state, info)`: the mean feedforward loss before the update; a tree like the model's
-            floating-point arrays, the mean over the batch; the new state; what the rule saw.
+            `(loss, gradient, state, info)`: the mean feedforward loss before the update; the gradient, the mean over
+            the batch, in a tree like `graph.trainable(model)`; the new state; and what the rule recorded.
+
+        Raises:
+            ValueError: If the model takes a key and there is none.
 
         Example:
-            A step of one's own. Compile it, and donate what it replaces: the old weights and the optimiser's old state
-            then give their memory to the new ones, which at batch size 1 takes a third of the time off. (What was
-            donated is gone: `model` below names the new one.)
+            Your own training step. Compile it and donate its arguments: the new weights and optimiser state then reuse
+            the memory of the old ones, which saves a third of the time at batch size 1. (Donated arrays are deleted:
+            `model` below is the new one.)
 
             >>> import functools, jax, jax.numpy as jnp, optax, vicinal as vc
             >>> model = vc.nn.MLP((3, 8, 2), key=jax.random.key(0))
@@ -121,17 +137,17 @@ class Rule(eqx.Module):
             >>> optimizer_state = optimizer.init(graph.trainable(model))
             >>> for _ in range(100):
             ...     model, optimizer_state, loss = step(model, optimizer_state, x, y)
-            >>> bool(loss < 0.05)  # it was log 2 or so
+            >>> bool(loss < 0.05)  # it started near log 2
             True
         """
-        x, key = presented(graph, x, key)
+        x, key = graph.with_keys(x, key)
         gradient, credit, state = self.assign(graph, model, state, x, y, key=key)
         return jnp.mean(credit.loss), gradient, state, credit.info
 
     def assign(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Credit, State]:
-        """`credit`, then the local product; returns `(gradient, credit, state)`."""
+        """Assigns credit, then takes the local product; returns `(gradient, credit, state)`."""
         credit, state = self.credit(graph, model, state, x, y, key=key)
         return local_gradient(graph, model, credit, x), credit, state
 
@@ -147,12 +163,22 @@ class Rule(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
-        """One update of the model: `value_and_grad`, then the optimiser. A rule says how in `update`.
+        """Updates the model: `value_and_grad`, then the optimiser. Rules without phases override `update`, not this.
+
+        Args:
+            graph: The captured graph.
+            optimizer: An optax transformation.
+            model: The model.
+            optimizer_state: From `optimizer.init(graph.trainable(model))` or the last step.
+            state: From `init` or the last step.
+            x: Inputs, `[batch, ...]`.
+            y: Targets, `[batch, ...]`.
+            key: A key, for rules or models that draw random numbers.
 
         Returns:
             `(model, optimizer_state, state, loss, info)`.
         """
-        x, key = presented(graph, x, key)
+        x, key = graph.with_keys(x, key)
         done = self.update(graph, optimizer, model, optimizer_state, state, x, y, key=key)
         return graph.updated(model, x, done[0]), *done[1:]
 
@@ -168,12 +194,14 @@ class Rule(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
-        """What `step` does to the parameters: `assign`, then the optimiser.
+        """Updates the parameters, for `step`: `assign`, then the optimiser.
 
         The optimiser may take extra arguments: `presynaptic`, a tree like the gradient with the mean squared norm of
-        what enters each parameter's product; `value`, the mean loss; and for a line search (`optax.lbfgs`) `grad`,
-        the gradient, and `value_fn`, the mean loss of this batch as a function of the parameters. A line search
-        differentiates that function by backpropagation, whatever the rule.
+        the activity that each parameter multiplies; `value`, the mean loss; and for a line search (`optax.lbfgs`)
+        `grad`, the gradient, and `value_fn`, the mean loss of this batch as a function of the parameters. A line search
+        differentiates that function by backpropagation, whatever the rule. For steps on hardware there are `model_fn`,
+        a function that returns the model with its fixed arrays, and `examples`, the gradient of each example, or None
+        where it is no local product of one value and one error. Arguments are those of `step`.
 
         Returns:
             `(model, optimizer_state, state, loss, info)`.
@@ -181,16 +209,19 @@ class Rule(eqx.Module):
         gradient, credit, state = self.assign(graph, model, state, x, y, key=key)
         presynaptic, loss = presynaptic_norms(graph, model, credit.values, x), jnp.mean(credit.loss)
         extra = {"presynaptic": presynaptic, "value": loss, "grad": gradient}
+        extra["examples"] = ExampleGradients(graph, model, credit, x) if self.takes_product_of_credit else None
         search = _mean_loss(graph, model, self.loss, x, y)
         model, optimizer_state = apply_gradient(optimizer, gradient, optimizer_state, model, **extra, value_fn=search)
         return model, optimizer_state, state, loss, credit.info
 
 
 def _mean_loss(graph: Graph, model: PyTree, loss: Loss, x: PyTree, y: PyTree) -> Callable[..., Float[Array, ""]]:
-    """The mean feedforward loss of a batch, as a function of the parameters; nothing is computed until it is called."""
+    """Returns the mean feedforward loss of a batch as a function of the parameters."""
 
-    def value(parameters: PyTree, presynaptic: PyTree = None) -> Float[Array, ""]:
-        del presynaptic  # optax's line searches want their function to take every extra argument there is
+    def value(
+        parameters: PyTree, presynaptic: PyTree = None, examples: Any = None, model_fn: Any = None
+    ) -> Float[Array, ""]:
+        del presynaptic, examples, model_fn  # optax's line searches pass every extra argument to their function
         output, _ = graph.feedforward(eqx.combine(parameters, model), x)
         return jnp.mean(jax.vmap(loss)(output, y))
 
@@ -204,7 +235,17 @@ def apply_gradient(
     model: PyTree,
     **extra: Any,
 ) -> tuple[PyTree, optax.OptState]:
-    """The model and the optimiser's state after one gradient; `extra` is for optimisers that take it.
+    """Applies one gradient to the model.
+
+    Args:
+        optimizer: An optax transformation.
+        gradient: A tree like `graph.trainable(model)`.
+        optimizer_state: Its state.
+        model: The model.
+        **extra: Extra arguments, for optimisers that take them.
+
+    Returns:
+        `(model, optimizer_state)`.
 
     Raises:
         TypeError: If the optimiser needs an argument that is not among `extra`.
@@ -213,6 +254,7 @@ def apply_gradient(
     parameters = jax.tree.map(
         lambda g, leaf: None if g is None else leaf, gradient, model, is_leaf=lambda node: node is None
     )
+    extra["model_fn"] = jax.tree_util.Partial(lambda: model)
     # Under strict promotion optax's own arithmetic (a float to the power of an integer count) would raise.
     with jax.numpy_dtype_promotion("standard"):
         takes_extra = optax.with_extra_args_support(optimizer)
@@ -228,7 +270,7 @@ def apply_gradient(
 def _check_taken(
     optimizer: optax.GradientTransformation, state: optax.OptState, parameters: PyTree, extra: Any, error: Exception
 ) -> None:
-    """Raises the error that an optimiser's own error comes from, if it is one of these."""
+    """Raises the cause of an optimiser's error, if it is a missing argument or a state for other arrays."""
     missing = re.search(r"missing \d+ required keyword-only arguments?: (.*)", str(error))
     if missing is not None and isinstance(error, TypeError):
         raise TypeError(

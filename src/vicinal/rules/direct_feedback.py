@@ -1,4 +1,4 @@
-"""Direct feedback alignment: every vertex receives the error of the output itself, through a fixed projection."""
+"""Direct feedback alignment: every vertex receives the error of the output through a fixed projection."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -17,46 +17,47 @@ from vicinal.rules.projectors import Dense, Projector
 
 
 class DirectFeedback(Rule):
-    """Direct feedback alignment (DFA): the output's error reaches every vertex at once, through a fixed random matrix.
+    """Direct feedback alignment (DFA): a fixed random matrix carries the error of the output to each vertex directly.
 
         value_l = prediction_l                                    (feedforward)
-        error_L = -dLoss/d output                                 exact: what makes the output learns as ever
+        error_L = -dLoss/d output                                 exact, as in backpropagation
         error_l = f'(value_l) * (B_l error_m)                     m: the output, or that of the vertex's module
 
-    Nothing waits for the layer above. The only signal that is not at a synapse's two ends is the one error that is
-    broadcast to all; with `boundary="bp"` or `hybrid` errors come back through the weights as well.
+    No vertex waits for the layer above. The only signal that is not local to a synapse is the broadcast error; with
+    `boundary="bp"` or `hybrid` errors also come back through the weights.
 
-    The factor `f'` is that of the activation function which a vertex goes into, where all that reads the vertex reads
-    it through one: at potentials. At rates the local product brings it, so that both placements of a vertex are the
-    published rule. A residual stream is read by more than an activation, and has no factor (`Graph.slopes`).
+    `f'` is the derivative of the activation function that a vertex goes into, if everything that reads the vertex
+    reads it through one, as at potentials. At rates the local product contains it, so both placements of a vertex give
+    the published rule. A residual stream is also read without an activation, and has no factor (`Graph.slopes`).
 
-    The projections are the rule's state: `init` draws an array for each, and they never change. Vertices that differ
-    in the index of their name alone (`hidden[0]`, `hidden[1]`, ...), hold the same shape and have a parameter in common
-    are one layer at several times, and share one. If what is projected is then a sequence as long as there are such
-    vertices (a recurrent net with an output at each step), the vertex of each step gets the error of that step.
+    The projections are the state of the rule: `init` draws them, and they never change. Vertices whose names differ
+    only in their index (`hidden[0]`, `hidden[1]`, ...), with the same shape and a parameter in common, are one layer at
+    several times, and share a projection. If the projected error is then a sequence with one entry per such vertex (a
+    recurrent network with an output at each step), the vertex of each step gets the error of that step.
 
     Args:
-        projector: One of `vicinal.rules.projectors`, for all vertices, or a mapping by name (of a vertex, or `hidden`
-            for all `hidden[t]`). Vertices that are not named have a `Dense` one. One for all must fit some vertex, as
-            one for maps does in a convolutional net; those that it does not fit have a `Dense` one of its scale.
-        modules: Groups of vertices, all vertices in the graph's order. The last of each group is the output of its
-            module, and that of the last group is the output, which may be named (`"output"`), also as a module of its
-            own. In a module every vertex gets the projected error of the module's output. None is one module.
-        boundary: Where the errors of the modules' outputs come from: `"bp"`, backpropagation through the modules
-            above; or `"direct"`, the error of the output of the next module, projected as those inside are.
-        hybrid: Weight `rho` in [0, 1] of the projected errors, beside those that the vertex's children carry back,
+        projector: A projector of `vicinal.rules.projectors` for all vertices, or a mapping from names to projectors
+            (the name of a vertex, or `hidden` for all `hidden[t]`); vertices without one use `Dense`. One for all must
+            fit some vertex, as one for maps does in a convolutional network; the others use `Dense` with its scale.
+        modules: Groups of vertices, in the order of the graph and with every vertex in one of them. The last vertex of
+            each group is the output of its module; that of the last group is the output (`"output"`), which may be left
+            out, or be a module of its own. In a module every vertex gets the projected error of the module's output.
+            None: a single module.
+        boundary: The errors of the modules' outputs: `"bp"`, by backpropagation through the modules above; or
+            `"direct"`, the error of the output of the next module, projected.
+        hybrid: Weight `rho` in [0, 1] of the projected errors, relative to the errors that the children carry back,
 
                 error_l = (1 - rho) * (sum over children c of J_c^T error_c)  +  rho * projected
 
-            with the mixed errors of the children; boundaries under `"bp"` are left exact. 0 is backpropagation. None
-            means 1, without the way back.
-        shared: Whether a layer at several times has one projection. With one for each time (False) they differ with the
-            distance from the output, as the Jacobians do; where only the last step has an output, that learns better.
+            with the mixed errors of the children; boundaries under `"bp"` stay exact. 0 is backpropagation. None: 1,
+            without the backward pass.
+        shared: Whether a layer at several times has one projection. If False, each time has its own, as each has its
+            own Jacobian; where only the last step has an output, this learns better.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
-        ValueError: If a setting is out of its range, or does not fit the graph.
-        TypeError: If the projector or the modules are of another type.
+        ValueError: If a setting is out of its range or does not match the graph.
+        TypeError: If the projector or the modules have the wrong type.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -76,11 +77,10 @@ class DirectFeedback(Rule):
         Han, Park, Ryu and Yoo, Extension of direct feedback alignment to convolutional and recurrent neural network
         for bio-plausible deep learning, 2020, arXiv 2006.12830.
 
-    *Differs from the paper*: what goes beyond plain DFA is in the spirit of arXiv 2006.12830. From it are the ideas:
-    modules in which the error of the module's output goes to every layer, sparse projections (dilated convolutions, and
-    sparse matrices in recurrent nets), group convolutions, and mixing with backpropagation. Its text was not at hand,
-    so that the two kinds of boundary, the geometry of the convolution, the sharing over time and the mixture above are
-    our reading.
+    *Differs from the paper*: the extensions of plain DFA follow ideas of arXiv 2006.12830: modules in which the error
+    of the module's output goes to every layer, sparse projections (dilated convolutions, and sparse matrices in
+    recurrent networks), group convolutions, and mixing with backpropagation. We could not read its text, so the two
+    kinds of boundary, the geometry of the convolution, the sharing over time and the mixture above are our reading.
     """
 
     local: ClassVar[bool] = True
@@ -119,15 +119,15 @@ class DirectFeedback(Rule):
 
         Args:
             graph: The captured graph.
-            model: The model.
-            key: Needed.
+            model: The model; not used.
+            key: A key for the projections; required.
 
         Returns:
-            An array for each vertex that gets a projected error, by its name; for vertices that share one, by the name
-            of the first of them.
+            The projection of each vertex that gets a projected error, by its name; a shared one, by the name of the
+            first vertex.
 
         Raises:
-            ValueError: If there is no key, or projectors or modules do not fit the graph.
+            ValueError: If there is no key, or projectors or modules do not match the graph.
         """
         del model
         if key is None:

@@ -1,30 +1,20 @@
 """Dynamic inversion: a controller finds what the layer below would have to do for the error to vanish."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vicinal._numbers import check, check_count, number, optional_number
+from vicinal._numbers import check, number, optional_number
 from vicinal.credit import Credit, Info
 from vicinal.graph import OUTPUT, Graph, Values
-from vicinal.inference import Result
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
-from vicinal.rules._inversion import Chain, Loop, loops, name_of, weights
-from vicinal.rules._stability import checked, closed_form, eigenvalues, grows, longest_step, repaired, worst
 from vicinal.rules.base import Rule, State
-
-_BENDS: dict[str, Callable[[Array], Array]] = {"identity": lambda rate: rate, "tanh": jnp.tanh}
-_CHOICES = {
-    "method": ("dynamic", "closed-form", "pseudo"),
-    "loop": ("layer", "single"),
-    "feedback": ("transpose", "random", "stabilised"),
-    "nonlinearity": tuple(_BENDS),
-}
+from vicinal.rules.inversion import Dynamic, Inversion, LoopFeedback, MinusTranspose, Refuse, Stability
+from vicinal.rules.inversion._chain import Chain, Loop, loops, name_of
+from vicinal.rules.inversion._eigenvalues import LoopMatrices, checked
 
 
 class DynamicInversion(Rule):
@@ -45,12 +35,8 @@ class DynamicInversion(Rule):
 
     so that without a leak `W v = e` for any `B` with which the loop is stable: the right inverse. For `B = -W^T` it is
     `W^T (W W^T + leak)^-1 e`, what Levenberg and Marquardt's method asks of the layer below. `B` need not resemble the
-    transpose and is not learned; the way down reads `W` only forwards.
-
-    The loop is stable if all eigenvalues of `[[-1, B], [W, -leak]]` have real parts below 0, and Euler's method if
-    `|1 + step_size eigenvalue| < 1` for all. `B = -W^T` is stable if there is a leak or `W` has full row rank; a random
-    `B` seldom is. Where a layer has more units above than below, and no leak, `u` drifts without end and `v` does not;
-    nor where the layers of a single loop narrow between, of which the closed form then needs a leak.
+    transpose and is not learned; the way down reads `W` only forwards. Which loops are stable is said in
+    `vicinal.rules.inversion.Stability`.
 
     The graph must be a chain: each vertex reaches one child, which reads it alone, through one product with a weight.
     Where that is a product with a vector, it is inverted; what is below and above it (activations, pooling) errors pass
@@ -58,35 +44,28 @@ class DynamicInversion(Rule):
 
     `Info.result` is the worst over all loops: converged where the units below rest, diverged where a loop moves faster
     at the end than at the beginning. Only `init` refuses unstable loops. Where training makes one unstable, the example
-    is a failure of inference, and training goes on with what the loop came to;
+    is a failure of inference, and training continues with what the loop came to;
     `vicinal.analysis.loop_stability(rule, graph, model, state)` names the loop.
 
     Args:
-        method: `"dynamic"`; or, as references that no neuron could compute, `"closed-form"` (NDI), where the controller
-            comes to rest, and `"pseudo"` (PBP), `v = W^+ e`, without feedback.
-        loop: `"layer"`, one controller for each layer; or `"single"` (SDI), one for all dense layers that follow each
-            other: the error drives the uppermost controller alone, `B` goes down to the lowest vertex, and the vertices
-            between hold what the forward copy makes of `f(v)` there.
+        inversion: How a loop is inverted (`vicinal.rules.inversion`): `Dynamic(...)`, by the equations above; or, as
+            references that no neuron could compute, `ClosedForm()` (NDI), where the controller comes to rest, and
+            `PseudoInverse()` (PBP), `v = W^+ e`, without feedback.
+        feedback: What `B` is at first, as the rule's state: `MinusTranspose()` of the first weights, or `Uniform(...)`.
+        stability: What is done about loops that are unstable: `Refuse()` them, `Allow()` them, or `Stabilise(...)`
+            them by a change of `B`.
+        single_loop: False for one controller in each layer. True (SDI) for one controller over all dense layers that
+            follow each other: the error drives the uppermost controller alone, `B` goes down to the lowest vertex, and
+            the vertices between hold what the forward copy makes of `f(v)` there.
         leak: Of the controller, at least 0.
         step_size: Of Euler's method, in time constants of the units below.
-        steps: Steps at most.
-        tolerance: An example stops when `dv/dt` and `B du/dt`, what may yet move `v`, are together below this part of
-            `B e`; None takes all steps.
-        nonlinearity: `f`, `"identity"` or `"tanh"`.
-        feedback: What `B` is at first, as the rule's state: `"transpose"`, `-W^T` of the first weights; `"random"`,
-            uniform in `±feedback_scale`; `"stabilised"`, that and then changed until the loop is stable.
-        feedback_scale: Of feedback that is drawn; None for .5.
-        repair: Whether `B` is changed, by `vicinal.analysis.stabilise`, whenever weights have made a loop unstable, or
-            nearly so. It is looked at, on the host, at first and before every update; for small loops, as the
-            eigenvalues of one with 400 units on both sides take some tenths of a second. Else `B` is fixed.
-        clip: The largest norm of a vertex's error in an example, and so of what goes on to the loops below; the
-            output's is left as it is. None for any.
-        allow_unstable: Whether `init` lets a loop pass that is not stable.
+        clip: The largest norm of a vertex's error in an example, and so of what is passed to the loops below; the
+            output's error is not clipped. None for no limit.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
-        ValueError: If a setting is unknown, out of its range or not read, the graph is no chain, a loop is unstable, or
-            has no closed form.
+        TypeError: If a strategy is of another kind.
+        ValueError: If a setting is out of its range, the graph is no chain, a loop is unstable, or has no closed form.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -103,69 +82,56 @@ class DynamicInversion(Rule):
         Podlaski and Machens, Biological credit assignment through dynamic inversion of feedforward networks, NeurIPS
         2020, arXiv 2007.05112.
 
-    *Differs from the paper*: `tolerance` stops before 1000 steps. Repair sees to Euler's steps, too. The single loop's
-    forward copy settles at once, and does not divide by derivatives. It agrees with the layers' own loops, without a
-    leak and at linear vertices, where every weight of the loop is square, or its `B` is `B1 (W1 B1)^-1 B2` of theirs;
-    elsewhere both invert, but not alike, as a wide layer has many right inverses. An error is multiplied by a
-    derivative once (the published code does so twice in places).
+    *Differs from the paper*: `tolerance` stops before 1000 steps. Repair takes Euler's steps into account, too. The
+    single loop's forward copy settles at once, and does not divide by derivatives. It agrees with the layers' own
+    loops, without a leak and at linear vertices, where every weight of the loop is square, or its `B` is
+    `B1 (W1 B1)^-1 B2` of theirs; elsewhere both invert, but not alike, as a wide layer has many right inverses. An
+    error is multiplied by a derivative once (the published code does so twice in places).
     """
 
     local: ClassVar[bool] = True
     holds_errors: ClassVar[bool] = True
 
-    method: Literal["dynamic", "closed-form", "pseudo"] = eqx.field(static=True, default="dynamic")
-    loop: Literal["layer", "single"] = eqx.field(static=True, default="layer")
+    inversion: Inversion = eqx.field(default_factory=Dynamic)
+    feedback: LoopFeedback = MinusTranspose()
+    stability: Stability = Refuse()
+    single_loop: bool = eqx.field(static=True, default=False)
     leak: Float[Array, ""] = eqx.field(converter=number, default=0.01)
     step_size: Float[Array, ""] = eqx.field(converter=number, default=0.5)
-    steps: int = eqx.field(static=True, default=1000)
-    tolerance: Float[Array, ""] | None = eqx.field(converter=optional_number, default=1e-4)
-    nonlinearity: Literal["identity", "tanh"] = eqx.field(static=True, default="identity")
-    feedback: Literal["transpose", "random", "stabilised"] = eqx.field(static=True, default="transpose")
-    feedback_scale: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
-    repair: bool = eqx.field(static=True, default=False)
     clip: Float[Array, ""] | None = eqx.field(converter=optional_number, default=None)
-    allow_unstable: bool = eqx.field(static=True, default=False)
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
 
     def __check_init__(self):
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"expected {name} as one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name in ("repair", "allow_unstable"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"expected {name} as True or False, got {getattr(self, name)!r}")
-        if self.method != "dynamic" and self.nonlinearity != "identity":
-            raise ValueError(f"expected the nonlinearity 'identity' with method {self.method!r}, which is linear")
-        check_count("steps", self.steps, 1)
+        kinds = {"inversion": Inversion, "feedback": LoopFeedback, "stability": Stability}
+        for name, kind in kinds.items():
+            if not isinstance(given := getattr(self, name), kind):
+                raise TypeError(f"expected {name} as a strategy of vicinal.rules.inversion, got {given!r}")
+        if not isinstance(self.single_loop, bool):
+            raise ValueError(f"expected single_loop as True or False, got {self.single_loop!r}")
         check("the leak", self.leak, lambda v: v >= 0, "of at least 0")
         check("the step size", self.step_size, lambda v: v > 0, "above 0")
-        check("the tolerance", self.tolerance, lambda v: v > 0, "above 0")
-        check("the scale of the feedback", self.feedback_scale, lambda v: v >= 0, "of at least 0")
-        if self.feedback_scale is not None and self.feedback == "transpose":
-            raise ValueError("expected no feedback_scale with feedback 'transpose', which is not drawn; leave it out")
         check("clip", self.clip, lambda v: v > 0, "above 0")
         check_loss(self.loss)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> State:
-        """Returns `B` of each loop, `[units below, units above]`, by its lowest vertex; `()` with method `"pseudo"`.
+        """Returns `B` of each loop, `[units below, units above]`, by its lowest vertex; `()` without feedback.
 
         Raises:
             ValueError: If the graph is no chain, feedback is to be drawn and there is no key, or a loop is unstable,
-                not finite or without its closed form (which cannot be seen, and passes, where weights are traced).
+                not finite or without its closed form (loops of traced weights are not checked).
         """
-        forward = weights(graph, model, self.loop == "single")
-        if self.method == "pseudo":
+        found = loops(graph, self.single_loop)
+        if not self.inversion.has_feedback:
             return ()
-        if self.feedback != "transpose" and key is None:
-            raise ValueError("expected a key to draw the feedback with, got none; rule.init(graph, model, key=key)")
-        state, scale = {}, number(0.5) if self.feedback_scale is None else self.feedback_scale
-        for i, (name, weight) in enumerate(forward.items()):
-            back = -weight.T
-            if self.feedback != "transpose" and key is not None:
-                drawn = jax.random.uniform(jax.random.fold_in(key, i), back.shape, back.dtype, -1.0)
-                back = scale.astype(back.dtype) * drawn
-            state[name] = self._repaired(weight, back) if self.repair or self.feedback == "stabilised" else back
-            self._check_loop(name, weight, state[name])
+        chain, state = Chain.of_weights(graph, model), {}
+        for i, links in enumerate(found):
+            own_key = None if key is None else jax.random.fold_in(key, i)
+            loop = Loop(
+                chain, links, self.feedback.initial(chain.matrix(links), key=own_key), self.leak, self.step_size
+            )
+            loop = loop.with_feedback(self.stability.at_first(loop))
+            self._check(loop)
+            state[loop.name] = loop.feedback
         return state
 
     def credit(
@@ -174,80 +140,50 @@ class DynamicInversion(Rule):
         output, values = graph.feedforward(model, x)
         loss, output_error = loss_and_error(self.loss, output, y)
         chain, linear = Chain(graph, model, x), graph.clamp(model, x).linearize(values)
-        below = {loop[0].vertex: loop for loop in loops(graph, self.loop == "single")}
-        state = self._kept(state, {name_of(loop): loop for loop in below.values()}, chain)
+        below = {loop.links[0].vertex: loop for loop in self._loops(graph, chain, state)}
         errors: Values = {OUTPUT: output_error}
         info = Info(output)
         for name in reversed(graph.vertices):
             (child,) = graph.children[name]
             if name in below:
                 loop = below[name]
-                rates, info = self._invert(chain, loop, state, chain.to_product(loop[0], values, errors[child]), info)
-                for link, rate in zip(reversed(loop), chain.forward(loop, rates, self._bend), strict=False):
-                    errors[link.vertex] = self._clipped(chain.to_vertex(link, values, rate))
+                found = self.inversion.invert(loop, chain.to_product(loop.links[0], values, errors[child]))
+                info = _worst(info, found.result, found.steps)
+                entering = loop.forward(found.rates, self.inversion.activated)
+                for link, rates in zip(reversed(loop.links), entering, strict=False):
+                    errors[link.vertex] = self._clipped(chain.to_vertex(link, values, rates))
             elif name not in errors:
                 errors[name] = self._clipped(linear.back(child, errors[child])[name])
+        if self.inversion.has_feedback:
+            state = {loop.name: loop.feedback for loop in below.values()}
         return Credit(loss, values, {name: errors[name] for name in values}, output_error, info), state
 
-    # --------------------------------------------------------------------------------------------------- one loop
+    def _loops(self, graph: Graph, chain: Chain, state: State) -> list[Loop]:
+        """The loops, with their feedback for an update.
 
-    @property
-    def _bend(self) -> Callable[[Array], Array]:
-        return _BENDS[self.nonlinearity]
+        Raises:
+            ValueError: If the state is not that of these loops.
+        """
+        found = loops(graph, self.single_loop)
+        if not self.inversion.has_feedback:
+            return [Loop(chain, links, None, self.leak, self.step_size) for links in found]
+        names = sorted(map(name_of, found))
+        if not isinstance(state, dict) or sorted(state) != names:
+            got = f"that of {', '.join(sorted(state)) or 'none'}" if isinstance(state, dict) else repr(state)
+            raise ValueError(
+                f"expected the feedback of {', '.join(names)} as state, got {got}; "
+                "take what rule.init returns for this graph"
+            )
+        held = [Loop(chain, links, state[name_of(links)], self.leak, self.step_size) for links in found]
+        return [loop.with_feedback(self.stability.before_update(loop)) for loop in held]
 
-    def _invert(
-        self, chain: Chain, loop: Loop, state: State, error: Float[Array, "batch up"], info: Info
-    ) -> tuple[Float[Array, "batch down"], Info]:
-        """What the units below come to hold; and how that went, beside the loops before."""
-        if self.method == "pseudo":
-            return error @ jnp.linalg.pinv(chain.matrix(loop)).T, info
-        back = state[name_of(loop)]
-        if self.method == "closed-form":
-            return closed_form(chain.matrix(loop), back, self.leak.astype(error.dtype), error), info
-        rates, result, steps = self._settle(lambda v: chain.forward(loop, v, self._bend)[-1], back, error)
-        if info.result is not None and info.steps is not None:
-            result, steps = jnp.maximum(info.result, result), info.steps + steps  # the worst code is the largest
-        return rates, Info(info.output, result, steps)
-
-    def _settle(
-        self, forward: Callable[[Array], Array], back: Float[Array, "down up"], error: Float[Array, "batch up"]
-    ) -> tuple[Float[Array, "batch down"], Int[Array, " batch"], Int[Array, " batch"]]:
-        leak, step_size = self.leak.astype(error.dtype), self.step_size.astype(error.dtype)
-
-        def velocity(u: Array, v: Array) -> tuple[Array, Array]:
-            return forward(v) - leak * u - error, u @ back.T - v
-
-        def speed(du: Array, dv: Array) -> Float[Array, " batch"]:
-            return jnp.sqrt(jnp.sum(jnp.square(du), axis=1) + jnp.sum(jnp.square(dv), axis=1))
-
-        def restless(du: Array, dv: Array) -> Float[Array, " batch"]:
-            return speed(du @ back.T, dv)  # a controller that drifts beside what `B` sends down moves nothing below
-
-        nothing = jnp.zeros((error.shape[0], 0), error.dtype)
-        start = speed(error, nothing)
-        tolerance = None if self.tolerance is None else self.tolerance.astype(error.dtype) * restless(error, nothing)
-
-        def step(carry: Any) -> Any:
-            t, u, v, moving, steps = carry
-            du, dv = velocity(u, v)
-            now = restless(du, dv)
-            if tolerance is not None:
-                moving = moving & (now > tolerance) & jnp.isfinite(now)
-            u, v = (jnp.where(moving[:, None], held + step_size * change, held) for held, change in ((u, du), (v, dv)))
-            return t + 1, u, v, moving, steps + moving.astype(jnp.int32)
-
-        batch, (down, up) = error.shape[0], back.shape
-        zeros = jnp.zeros((batch, up), error.dtype), jnp.zeros((batch, down), error.dtype)
-        carry = (jnp.int32(0), *zeros, jnp.ones(batch, bool), jnp.zeros(batch, jnp.int32))
-        _, u, v, _, steps = jax.lax.while_loop(lambda carry: (carry[0] < self.steps) & jnp.any(carry[3]), step, carry)
-        du, dv = velocity(u, v)
-        end = speed(du, dv)
-        code = jnp.full(batch, Result.STEP_LIMIT, jnp.int32)
-        if tolerance is not None:
-            code = jnp.where(restless(du, dv) <= tolerance, jnp.int32(Result.CONVERGED), code)
-        rounding = 1 + 64 * jnp.finfo(end.dtype).eps
-        code = jnp.where(end > rounding * start, jnp.int32(Result.DIVERGED), code)
-        return v, jnp.where(jnp.isfinite(end), code, jnp.int32(Result.NON_FINITE)), steps
+    def _check(self, loop: Loop) -> None:
+        """Raises ValueError where a loop cannot do what it is for; a loop of traced numbers is not checked."""
+        weight, feedback, leak, step_size = loop.matrix(), loop.feedback, self.leak, self.step_size
+        if any(isinstance(item, jax.core.Tracer) for item in (weight, feedback, leak, step_size)):
+            return
+        matrices = checked(weight, feedback, name=loop.name)
+        self.inversion.check(LoopMatrices(loop.name, *matrices, float(leak), float(step_size)), self.stability)
 
     def _clipped(self, error: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         if self.clip is None:
@@ -257,49 +193,11 @@ class DynamicInversion(Rule):
         largest = self.clip.astype(error.dtype)
         return (flat * jnp.where(norm > largest, largest / norm, jnp.ones_like(norm))).reshape(error.shape)
 
-    # --------------------------------------------------------------------------------------------------- feedback
 
-    def _kept(self, state: State, named: dict[str, Loop], chain: Chain) -> State:
-        """The feedback, repaired if it is to be."""
-        if self.method == "pseudo":
-            return state
-        if not isinstance(state, dict) or set(state) != set(named):
-            got = f"that of {', '.join(sorted(state)) or 'none'}" if isinstance(state, dict) else repr(state)
-            raise ValueError(
-                f"expected the feedback of {', '.join(sorted(named))} as state, got {got}; "
-                "take what rule.init returns for this graph"
-            )
-        if not self.repair:
-            return state
-        return {name: self._repaired(chain.matrix(named[name]), back) for name, back in state.items()}
-
-    def _repaired(self, weight: Float[Array, "up down"], back: Float[Array, "down up"]) -> Float[Array, "down up"]:
-        return repaired(weight, back, self.leak, self.step_size)
-
-    def _check_loop(self, name: str, weight: Array, back: Array) -> None:
-        """Raises ValueError where a loop cannot do what it is for; what is traced cannot be looked at, and passes."""
-        if any(isinstance(item, jax.core.Tracer) for item in (weight, back, self.leak, self.step_size)):
-            return
-        leak, step_size, (matrix, feedback) = float(self.leak), float(self.step_size), checked(weight, back, name=name)
-        if self.method == "closed-form":
-            least = min(matrix.shape)
-            if leak == 0 and np.linalg.matrix_rank(matrix @ feedback) < least:
-                raise ValueError(
-                    f"expected a leak above 0 at vertex {name!r} with method 'closed-form', got 0: the product of its "
-                    f"weights and feedback has a rank below {least}, and no inverse"
-                )
-            return
-        found = eigenvalues(matrix, feedback, leak)
-        if self.allow_unstable or not grows(found, step_size):
-            return
-        value, growth = worst(found, step_size)
-        if (longest := longest_step(found)) > 0:
-            advice = f"a step_size below {longest:.3g}"
-        elif self.feedback == "stabilised" or self.repair:
-            advice = "a larger leak (its feedback was changed already, and to no avail)"
-        else:
-            advice = "feedback='stabilised' or 'transpose'"
-        raise ValueError(
-            f"expected a stable loop at vertex {name!r}, got the eigenvalue {value:.3g}, by which what is wrong grows "
-            f"by {100 * step_size * growth:.2g} % in each step of {step_size:g}; take {advice}, or allow_unstable=True"
-        )
+def _worst(info: Info, result: Array | None, steps: Array | None) -> Info:
+    """What the rule saw, with one more loop: the worst result, which has the largest code, and the sum of steps."""
+    if result is None or steps is None:
+        return info
+    if info.result is not None and info.steps is not None:
+        result, steps = jnp.maximum(info.result, result), info.steps + steps
+    return Info(info.output, result, steps)

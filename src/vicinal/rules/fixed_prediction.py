@@ -24,16 +24,17 @@ class FixedPrediction(Rule):
         gradient = the local product of the errors at h
 
     With a step size of 1, one top-down sweep is exact (the default), and so are as many simultaneous steps as there
-    are vertices on the longest way to the output. With smaller ones the errors near their fixed point geometrically.
+    are vertices on the longest path to the output. With a smaller one the errors approach their fixed point
+    geometrically.
 
-    Of the three modes that the literature distinguishes, *strict* is `InferenceLearning` (predictions and Jacobians
-    follow the activities; the default of this library, and no backpropagation), *fixed prediction* is this rule, and
-    *exact* is `Backprop`. Fixed prediction has to store the feedforward pass while activities relax: do not report it
-    as strict predictive coding.
+    The literature distinguishes three modes. *Strict* is `InferenceLearning`, where predictions and Jacobians follow
+    the activities, so that it differs from backpropagation. *Fixed prediction* is this rule, and *exact* is `Backprop`.
+    Fixed prediction has to store the feedforward pass while activities relax: do not report it as strict predictive
+    coding.
 
     Args:
-        steps: Sweeps, or simultaneous steps.
-        step_size: Of the activities.
+        steps: Number of sweeps, or of simultaneous steps.
+        step_size: Step size of the activities.
         order: `"sequential"`, from the output down, or `"simultaneous"`.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 

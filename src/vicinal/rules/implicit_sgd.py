@@ -1,4 +1,4 @@
-"""Implicit SGD: the proximal step itself, which inference learning approximates."""
+"""Implicit SGD: the proximal step, which inference learning approximates."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._minimise import minimise
-from vicinal._numbers import is_half, number, widened
+from vicinal._numbers import check, check_turns, is_half, number, widened
 from vicinal.credit import Credit
 from vicinal.graph import Graph, Values
 from vicinal.inference import Result
@@ -20,21 +20,21 @@ from vicinal.rules.base import Rule, State
 
 
 class ImplicitSGD(Rule):
-    """The gradient of the loss where the step will end, not where it begins.
+    """Implicit SGD: the gradient of the loss at the end of the step, not at its start.
 
         theta+   = argmin  loss(theta) + ||theta - theta_b||^2 / (2 alpha)
         gradient = (theta_b - theta+) / alpha = grad loss(theta+)
 
-    so that gradient descent with the same learning rate `alpha` takes the proximal step. The minimisation is by
-    L-BFGS on `alpha * loss + ||theta - theta_b||^2 / 2`, whose gradient is the optimality residual
-    `theta+ - theta_b + alpha * grad loss(theta+)`. It works for any model and any batch; a step costs some tens of
+    so that gradient descent with the same learning rate `alpha` takes the proximal step. L-BFGS minimises
+    `alpha * loss + ||theta - theta_b||^2 / 2`, whose gradient is the optimality residual
+    `theta+ - theta_b + alpha * grad loss(theta+)`. This works for any model and any batch; a step costs some tens of
     gradients. See `vicinal.analysis.proximal_activities` for the same step in the space of activities.
 
     Args:
-        learning_rate: `alpha`, 1 by default; give the optimiser (`optax.sgd`) the same.
-        loss: Loss of one example.
-        steps: L-BFGS iterations at most.
-        tolerance: Stops when the norm of the residual is below this, or below it times the norm of the step.
+        learning_rate: `alpha`; give the optimiser (`optax.sgd`) the same.
+        loss: Loss of one example, `loss(output, target) -> scalar`.
+        steps: Largest number of L-BFGS iterations.
+        tolerance: Stop once the norm of the residual is below this, or below this times the norm of the step.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -59,10 +59,15 @@ class ImplicitSGD(Rule):
     steps: int = eqx.field(static=True, default=200)
     tolerance: Float[Array, ""] = eqx.field(converter=number, default=1e-6)
 
+    def __check_init__(self):
+        check("the learning rate", self.learning_rate, lambda v: v >= 0, "of at least 0")
+        check("the tolerance", self.tolerance, lambda v: v >= 0, "of at least 0")
+        check_turns("steps", self.steps, 0)
+
     def credit(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Credit, State]:
-        """Backpropagation's credit where the step ends, with the loss where it begins."""
+        """Assigns the credit of backpropagation at the end of the step, with the loss at its start."""
         return self.assign(graph, model, state, x, y, key=key)[1:]
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
@@ -85,14 +90,20 @@ class ImplicitSGD(Rule):
         return gradient, credit, state
 
     def solve(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> tuple[PyTree, Array, Array]:
-        """The proximal point.
+        """Finds the proximal point.
+
+        Args:
+            graph: The captured graph.
+            model: The model, at `theta_b`.
+            x: Inputs, `[batch, ...]`.
+            y: Targets, `[batch, ...]`.
 
         Returns:
             `(model, converged, steps)`: the model at `theta+`, whether the residual met the tolerance, and the
             L-BFGS iterations taken.
         """
         parameters, rest = graph.partition(model)
-        # The step is found in float32 also for a model in half precision, which has its parameters where they are used.
+        # Find the step in float32, also for a model in half precision; it is cast where the parameters are used.
         flat, rebuild = jax.flatten_util.ravel_pytree(jax.tree.map(widened, parameters))
         alpha = self.learning_rate.astype(flat.dtype)
 
@@ -112,18 +123,18 @@ class ImplicitSGD(Rule):
         return at(step), converged, steps
 
     def _slope(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> Array:
-        """The gradient of the mean loss in float32, by the products of backpropagation, which keep small errors."""
+        """Computes the gradient of the mean loss in float32, by the products of `Backprop`, which keep small errors."""
         _, gradient, _, _ = Backprop(loss=self.loss).value_and_grad(graph, model, (), x, y)
         return jax.flatten_util.ravel_pytree(jax.tree.map(widened, gradient))[0]
 
 
 def _with_slope(function: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """The function with a derivative of its own: through a mean, errors of half precision would become 0."""
+    """Gives a function this derivative: through a mean, errors in half precision would underflow to 0."""
     found = jax.custom_vjp(function)
     found.defvjp(lambda step: (function(step), step), lambda step, cotangent: (cotangent * slope(step),))
     return found
 
 
 def _rounding(parameters: PyTree) -> Array:
-    """How exact the parameters are; a residual cannot be smaller."""
+    """Returns the relative precision of the parameters, below which a residual cannot fall."""
     return jnp.asarray(max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(parameters)), float)

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vicinal._numbers import check, check_count, number
+from vicinal._numbers import check, check_turns, number
 from vicinal.credit import Credit, Info, batch_mean, in_pieces, mean_products, presynaptic_norms
-from vicinal.energy import SUBTRACTIVE, Encoding, Weighted, check_encoding, check_precision, converted
+from vicinal.energy import SUBTRACTIVE, Encoding, VertexEnergy, check_encoding, check_precision, converted
 from vicinal.graph import Graph, Values
 from vicinal.inference import Problem
 from vicinal.inference.base import conclude, moved, total
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
-from vicinal.rules._schedules import after_a_batch, with_schedules_of
-from vicinal.rules.base import Rule, State, apply_gradient
+from vicinal.rules._schedules import learn_in_every_step
+from vicinal.rules.base import Rule, State
 
 
 class IncrementalPC(Rule):
@@ -27,19 +27,18 @@ class IncrementalPC(Rule):
             value_l -= step_size * dF/dvalue_l
             theta    = optimizer(theta, dF/dtheta)
 
-    There are no phases, and nothing has to say when inference is over and learning begins. The optimiser is called
-    `steps` times per batch: give it a learning rate that much smaller than inference learning's. Its schedules count
-    batches all the same, so that one over the run ends with the run; what it counts for itself, as Adam does to correct
-    the bias of its averages, are the calls in which those move. `value_and_grad`,
-    where no optimiser is at hand, holds the weights and returns the sum of the `steps` gradients: what `step` applies,
-    to first order in the learning rate.
+    There are no phases, so nothing has to signal the end of inference. The optimiser is called `steps` times per batch:
+    give it a learning rate that is smaller than for inference learning by that factor. Schedules count batches, so that
+    a schedule over the run ends with the run; counts such as Adam's bias correction count calls. `value_and_grad`
+    has no optimiser: it holds the weights and returns the sum of the `steps` gradients, which is what `step` applies to
+    first order in the learning rate.
 
-    The result of a step that has moved the weights does not say whether energies rose: an example's energy may rise
-    while the batch's falls, when the weights go another way than it asks for. `credit`, which holds them, does.
+    The result code of `step` does not say whether energies rose, since moving weights may raise the energy of an
+    example while that of the batch falls. That of `credit`, which holds the weights, does.
 
     Args:
-        steps: Steps per batch.
-        step_size: Of the activities.
+        steps: Number of steps per batch.
+        step_size: Step size of the activities.
         loss: Loss of one example, `loss(output, target) -> scalar`.
         nudge: 1 clamps the output to the target; `n < 1` holds it at `n * target + (1 - n) * prediction`.
         precision: One number for all vertices, or one for each by name; 1 by default.
@@ -72,7 +71,7 @@ class IncrementalPC(Rule):
     encoding: Encoding = SUBTRACTIVE
 
     def __check_init__(self):
-        check_count("steps", self.steps, 1)
+        check_turns("steps", self.steps, 1)
         check("the step size", self.step_size, lambda v: v >= 0, "of at least 0")
         check("nudge", self.nudge, lambda v: (v > 0) & (v <= 1), "in (0, 1]")
         check_loss(self.loss)
@@ -81,12 +80,12 @@ class IncrementalPC(Rule):
     def credit(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Credit, State]:
-        """What vertices hold and carry after the last step, with the weights held."""
+        """Assigns credit with the weights held: values and errors after the last step."""
         return self.assign(graph, model, state, x, y, key=key)[1:]
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
         _, predictions = graph.predict(model, credit.values, x)
-        return Weighted(self.precision, self.encoding).errors(credit.values, predictions)
+        return VertexEnergy(self.precision, self.encoding).errors(credit.values, predictions)
 
     def assign(
         self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
@@ -103,7 +102,7 @@ class IncrementalPC(Rule):
         problem = self._problem(graph, model, x, y)
         errors, (loss, _) = problem.errors(values), loss_and_error(self.loss, output, y)
         info = self._info(problem, output, total(problem.energies(begin)), values)
-        return gradient, Credit(loss, values, errors.vertices, errors.output, info), state
+        return gradient, Credit(loss, values, errors.by_vertex, errors.output, info), state
 
     def update(
         self,
@@ -119,30 +118,23 @@ class IncrementalPC(Rule):
     ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
         output, begin = graph.feedforward(model, x)
         loss, _ = loss_and_error(self.loss, output, y)
-        arrays, static = eqx.partition(model, eqx.is_array)
-        memory, fixed = eqx.partition(optimizer_state, eqx.is_array_like)
 
-        def body(carry: Any, t: Array) -> tuple[Any, None]:
-            arrays, memory, values = carry
-            model = eqx.combine(arrays, static)
+        def step(model: PyTree, values: Values, t: Array) -> tuple[Values, PyTree, PyTree]:
             new, gradient = self._move(graph, model, values, x, y, t)
             presynaptic = presynaptic_norms(graph, model, values, x)
-            before = eqx.combine(memory, fixed)
-            model, after = apply_gradient(
-                optimizer, gradient, before, model, presynaptic=presynaptic, value=jnp.mean(loss)
-            )
-            memory = eqx.filter(with_schedules_of(before, after), eqx.is_array_like)
-            return (eqx.filter(model, eqx.is_array), memory, new), None
+            return new, gradient, presynaptic
 
-        (arrays, memory, values), _ = jax.lax.scan(body, (arrays, memory, begin), jnp.arange(self.steps))
-        model = eqx.combine(arrays, static)
+        mean = jnp.mean(loss)
+        model, optimizer_state, values = learn_in_every_step(
+            step, optimizer, model, optimizer_state, begin, steps=self.steps, loss=mean
+        )
         info = self._info(self._problem(graph, model, x, y), output, jnp.full_like(loss, jnp.inf), values)
-        return model, after_a_batch(optimizer_state, eqx.combine(memory, fixed)), state, jnp.mean(loss), info
+        return model, optimizer_state, state, mean, info
 
     def _move(
         self, graph: Graph, model: PyTree, values: Values, x: PyTree, y: PyTree, t: Array
     ) -> tuple[Values, PyTree]:
-        """The activities after a step, and the gradient of the weights before it: both from one state."""
+        """Computes the activities after a step and the gradient of the weights, both from the state before it."""
         parameters, rest = graph.partition(model)
         problem = self._problem(graph, model, x, y)
 
@@ -150,10 +142,10 @@ class IncrementalPC(Rule):
             return graph.predict(eqx.combine(parameters, rest), values, x)
 
         (output, predictions), back = jax.vjp(predict, parameters, values)
-        errors = problem.vertices.errors(values, predictions)
+        errors = problem.vertex_energy.errors(values, predictions)
         errors = problem.output_error(output, values), errors
         ascent, feedback = back(errors)
-        slope = jax.tree.map(jnp.subtract, feedback, problem.vertices.pulls(values, predictions))
+        slope = jax.tree.map(jnp.subtract, feedback, problem.vertex_energy.pulls(values, predictions))
         batch = jax.tree.leaves(x)[0].shape[0]
         whole = not in_pieces(graph, errors, batch)
         gradient = batch_mean(ascent, batch) if whole else mean_products(graph, model, (values, x), errors)

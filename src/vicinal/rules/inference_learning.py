@@ -1,5 +1,6 @@
-"""Inference learning: activities settle first, then each synapse learns from what its two ends hold."""
+"""Inference learning: activities settle first, then each synapse learns from its two ends."""
 
+import numbers
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, number
-from vicinal.credit import Credit, Info
-from vicinal.energy import SUBTRACTIVE, Encoding, Weighted, check_encoding, check_precision, converted
+from vicinal.credit import Credit, Info, local_gradient
+from vicinal.energy import SUBTRACTIVE, Encoding, VertexEnergy, check_encoding, check_precision, converted
 from vicinal.graph import Graph, Values
 from vicinal.inference import Inference, Problem, Proximal, Result, Simultaneous
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
@@ -24,22 +25,37 @@ class InferenceLearning(Rule):
         error_l  = precision * (value_l - prediction_l),    output error = -nudge * dLoss/d output
         gradient = dF/dtheta at the settled values          (the local product)
 
-    Statistics of the batch (batch norm) are taken in the feedforward pass and held while activities settle, and so are
-    the masks of dropout.
+    With `average = r` the local product is not taken at the end alone, but as its mean over the values `v(t)` after
+    each of the last `m = ceil(r T)` of the `T` inference steps:
+
+        gradient = 1/m sum over t = T-m+1 .. T of dF/dtheta at v(t)
+
+    This is for networks whose activities are read with noise (`vicinal.hardware`): the error of a vertex is a small
+    difference of a value and of a prediction that was read, and each step reads with noise of its own, which the mean
+    leaves less of. What is read from the same values at each step, such as the first layer's prediction of a held
+    input, keeps its draw.
+
+    Statistics of the batch (batch norm) and masks of dropout are those of the feedforward pass, and are held while
+    activities settle.
 
     Args:
-        inference: How activities settle.
+        inference: The strategy by which activities settle (`vicinal.inference`).
         loss: Loss of one example, `loss(output, target) -> scalar`.
         nudge: 1 clamps the output to the target; `n < 1` holds it at `n * target + (1 - n) * prediction`. The soft
             target of weight `beta`, `(beta * target + prediction) / (1 + beta)`, is `n = beta / (1 + beta)`.
-        start: `"feedforward"`, or `"random"`: independent standard normal activities (needs a key).
-        precision: One number for all vertices, or one for each by name; 1 by default.
-        encoding: How errors are encoded (`vicinal.energy`): as differences by default, or as ratios (`Divisive`).
-        proximal: Holds the output at its proximal optimum for a learning rate instead of at the target (IL-prox).
+        start: Initial activities: `"feedforward"`, or `"random"`, independent standard normal (this needs a key).
+        precision: A number for all vertices, or a mapping from names to numbers; 1 by default.
+        encoding: The encoding of errors (`vicinal.energy`): differences by default, or ratios (`Divisive`).
+        proximal: Holds the output at its proximal optimum for a learning rate (IL-prox). None: at the target.
+        average: The last part of the inference steps over which the local product is averaged, from 0 to 1; 0.5 is the
+            last half, 0 the end alone. It needs inference without a tolerance. Norms for the normalised step are those
+            at the end.
         throw: Whether diverged or non-finite inference raises (`RuntimeError`) instead of being reported in `Info`.
 
     Raises:
-        ValueError: If `start` is unknown, or a precision names no vertex of the graph.
+        TypeError: If `inference` is not a strategy, or `average` no number.
+        ValueError: If `start` is unknown, a number is out of range, a precision names no vertex of the graph, or the
+            local product is averaged and inference has a tolerance or settles in a way of its own.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -69,6 +85,7 @@ class InferenceLearning(Rule):
     throw: bool = eqx.field(static=True, default=False)
     proximal: Proximal | None = None
     encoding: Encoding = SUBTRACTIVE
+    average: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):
         if self.start not in ("feedforward", "random"):
@@ -78,6 +95,21 @@ class InferenceLearning(Rule):
         check("nudge", self.nudge, lambda v: (v > 0) & (v <= 1), "in (0, 1]")
         check_loss(self.loss)
         check_encoding(self.encoding)
+        if isinstance(self.average, bool) or not isinstance(self.average, numbers.Real):
+            raise TypeError(f"expected average as a Python number from 0 to 1, got {self.average!r}")
+        check("average, a part of the steps,", self.average, lambda v: (v >= 0) & (v <= 1), "from 0 to 1")
+        if self.average:
+            self.inference.check_steps()
+            if type(self.inference).settle is not Inference.settle:
+                kind = type(self.inference).__name__
+                raise ValueError(
+                    f"expected a strategy that settles step by step, since the local product is averaged, got {kind}, "
+                    "which settles in a way of its own; set average=0"
+                )
+
+    @property
+    def takes_product_of_credit(self) -> bool:
+        return not self.average
 
     def credit(
         self,
@@ -89,18 +121,36 @@ class InferenceLearning(Rule):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Credit, State]:
+        return self._settled(self.problem(graph, model, x, y), key)[0], state
+
+    def assign(
+        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Credit, State]:
+        if not self.average:
+            return super().assign(graph, model, state, x, y, key=key)
         problem = self.problem(graph, model, x, y)
-        output, feedforward = graph.feedforward(model, x)
-        loss, _ = loss_and_error(self.loss, output, y)
-        settled = self.inference.settle(problem, self.begin(feedforward, key))
+
+        def product(values: Values) -> PyTree:
+            errors = problem.errors(values)
+            here = Credit(errors.loss, values, errors.by_vertex, errors.output, Info(None))
+            return local_gradient(graph, model, here, x)
+
+        credit, gradient = self._settled(problem, key, observe=product, part=self.average)
+        return gradient, credit, state
+
+    def _settled(self, problem: Problem, key: PRNGKeyArray | None, **observed: Any) -> tuple[Credit, PyTree]:
+        """The credit at the end of inference, and the mean of what was observed, if anything."""
+        output, feedforward = problem.graph.feedforward(problem.model, problem.x)
+        loss, _ = loss_and_error(self.loss, output, problem.y)
+        settled = self.inference.settle(problem, self.begin(feedforward, key), **observed)
         if self.throw:
             settled = _throw(settled)
         errors = problem.errors(settled.values)
         info = Info(output, settled.result, settled.steps, settled.energies, settled.trace)
-        return Credit(loss, settled.values, errors.vertices, errors.output, info), state
+        return Credit(loss, settled.values, errors.by_vertex, errors.output, info), settled.observed
 
     def problem(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> Problem:
-        """What inference minimises: the energy with input and target held.
+        """Returns the problem that inference solves: the energy with input and target held.
 
         Args:
             graph: The captured graph.
@@ -109,7 +159,7 @@ class InferenceLearning(Rule):
             y: Targets, `[batch, ...]`.
 
         Returns:
-            The problem; `vicinal.analysis.conditioning` and `equilibrium_residual` measure it.
+            The problem, for `vicinal.analysis.conditioning` and `equilibrium_residual`, for example.
 
         Raises:
             ValueError: If a precision names no vertex of the graph.
@@ -119,14 +169,17 @@ class InferenceLearning(Rule):
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
         _, predictions = graph.predict(model, credit.values, x)
-        return Weighted(self.precision, self.encoding).errors(credit.values, predictions)
+        return VertexEnergy(self.precision, self.encoding).errors(credit.values, predictions)
 
     def begin(self, feedforward: Values, key: PRNGKeyArray | None = None) -> Values:
-        """The activities that inference begins with.
+        """Returns the activities at the start of inference.
 
         Args:
             feedforward: The feedforward values, `[batch, ...]`.
-            key: Needed for the random start.
+            key: A key for the random start.
+
+        Returns:
+            The activities, `[batch, ...]`.
 
         Raises:
             ValueError: If the start is random and there is no key.

@@ -1,4 +1,4 @@
-"""The cortical microcircuit of phaseless alignment: pyramidal cells, and interneurons that predict the layer above."""
+"""Phaseless alignment in a cortical microcircuit: pyramidal cells, and interneurons that predict the layer above."""
 
 import dataclasses
 from typing import Any, ClassVar, Literal
@@ -6,16 +6,15 @@ from typing import Any, ClassVar, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vicinal._numbers import check, check_count, number, optional_number
-from vicinal._show import names_text
-from vicinal.activations import Activation, activation_function
+from vicinal._numbers import number, optional_number
+from vicinal.activations import Activation
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
-from vicinal.losses import Loss, check_loss, loss_and_error, squared_error
-from vicinal.rules._chains import Link, drawn_below, leaves_by_path, links, mean_outer, rates_and_slopes
+from vicinal.losses import Loss, loss_and_error, squared_error
+from vicinal.rules import _presentations
+from vicinal.rules._chains import Link, drawn_below, mean_outer, rates_and_slopes
 from vicinal.rules._latent_equilibrium import (
     TimeConstants,
     check_decay,
@@ -26,20 +25,26 @@ from vicinal.rules._latent_equilibrium import (
     scaled,
     stationary,
 )
-from vicinal.rules._microcircuit import Cells, Conductances, MicrocircuitState, at_rest
-from vicinal.rules._presentations import begin, held_credit, running, with_weights_held, with_weights_moving
+from vicinal.rules._microcircuit import (
+    Cells,
+    Conductances,
+    MicrocircuitState,
+    at_rest,
+    dendrite,
+    dense_chain,
+    predicting,
+)
+from vicinal.rules._presentations import begin, check_always_on, held_credit, running
 from vicinal.rules.base import Rule, State
-
-_NAME = "the microcircuit"
 
 
 class Microcircuit(Rule):
     """Phaseless alignment in a model of cortex: pyramidal cells of three compartments, and interneurons.
 
-    Interneurons predict the rates of the layer above and cancel them in the apical dendrites of their own; what is not
-    cancelled is the error. In each step of `dt`, with rates `r = phi(u)` and prospective voltages `u`:
+    The interneurons of a layer predict the rates of the layer above and cancel them in the apical dendrites; the rest
+    is the error. Each step of `dt` computes, with rates `r = phi(u)` and prospective voltages `u`:
 
-        p_l    = W_l r_{l-1} + b_l                                     what the basal dendrite makes of the soma
+        p_l    = W_l r_{l-1} + b_l                                     the soma as the basal dendrite predicts it
         v_l    = B^PP_l r_{l+1} + B^PI_l r^I_{l+1}                     apical dendrite, from the rates of a step ago
         u_l    = p_l + apical_share (v_l + xi_l),  u_L = p_L - target_share dLoss/dp_L
         q      = W^IP_l r_l + b^I_l                                    dendrite of the interneurons of node l + 1
@@ -49,39 +54,40 @@ class Microcircuit(Rule):
         B^PI  -= dt apical_rate v_l r^I^T
         B^PP  += dt feedback_rate (xi_l rhat_{l+1}^T - decay B^PP)
 
-    All of it goes on all the time. In the self-predicting state, `W^IP_l = W_{l+1}` and `B^PI = -B^PP`, apical
-    dendrites are silent unless there is an error, or noise from above. Their own noise is not theirs to cancel: if
-    `B^PI` learned from it, it would carry it into the next errors. Small errors then come down as `phi' B^PP error`,
-    each layer with a factor of `conductances.error_share` more, so that where `B^PP` is the transpose the gradient of
-    each layer is backpropagation's times `target_share error_share^k`, `k` layers below the output. Interneurons have
-    to learn faster than forward weights change, and `B^PI` faster than `B^PP` but more slowly than errors come and go.
+    There are no phases. In the self-predicting state, `W^IP_l = W_{l+1}` and `B^PI = -B^PP`, apical dendrites are
+    silent unless there is an error, or noise from above. `B^PI` does not learn from the noise of its own dendrite,
+    which it would otherwise carry into the next errors. Small errors come down as `phi' B^PP error`, with a factor of
+    `conductances.error_share` per layer, so that where `B^PP` is the transpose, the gradient `k` layers below the
+    output is that of backpropagation times `target_share error_share^k`. Interneurons have to learn faster than forward
+    weights change, and `B^PI` faster than `B^PP` but more slowly than errors change.
 
-    Time, noise, `decay=None` (here `c sigma^2 apical_share`), what the optimiser gets, `batch_size` and evaluation are
-    as in `PhaselessAlignment`. It takes chains of dense layers with vertices at potentials. Here too the optimiser is
-    called `times.steps` times in each presentation: schedules count presentations, but a decay of the weights acts
-    in each call, and one that normalises its step, such as Adam, moves as many times as far. Take plain gradient
-    descent.
+    Time, noise, `decay=None` (here `c sigma^2 apical_share`), the use of the optimiser, `batch_size` and evaluation are
+    as in `PhaselessAlignment`. The graph must be a chain of dense layers with vertices at potentials. The optimiser is
+    called `times.steps` times in each presentation. Use plain gradient descent: schedules count presentations, but
+    weight decay acts in each call, and an optimiser that normalises its step, such as Adam, moves `times.steps` times
+    as far.
 
-    The loss is of the output's potentials, and cells of the output fire by `output_activation`, `r_L = phi_L(u_L)`:
-    linear unless something else is said. All weights learn from rates, so that with another one the error that they
-    see, and that comes down, is `-phi_L'(p_L) dLoss/dp_L`: each cell of the output has a pace of its own.
+    The loss reads the potentials of the output, whose cells fire `r_L = phi_L(u_L)` by `output_activation`, the
+    identity by default. All weights learn from rates, so with another activation the error that they learn from is
+    `-phi_L'(p_L) dLoss/dp_L`, and the cells of the output learn at different speeds.
 
     Args:
-        times: Time constants, in ms; the membranes have that of their conductances in place of `times.membrane`.
-        conductances: Of the compartments.
-        sigma: Of the noise, in the apical dendrites.
+        times: Time constants, in ms; the conductances of a membrane set its time constant, not `times.membrane`.
+        conductances: Conductances of the compartments.
+        sigma: Scale of the noise in the apical dendrites.
         feedback_rate: Learning rate of `B^PP`, per ms.
-        interneuron_rate: Of `W^IP`, per ms.
-        apical_rate: Of `B^PI`, per ms.
-        decay: Of `B^PP`, or None; `dt * feedback_rate * decay` has to stay below 2.
-        start: `"self-predicting"`, or `"random"` weights of interneurons and from them.
-        feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
-        batch_size: None begins each presentation anew; a number keeps as many circuits running on.
-        output_activation: By which cells of the output fire, name or function; the loss is of their potentials.
+        interneuron_rate: Learning rate of `W^IP`, per ms.
+        apical_rate: Learning rate of `B^PI`, per ms.
+        decay: Decay of `B^PP`, or None; `dt * feedback_rate * decay` has to stay below 2.
+        start: Initial weights to and from interneurons: `"self-predicting"` or `"random"`.
+        feedback_scale: Initial feedback is normal, with this standard deviation over the root of the layer's inputs.
+        batch_size: None: each presentation restarts. A number: this many circuits keep running.
+        output_activation: Activation of the output's cells, a name or a function; the loss reads their potentials.
         loss: Loss of one example, `loss(output, target) -> scalar`; a squared error is a target voltage.
 
     Raises:
-        ValueError: If a setting is out of its range, or the graph is no chain of dense layers.
+        TypeError: If `times` or `conductances` have another type.
+        ValueError: If a setting is out of its range, or the graph is not a chain of dense layers.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -98,15 +104,16 @@ class Microcircuit(Rule):
         Sacramento, Costa, Bengio and Senn, Dendritic cortical microcircuits approximate the backpropagation algorithm,
         NeurIPS 2018, arXiv 1810.11393.
 
-    *Differs from the paper*: forward weights hold the attenuation from dendrite to soma (`W` here is `g_bas / (g_l +
-    g_bas + g_api)` times theirs, `W^IP` likewise), so that the circuit without feedback is the model as it is. Units of
-    the output are linear by default, theirs are logistic. Rates go up within a step and come down in the next; in the
-    published code they take a step both ways. The default decay is ours.
+    *Differs from the paper*: forward weights include the attenuation from dendrite to soma (`W` here is `g_bas / (g_l +
+    g_bas + g_api)` times theirs, `W^IP` likewise), so that the circuit without feedback equals the model. Output units
+    are linear by default; theirs are logistic. Rates reach the layer above within a step and the layer below in the
+    next; in the published code they take a step both ways. The default decay is ours.
     """
 
     local: ClassVar[bool] = True
     phases: ClassVar[bool] = False
     holds_errors: ClassVar[bool] = True
+    credit, assign, update = _presentations.credit, _presentations.assign, _presentations.update
 
     times: TimeConstants = eqx.field(static=True, default=TimeConstants())
     conductances: Conductances = eqx.field(static=True, default=Conductances())
@@ -122,11 +129,10 @@ class Microcircuit(Rule):
     loss: Loss = eqx.field(static=True, default=squared_error)
 
     def __check_init__(self):
-        for name, kind in (("times", TimeConstants), ("conductances", Conductances)):
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"expected {name} as vicinal.rules.{kind.__name__}, got {getattr(self, name)!r}")
-        for name in ("sigma", "feedback_rate", "interneuron_rate", "apical_rate", "decay", "feedback_scale"):
-            check(f"{name.replace('_', ' ')}", getattr(self, name), lambda v: v >= 0, "of at least 0")
+        rates = ("feedback_rate", "interneuron_rate", "apical_rate")
+        check_always_on(self, ("sigma", *rates, "decay", "feedback_scale"))
+        if not isinstance(self.conductances, Conductances):
+            raise TypeError(f"expected conductances as vicinal.rules.Conductances, got {self.conductances!r}")
         if self.conductances.membrane < self.times.dt:
             raise ValueError(
                 f"expected dt of at most the time constant of the somata, {self.conductances.membrane:g} ms by their "
@@ -135,22 +141,18 @@ class Microcircuit(Rule):
         check_decay(self.times, self.feedback_rate, self._decay())
         if self.start not in ("self-predicting", "random"):
             raise ValueError(f"expected start as 'self-predicting' or 'random', got {self.start!r}")
-        if self.batch_size is not None:
-            check_count("batch_size", self.batch_size, 1)
-        activation_function(self.output_activation)
-        check_loss(self.loss)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> MicrocircuitState:
-        """Draws the weights that the model does not hold.
+        """Draws the weights that are not in the model.
 
         Raises:
-            ValueError: If there is no key, or the graph is no chain of dense layers with vertices at potentials.
+            ValueError: If there is no key, or the graph is not a chain of dense layers with vertices at potentials.
         """
         if key is None:
             raise ValueError("expected a key for feedback and noise, got none; rule.init(graph, model, key=key)")
-        chain = _dense_chain(graph)
+        chain = dense_chain(graph)
         noise_key, *keys = jax.random.split(key, len(chain) + 1)
-        feedback, lateral, interneurons = {}, {}, _predicting(chain, model)
+        feedback, lateral, interneurons = {}, {}, predicting(chain, model)
         for link, drawn in zip(chain, keys, strict=True):
             weight, bias = interneurons[link.node]
             size = self.feedback_scale.astype(weight.dtype) / jnp.sqrt(jnp.asarray(link.shape[1], weight.dtype))
@@ -163,35 +165,17 @@ class Microcircuit(Rule):
         state = MicrocircuitState(feedback, lateral, interneurons, products, noise_key, cells)
         return state if self.start == "random" else self.self_predicting(graph, model, state)
 
-    def credit(
-        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Credit, State]:
-        """What somata hold and carry in the last step of a presentation; the noise is the state's own."""
-        return self.assign(graph, model, state, x, y, key=key)[1:]
-
-    def assign(
-        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> tuple[PyTree, Credit, State]:
-        del key
-        return with_weights_held(self, graph, model, state, x, y)
-
-    def update(
-        self,
-        graph: Graph,
-        optimizer: optax.GradientTransformation,
-        model: PyTree,
-        optimizer_state: optax.OptState,
-        state: State,
-        x: PyTree,
-        y: PyTree,
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
-        del key
-        return with_weights_moving(self, graph, optimizer, model, optimizer_state, state, x, y)
-
     def noiseless(self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree) -> tuple[PyTree, Credit]:
-        """What the circuit comes to with noise off and all weights held: what forward weights learn on average.
+        """Computes gradient and credit of the circuit at rest, without noise and with all weights held.
+
+        This is what forward weights learn on average.
+
+        Args:
+            graph: The captured graph.
+            model: The model.
+            state: From `init` or the last update.
+            x: Inputs, `[batch, ...]`.
+            y: Targets, `[batch, ...]`.
 
         Returns:
             `(gradient, credit)`, after `20 (layers + 1)` steps from the state without errors.
@@ -205,14 +189,13 @@ class Microcircuit(Rule):
         return local_gradient(graph, model, credit, x), credit
 
     def self_predicting(self, graph: Graph, model: PyTree, state: MicrocircuitState) -> MicrocircuitState:
-        """The state with interneurons that predict, and cancel, all that comes down without errors."""
-        predicting = _predicting(_dense_chain(graph), model)
+        """Returns the state with interneurons that predict, and cancel, all feedback where there are no errors."""
         lateral = jax.tree.map(jnp.negative, state.feedback)
-        return dataclasses.replace(state, lateral=lateral, interneurons=predicting)
+        return dataclasses.replace(state, lateral=lateral, interneurons=predicting(dense_chain(graph), model))
 
     def advance(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, y: PyTree) -> MicrocircuitState:
-        """One step of `dt` of everything but the weights, from a state that is running."""
-        chain, times, held = _dense_chain(graph), self.times, running(state)
+        """Takes one step of `dt` of all but the forward weights, from a state with running cells."""
+        chain, times, held = dense_chain(graph), self.times, running(state)
         key, noise = drawn_below(chain, state.key, lambda name, k: drift(held.noise[name], self.sigma, times, k))
         apical = _apical(chain, state)
         somata, basal = self._somata(graph, model, apical, noise, x, y)
@@ -233,7 +216,7 @@ class Microcircuit(Rule):
     def _somata(
         self, graph: Graph, model: PyTree, apical: Values, noise: Values, x: PyTree, y: PyTree
     ) -> tuple[Values, Values]:
-        """`u_l = p_l + apical_share (v_l + xi_l)` and `u_L = p_L - target_share dLoss/dp_L`; and `p` of each."""
+        """Returns `u_l = p_l + apical_share (v_l + xi_l)`, `u_L = p_L - target_share dLoss/dp_L`, and `p` of each."""
         shares = self.conductances
         lift = {name: scaled(shares.apical_share, v) * (v + noise[name]) for name, v in apical.items()}
         predicted, values = graph.clamp(model, x).propagate(lift)
@@ -244,7 +227,7 @@ class Microcircuit(Rule):
     def _coming_down(
         self, chain: tuple[Link, ...], state: MicrocircuitState, filtered: Values, noise: Values, apical: Values
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """`B^PP + dt rate (xi rhat^T - decay B^PP)` and `B^PI - dt rate v r^I^T`, both transposed."""
+        """Returns `B^PP + dt rate (xi rhat^T - decay B^PP)` and `B^PI - dt rate v r^I^T`, both transposed."""
         feedback, lateral = {}, {}
         for link in chain:
             down = state.feedback[link.node]
@@ -264,8 +247,8 @@ class Microcircuit(Rule):
         somata: Values,
         x: PyTree,
     ) -> tuple[dict[str, tuple[Array, Array | None]], Values]:
-        """The interneurons' weights after the step, and their rates."""
-        dendrites = {link.node: _dendrite(state.interneurons[link.node], rates[link.below]) for link in chain}
+        """Returns the interneurons' weights after the step, and their rates."""
+        dendrites = {link.node: dendrite(state.interneurons[link.node], rates[link.below]) for link in chain}
         share = self.conductances.interneuron_share
         own = {n: scaled(1 - share, q) * q + scaled(share, q) * somata[n] for n, q in dendrites.items()}
         fired = self._rates(graph, model, somata | own, x)
@@ -292,8 +275,8 @@ class Microcircuit(Rule):
         return gain * jnp.square(self.sigma)
 
     def fresh(self, graph: Graph, model: PyTree, state: MicrocircuitState, x: PyTree, batch: int) -> MicrocircuitState:
-        """Cells without errors, with noise of its stationary variance that has not reached a soma yet."""
-        chain = _dense_chain(graph)
+        """Returns cells without errors, with noise of its stationary variance that has not reached a soma yet."""
+        chain = dense_chain(graph)
         rest = at_rest(graph, chain, batch)
         output, values = graph.feedforward(model, x)
         rates = self._rates(graph, model, values | {OUTPUT: output}, x)
@@ -308,32 +291,10 @@ class Microcircuit(Rule):
 
 
 def _apical(chain: tuple[Link, ...], state: MicrocircuitState) -> Values:
-    """`v_l = B^PP_l r_{l+1} + B^PI_l r^I_{l+1}`, from the rates of a step ago."""
+    """Returns `v_l = B^PP_l r_{l+1} + B^PI_l r^I_{l+1}`, from the rates of a step ago."""
     held = running(state)
     return {
         link.below: jnp.dot(held.rates[link.node], state.feedback[link.node])
         + jnp.dot(held.interneurons[link.node], state.lateral[link.node])
         for link in chain
     }
-
-
-def _dendrite(weights: tuple[Array, Array | None], rates: Array) -> Array:
-    weight, bias = weights
-    product = jnp.dot(rates, weight.T)
-    return product if bias is None else product + bias[None]
-
-
-def _predicting(chain: tuple[Link, ...], model: PyTree) -> dict[str, tuple[Array, Array | None]]:
-    """The weights and biases of interneurons that receive what the cells they predict do."""
-    arrays = leaves_by_path(model)
-    return {link.node: (arrays[link.weight], None if link.bias is None else arrays[link.bias]) for link in chain}
-
-
-def _dense_chain(graph: Graph) -> tuple[Link, ...]:
-    if graph.needs_key:
-        raise ValueError(f"expected a model that draws nothing (no dropout) for {_NAME}; take PhaselessAlignment")
-    chain = links(graph, _NAME)
-    if len(chain) != len(graph.vertices) or any(graph.shapes[k.below].shape != (k.shape[1],) for k in chain):
-        got = names_text(graph.vertices)
-        raise ValueError(f"expected dense layers alone for {_NAME}, got {got}; take PhaselessAlignment")
-    return chain

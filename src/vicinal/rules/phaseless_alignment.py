@@ -1,20 +1,19 @@
-"""Phaseless alignment learning: feedback learns from noise, while everything else learns, all the time."""
+"""Phaseless alignment learning: feedback learns from noise at the same time as the weights learn."""
 
 import math
-from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vicinal._numbers import check, check_count, number, optional_number
-from vicinal.activations import Activation, activation_function
+from vicinal._numbers import check, number, optional_number
+from vicinal.activations import Activation
 from vicinal.credit import Credit, Info, local_gradient
 from vicinal.graph import OUTPUT, Graph, Values
-from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
+from vicinal.losses import Loss, loss_and_error, softmax_cross_entropy
+from vicinal.rules import _presentations
 from vicinal.rules._chains import Link, arriving, drawn_below, links, mean_outer, rates_and_slopes, with_weights
 from vicinal.rules._latent_equilibrium import (
     TimeConstants,
@@ -26,57 +25,17 @@ from vicinal.rules._latent_equilibrium import (
     scaled,
     stationary,
 )
-from vicinal.rules._presentations import running, with_weights_held, with_weights_moving
+from vicinal.rules._phaseless import PhaselessState, Running, at_rest
+from vicinal.rules._presentations import check_always_on, running
 from vicinal.rules.base import Rule, State
 
 _NAME = "phaseless alignment"
 
 
-class Running(eqx.Module):
-    """What the neurons hold, for each example that is shown; all `[batch, ...]`.
-
-    Attributes:
-        voltages: `u`, of each vertex.
-        values: Prospective voltages, of each vertex.
-        errors: Of each vertex and of `"output"`.
-        noise: `xi`, of the vertices below learned feedback.
-        rates: Of the nodes that feedback comes from.
-        filtered: The same high-passed, `rhat`.
-    """
-
-    voltages: Values
-    values: Values
-    errors: Values
-    noise: Values
-    rates: Values
-    filtered: Values
-
-
-class PhaselessState(eqx.Module):
-    """What `PhaselessAlignment` carries.
-
-    Attributes:
-        feedback: The learned feedback `B^T`, by what its layer predicts, in the shape of its weight, `[above, below]`.
-        products: `G`, the low-passed gradient.
-        key: What noise is drawn from; the same key, the same noise.
-        running: What the neurons hold; None if each presentation begins anew.
-    """
-
-    feedback: dict[str, Float[Array, "above below"]]
-    products: PyTree
-    key: PRNGKeyArray
-    running: Running | None
-
-    @property
-    def values(self) -> Values:
-        """The prospective voltages."""
-        return running(self).values
-
-
 class PhaselessAlignment(Rule):
     """Phaseless alignment learning (PAL): neurons in latent equilibrium, whose noise teaches feedback.
 
-    Every batch is shown for `times.presentation` ms, in steps of `dt`. In each of them, with rates `r = phi(value)`:
+    Every batch is shown for `times.presentation` ms, in steps of `dt`. Each step computes, with rates `r = phi(value)`:
 
         xi_l     += (sqrt(tau_xi dt) sigma normal - dt xi_l) / tau_xi
         value_l   = W_l r_{l-1} + b_l + xi_l + nudge * error_l                the prospective voltage, u + tau du/dt
@@ -85,49 +44,50 @@ class PhaselessAlignment(Rule):
         B_l      += dt * feedback_rate * (xi_{l-1} rhat_l^T - decay B_l)
         G_l      += dt/tau_LO (-error_l r_{l-1}^T - G_l)                      the gradient that the optimiser gets
 
-    Cells of the output have an error of their potential, as the model has it, and fire `r_L = phi_L(value_L)` by
-    `output_activation`, which is what feedback learns from: it is linear unless something else is said. Rates follow a
-    change of the input at once, whatever the membranes' time constant. Noise crosses a layer as `phi' W phi'`, so that
-    feedback settles where
+    The error of the output is that of its potentials, as in the model. Its cells fire `r_L = phi_L(value_L)` by
+    `output_activation`, the identity by default; feedback learns from these rates. Rates follow a change of the input
+    at once, whatever the time constant of the membrane. Noise crosses a layer as `phi' W phi'`, so that feedback
+    settles at
 
         B_l  =  (c sigma^2 / decay) E[phi'_{l-1} W_l^T phi'_l],      c = times.gain(batch_size is None)
 
     and with `regularizer="slopes"`, where the decay of `B_ij` has a factor `phi'_i phi'_j`, at `W^T` itself (times
-    `c sigma^2 / decay`). There are no phases: W, b and B all move in every step, a batch's products by their mean.
+    `c sigma^2 / decay`). There are no phases: W, b and B all learn in every step, from the mean over the batch.
 
-    The optimiser is called at every step, `times.steps` times in each presentation, with `G / steps`: plain gradient
-    descent at a learning rate of `eta * presentation` is `dW/dt = -eta G`. Take that: schedules count presentations,
-    but a decay of the weights acts in each call, and an optimiser that normalises its step, such as Adam, moves as far
-    in each as it does in a whole update under another rule.
+    The optimiser is called at every step, `times.steps` times in each presentation, with `G / steps`. Use plain
+    gradient descent: with a learning rate of `eta * presentation` it is `dW/dt = -eta G`. Schedules count
+    presentations, but weight decay acts in each call, and an optimiser that normalises its step, such as Adam, moves as
+    far in each call as in a whole update under another rule.
 
-    `value_and_grad` holds the weights (B goes on learning) and returns the
-    mean of `G` along the way: what `step` applies, to first order in the learning rate. As `G` begins at zero, the
-    first `low_pass / presentation` updates are small.
+    `value_and_grad` holds the weights, while B learns, and returns the mean of `G` over the steps, which is what `step`
+    applies to first order in the learning rate. As `G` starts at zero, the first `low_pass / presentation` updates are
+    small.
 
-    It takes chains of layers with vertices at potentials. Feedback is learned for dense layers above a vertex. Errors
-    go through convolutions and pooling as in the model: through the transposed kernel, or through fixed random ones
-    that `vicinal.feedback.attach` gives them. Below the lowest learned feedback there is no noise.
+    The graph must be a chain of layers with vertices at potentials. Feedback is learned for dense layers above a
+    vertex. Errors go through convolutions and pooling as in the model: through the transposed kernels, or through
+    the fixed random ones of `vicinal.feedback.attach`. Below the lowest learned feedback there is no noise.
 
-    Evaluation (`vicinal.train.evaluate`, the loss and output reported here) runs the model itself, without noise.
+    Evaluation (`vicinal.train.evaluate`, and the loss and output reported here) runs the model without noise.
 
     Args:
         times: Time constants, in ms (`vicinal.rules.TimeConstants`).
-        sigma: Of the noise, in the unit of the potentials; 0 leaves feedback as it is, but for `decay`.
+        sigma: Scale of the noise, in the unit of the potentials. With 0 feedback only decays.
         feedback_rate: Learning rate of the feedback, per ms; it takes `1 / (feedback_rate * decay)` ms to settle.
-        decay: Of the feedback. None takes `c sigma^2`, which makes the fixed point the transpose in a linear network.
+        decay: Decay of the feedback. None: `c sigma^2`, which makes the fixed point the transpose in a linear network.
             `dt * feedback_rate * decay` has to stay below 2, or feedback grows without bound.
-        regularizer: `"plain"`, or `"slopes"` for the fixed point without derivatives, which takes one derivative for
-            each input of a layer: no pooling in between.
-        nudge: How far errors move the voltages they belong to, in [0, 1): 0 is the published limit of weak nudging.
-        feedback_scale: First feedback is normal, with this deviation over the root of the layer's inputs.
-        batch_size: None begins each presentation with noise of its stationary variance and an empty filter. A number
-            keeps as many networks running on, which share their weights: then each batch must have this size.
-        output_activation: By which cells of the output fire, name or function; the loss is of their potentials.
+        regularizer: `"plain"`, or `"slopes"` for the fixed point without derivatives. The latter needs one derivative
+            per input of a layer, so no pooling between two layers.
+        nudge: Weight with which an error moves its own voltage, in [0, 1). 0 is the published limit of weak nudging.
+        feedback_scale: Initial feedback is normal, with this standard deviation over the root of the layer's inputs.
+        batch_size: None: each presentation restarts with noise of its stationary variance and an empty filter. A
+            number: this many networks, which share their weights, keep running; each batch must have this size.
+        output_activation: Activation of the output's cells, a name or a function; the loss reads their potentials.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
-        ValueError: If a setting is out of its range, the graph is no chain of layers with vertices at potentials, two
-            layers share a weight, or pooling stands below a layer with `regularizer="slopes"`.
+        TypeError: If `times` are no `TimeConstants`.
+        ValueError: If a setting is out of its range, the graph is not a chain of layers with vertices at potentials,
+            two layers share a weight, or pooling lies below a layer with `regularizer="slopes"`.
 
     Example:
         >>> import jax, jax.numpy as jnp, vicinal as vc
@@ -146,15 +106,16 @@ class PhaselessAlignment(Rule):
         cortical hierarchies in real time, Nature Machine Intelligence 6, 2024, arXiv 2212.10249.
         Haider, Ellenberger, Kriener, Jordan, Senn and Petrovici, Latent equilibrium, NeurIPS 2021, arXiv 2110.14549.
 
-    *Differs from the paper*: the factor `beta` of its output error is left to the learning rate. The published code
-    holds the noise of its output layer at zero, as here, and applies its steps to all layers alike; here those that
-    feedback is not learned for have no noise. The default decay is ours. The published settings are, in ms, those of
-    `times` with sigma .05, feedback rate 10 and decay 5e-5.
+    *Differs from the paper*: the learning rate includes the factor `beta` of the paper's output error. The published
+    code has no noise in the output layer, as here, but noise in all others; here, layers without learned feedback have
+    none. The default decay is ours. The published settings are, in ms, those of `times` with sigma .05, feedback rate
+    10 and decay 5e-5.
     """
 
     local: ClassVar[bool] = True
     phases: ClassVar[bool] = False
     holds_errors: ClassVar[bool] = True
+    credit, assign, update = _presentations.credit, _presentations.assign, _presentations.update
 
     times: TimeConstants = eqx.field(static=True, default=TimeConstants())
     sigma: Float[Array, ""] = eqx.field(converter=number, default=0.05)
@@ -168,25 +129,18 @@ class PhaselessAlignment(Rule):
     loss: Loss = eqx.field(static=True, default=softmax_cross_entropy)
 
     def __check_init__(self):
-        if not isinstance(self.times, TimeConstants):
-            raise TypeError(f"expected times as vicinal.rules.TimeConstants, got {self.times!r}")
-        for name in ("sigma", "feedback_rate", "decay", "feedback_scale"):
-            check(f"{name.replace('_', ' ')}", getattr(self, name), lambda v: v >= 0, "of at least 0")
+        check_always_on(self, ("sigma", "feedback_rate", "decay", "feedback_scale"))
         check("nudge", self.nudge, lambda v: (v >= 0) & (v < 1), "in [0, 1)")
         if self.regularizer not in ("plain", "slopes"):
             raise ValueError(f"expected regularizer as 'plain' or 'slopes', got {self.regularizer!r}")
-        if self.regularizer == "plain":  # with slopes in the decay it depends on them how much is too much
+        if self.regularizer == "plain":  # with slopes in the decay, the limit depends on them
             check_decay(self.times, self.feedback_rate, self._decay())
-        if self.batch_size is not None:
-            check_count("batch_size", self.batch_size, 1)
-        activation_function(self.output_activation)
-        check_loss(self.loss)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> PhaselessState:
-        """Draws the first feedback; the neurons are at rest.
+        """Draws the initial feedback; the neurons are at rest.
 
         Raises:
-            ValueError: If there is no key, or the graph is not one that this rule takes.
+            ValueError: If there is no key, or this rule does not support the graph.
         """
         if key is None:
             raise ValueError("expected a key for feedback and noise, got none; rule.init(graph, model, key=key)")
@@ -204,38 +158,18 @@ class PhaselessAlignment(Rule):
             size = self.feedback_scale.astype(dtype) / jnp.sqrt(jnp.asarray(link.shape[1], dtype))
             feedback[link.node] = size * jax.random.normal(drawn, link.shape, dtype)
         products = jax.tree.map(jnp.zeros_like, graph.trainable(model))
-        rest = None if self.batch_size is None else _at_rest(graph, chain, self.batch_size)
+        rest = None if self.batch_size is None else at_rest(graph, chain, self.batch_size)
         return PhaselessState(feedback, products, noise_key, rest)
 
-    def credit(
-        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Credit, State]:
-        """What vertices hold and carry in the last step of a presentation; the noise is the state's own."""
-        return self.assign(graph, model, state, x, y, key=key)[1:]
-
-    def assign(
-        self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> tuple[PyTree, Credit, State]:
-        del key
-        return with_weights_held(self, graph, model, state, x, y)
-
-    def update(
-        self,
-        graph: Graph,
-        optimizer: optax.GradientTransformation,
-        model: PyTree,
-        optimizer_state: optax.OptState,
-        state: State,
-        x: PyTree,
-        y: PyTree,
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> tuple[PyTree, optax.OptState, State, Float[Array, ""], Info]:
-        del key
-        return with_weights_moving(self, graph, optimizer, model, optimizer_state, state, x, y)
-
     def noiseless(self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree) -> tuple[PyTree, Credit]:
-        """What the state's feedback gives where noise and nudging are off: what weights learn but for the low-pass.
+        """Computes gradient and credit with the feedback of a state, without noise, nudging and low-pass.
+
+        Args:
+            graph: The captured graph.
+            model: The model.
+            state: From `init` or the last update.
+            x: Inputs, `[batch, ...]`.
+            y: Targets, `[batch, ...]`.
 
         Returns:
             `(gradient, credit)`, at feedforward values.
@@ -247,7 +181,7 @@ class PhaselessAlignment(Rule):
         return local_gradient(graph, model, credit, x), credit
 
     def advance(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, y: PyTree) -> PhaselessState:
-        """One step of `dt` of everything but the weights, from a state that is running."""
+        """Takes one step of `dt` of all but the weights, from a state with running neurons."""
         chain, times, held = links(graph, _NAME), self.times, running(state)
         key, noise = drawn_below(chain, state.key, lambda name, k: drift(held.noise[name], self.sigma, times, k))
         output, values = _propagate(graph, model, noise, held.errors, self.nudge, x)
@@ -268,7 +202,7 @@ class PhaselessAlignment(Rule):
         return PhaselessState(feedback, products, key, after)
 
     def _learned(self, feedback: Array, pair: tuple[Array, Array], link: Link, slopes: Values) -> Array:
-        """`B^T + dt * rate * (rhat xi^T - decay B^T)`."""
+        """Returns `B^T + dt * rate * (rhat xi^T - decay B^T)`."""
         taught, lost = mean_outer(*pair), scaled(self._decay(), feedback) * feedback
         if self.regularizer == "slopes":
             lost = lost * mean_outer(slopes[link.node], slopes[link.below].reshape(pair[1].shape))
@@ -278,9 +212,9 @@ class PhaselessAlignment(Rule):
         return self.times.gain(self.batch_size is None) * jnp.square(self.sigma) if self.decay is None else self.decay
 
     def fresh(self, graph: Graph, model: PyTree, state: PhaselessState, x: PyTree, batch: int) -> PhaselessState:
-        """Neurons whose noise has its stationary variance, and whose filters are empty."""
+        """Returns a state with noise of its stationary variance and empty filters."""
         chain = links(graph, _NAME)
-        rest = _at_rest(graph, chain, batch)
+        rest = at_rest(graph, chain, batch)
         key, noise = drawn_below(
             chain, state.key, lambda name, k: stationary(rest.noise[name], self.sigma, self.times, k)
         )
@@ -293,7 +227,7 @@ class PhaselessAlignment(Rule):
 def _propagate(
     graph: Graph, model: PyTree, noise: Values, errors: Values, nudge: Array, x: PyTree
 ) -> tuple[Array, Values]:
-    """Every vertex at its prediction, plus noise, plus the error that nudges it."""
+    """Computes output and values: every vertex at its prediction, plus noise and nudge."""
     pushes = {name: scaled(nudge, error) * error for name, error in errors.items()}
     deviations = {name: pushes[name] + noise[name] if name in noise else pushes[name] for name in graph.vertices}
     output, values = graph.clamp(model, x).propagate(deviations)
@@ -309,23 +243,6 @@ def _errors(
     output_error: Array,
     x: PyTree,
 ) -> Values:
-    """`phi' * (B error)` from the top down: the way back in the graph, with `B^T` in place of each dense weight."""
+    """Computes `phi' * (B error)` from the top down: the adjoints of the graph with `B^T` in place of dense weights."""
     carrying = with_weights(model, {link.weight: feedback[link.node] for link in chain})
     return graph.adjoints(carrying, values, x, output_error)
-
-
-def _at_rest(graph: Graph, chain: tuple[Link, ...], batch: int) -> Running:
-    """Everything at zero."""
-
-    def zeros(names: Iterable[str]) -> Values:
-        return {name: jnp.zeros((batch, *graph.shapes[name].shape), graph.shapes[name].dtype) for name in names}
-
-    every, above = graph.vertices, [link.node for link in chain]
-    return Running(
-        zeros(every),
-        zeros(every),
-        zeros((*every, OUTPUT)),
-        zeros(link.below for link in chain),
-        zeros(above),
-        zeros(above),
-    )

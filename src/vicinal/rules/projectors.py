@@ -1,4 +1,4 @@
-"""Fixed projections of an error, for direct feedback: what the errors of a module's output become at a vertex."""
+"""Fixed projections for direct feedback, from the error of a module's output to the error of a vertex."""
 
 import math
 
@@ -16,30 +16,30 @@ Shape = tuple[int, ...]
 class Projector(eqx.Module):
     """A random linear map from the error of a module's output (the source) to the error of a vertex (the target).
 
-    Whatever the kind, its weights are uniform in a range such that a projected error is on average as long as one that
-    comes back through fresh weights of a layer from the target to the source, uniform in `±1/sqrt(fan in)`:
+    The weights of every kind are uniform, in a range that gives a projected error the expected norm of an error that
+    comes back through initial weights of a layer from the target to the source, uniform in `±1/sqrt(fan in)`:
 
         E ||projected||^2  =  scale^2 ||error||^2 / 3
 
-    (at the borders of a map a convolution loses a part of it).
+    (a convolution loses a part of it at the borders of a map).
     """
 
     scale: eqx.AbstractVar[Float[Array, ""]]
-    """Factor of the error; a learning rate of what is below the module's output, in plain gradient descent."""
+    """Factor of the error; in plain gradient descent it scales the learning rate below the module's output."""
 
     def __repr__(self) -> str:
         return module_text(self)
 
     def misfit(self, source: Shape, target: Shape) -> str | None:
-        """What is wrong with these shapes, `"expected ..., got ..."`; None if nothing is."""
+        """Describes why shapes do not fit, `"expected ..., got ..."`; None if they fit."""
         del source, target
 
     def draw(self, source: Shape, target: Shape, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """Draws the weights, for one example's shapes."""
+        """Draws the weights, for the shapes of one example."""
         raise NotImplementedError
 
     def project(self, weights: Float[Array, "..."], error: Float[Array, "..."], target: Shape) -> Float[Array, "..."]:
-        """The projection of one example's error."""
+        """Projects the error of one example."""
         raise NotImplementedError
 
     def _uniform(self, shape: Shape, fan: Array | int, dtype: jnp.dtype, key: PRNGKeyArray) -> Array:
@@ -59,6 +59,9 @@ class Dense(Projector):
 
     scale: Float[Array, ""] = eqx.field(converter=number, default=1.0)
 
+    def __check_init__(self):
+        check("the scale", self.scale)
+
     def draw(self, source: Shape, target: Shape, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Float[Array, "to from"]:
         units = math.prod(target)
         return self._uniform((units, math.prod(source)), units, dtype, key)
@@ -68,10 +71,10 @@ class Dense(Projector):
 
 
 class Sparse(Projector):
-    """A matrix as in `Dense`, in which each weight is there with probability `density`, and larger to make up for it.
+    """A sparse matrix: weights as in `Dense`, each kept with probability `density` and scaled to keep the norm.
 
     Args:
-        density: In (0, 1]. Where the source has few units, a low density leaves some units without an error.
+        density: In (0, 1]. If the source has few units, a low density leaves some units without an error.
         scale: Factor of the error.
 
     Raises:
@@ -87,6 +90,7 @@ class Sparse(Projector):
 
     def __check_init__(self):
         check("the density", self.density, lambda v: (v > 0) & (v <= 1), "in (0, 1]")
+        check("the scale", self.scale)
 
     def draw(self, source: Shape, target: Shape, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Float[Array, "to from"]:
         units, (there, weight) = math.prod(target), jax.random.split(key)
@@ -99,17 +103,17 @@ class Sparse(Projector):
 
 
 class Broadcast(Projector):
-    """For maps: the source's error, a vector, is put at every position and convolved with a random kernel.
+    """For maps: broadcasts the error of the source, a vector, to every position, and convolves with a random kernel.
 
-    All positions get the same error, but for those at the borders of a kernel of more than one pixel. The weights are
-    few, `[channels, units of the source, size, size]`, whatever the size of the map.
+    All positions get the same error, except at the borders with a kernel of more than one pixel. The number of weights,
+    `[channels, units of the source, size, size]`, does not depend on the size of the map.
 
     Args:
         kernel_size: Side of the kernel in pixels, odd.
         scale: Factor of the error.
 
     Raises:
-        ValueError: If the kernel has no middle.
+        ValueError: If the kernel size is not odd.
 
     References:
         Sanfiz and Akrout, Benchmarking the accuracy and robustness of feedback alignment algorithms, 2021,
@@ -121,6 +125,7 @@ class Broadcast(Projector):
 
     def __check_init__(self):
         _check_kernel(self.kernel_size)
+        check("the scale", self.scale)
 
     def misfit(self, source: Shape, target: Shape) -> str | None:
         if len(source) == 1 and len(target) == 3:
@@ -137,15 +142,16 @@ class Broadcast(Projector):
 
 
 class DilatedConvolution(Projector):
-    """For maps: a transposed convolution with a random dilated kernel, from the map of the source to the vertex's.
+    """For maps: a transposed convolution with a random dilated kernel, from the source to the vertex.
 
-    The centre of the kernel at the source's pixel `j` is the vertex's pixel `j s + o`, with a stride `s = H // H'` (of
-    the vertex's height over the source's) and an `o` that leaves equal borders; its taps lie `dilation` pixels apart:
+    Pixel `j` of the source is the centre of a kernel at pixel `j s + o` of the vertex, with the stride `s = H // H'`
+    (the height of the vertex over that of the source) and an `o` that leaves equal borders; taps are `dilation` pixels
+    apart:
 
         projected[c, j s + o + (t - middle) dilation]  +=  kernel[c, c', t] error[c', j]      for all j, t, c'
 
-    Seen from the vertex it is a sparse matrix with few different weights. A pixel that no tap reaches gets no error:
-    avoid a dilation that shares a factor with the stride, and a kernel smaller than the stride.
+    This is a sparse matrix with few distinct weights. A pixel that no tap reaches gets no error: avoid a dilation that
+    shares a factor with the stride, and a kernel smaller than the stride.
 
     Args:
         kernel_size: Taps along a side, odd.
@@ -168,6 +174,7 @@ class DilatedConvolution(Projector):
 
     def __check_init__(self):
         _check_kernel(self.kernel_size)
+        check("the scale", self.scale)
         check_count("the dilation", self.dilation, 1)
         check_count("the groups", self.groups, 1)
 

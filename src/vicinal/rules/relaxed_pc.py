@@ -1,4 +1,4 @@
-"""Relaxed predictive coding: without transposed weights, without derivatives, and with any wiring of error units."""
+"""Relaxed predictive coding: without transposed weights or derivatives, and with other wirings of error units."""
 
 import math
 from typing import ClassVar, Literal
@@ -19,7 +19,7 @@ _CONNECTIONS = ("one-to-one", "fixed", "learned")
 
 
 class RelaxedPC(Rule):
-    """Predictive coding under fixed predictions, with what is hard to believe of a brain left out one thing at a time.
+    """Predictive coding under fixed predictions, without some of its biologically implausible parts.
 
         h        = feedforward values, held with the Jacobians J at h
         error_l  = value_l - C_l h_l,           output error = -dLoss/d output at h
@@ -27,27 +27,28 @@ class RelaxedPC(Rule):
         gradient = the local product of the errors at h
         C_l     += connection_rate * mean over the batch of (error_l h_l^T)          (descent on 1/2 ||error_l||^2)
 
-    Values begin at `h`. Three things can be left out, in any combination:
+    Values start at `h`. Three parts can be left out, in any combination:
 
-    - the transposed weights, by a model with weights of their own on the way down (`vicinal.feedback.attach`, with
-      `kolen_pollack` for the paper's learned backward weights);
-    - the derivatives of the activation functions on the way down (`derivatives=False`; the local product keeps them);
-    - the one-to-one wiring of value units and error units (`connections`): `C_l = 1`, or a dense matrix of every
-      vertex, `|normal|` with deviation `connection_scale` at first, that stays or learns. The output's is one-to-one.
+    - transposed weights, by a model with separate feedback weights (`vicinal.feedback.attach`, with `kolen_pollack` for
+      the paper's learned backward weights);
+    - derivatives of the activation functions in errors (`derivatives=False`; the local product keeps them);
+    - the one-to-one wiring of value units and error units (`connections`): `C_l` is the identity, or a dense matrix at
+      every vertex, drawn as `|normal|` with deviation `connection_scale`, which is fixed or learns. That of the output
+      is always one-to-one.
 
-    At rest the errors do not depend on `C`: `value_l - C_l h_l` relaxes to what the children send, whatever `C_l h_l`
-    is. What depends on it is the way there, and so what is left after some steps.
+    At equilibrium the errors do not depend on `C`: `value_l - C_l h_l` relaxes to what the children send, whatever
+    `C_l h_l` is. But the transient does, and so do the errors after a finite number of steps.
 
     Args:
-        steps: Steps, or sweeps.
-        step_size: Of the activities. (The published .01 stands before a slope of twice this energy: .02 here.)
+        steps: Number of sweeps, or of simultaneous steps.
+        step_size: Step size of the activities. (The published .01 multiplies the slope of twice this energy: .02 here.)
         order: `"simultaneous"`, or `"sequential"` from the output down.
-        derivatives: Whether `J` holds the derivatives of the activation functions.
+        derivatives: Whether `J` includes the derivatives of the activation functions.
         connections: `"one-to-one"`, `"fixed"` or `"learned"`: the wiring of error units. Dense matrices are the rule's
             state, by vertex, `[units, units]`; `init` needs a key for them.
-        connection_scale: Standard deviation of the normal numbers whose size the first connections have.
-        connection_rate: Learning rate of the connections, of the batch mean; negative for the sign of the published
-            code. (The published 5e-4 is of the sum over a batch of 64: .032 here.)
+        connection_scale: Standard deviation of the normal numbers whose magnitudes are the initial connections.
+        connection_rate: Learning rate of the connections, for the batch mean; negative for the sign of the published
+            code. (The published 5e-4 is for the sum over a batch of 64: .032 here.)
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
@@ -65,9 +66,10 @@ class RelaxedPC(Rule):
         Millidge, Tschantz, Seth and Buckley, Relaxing the constraints on predictive coding models, 2020, arXiv
         2010.01047.
 
-    *Differs from the paper*: the published code changes the connections by `C -= rate * error h^T`, which climbs the
-    energy (it is left from an earlier form of the error); here they descend it. It clips what moves at ±1000 and drops
-    the last two batches of an epoch. Here an output's error is the loss's, and a test-time network has no error units.
+    *Differs from the paper*: the published code updates the connections by `C -= rate * error h^T`, which ascends the
+    energy (a remnant of an earlier definition of the error); here they descend it. The code clips values at ±1000 and
+    drops the last two batches of an epoch. Here the loss gives the error of the output, and there are no error units in
+    evaluation.
     """
 
     local: ClassVar[bool] = True
@@ -89,11 +91,11 @@ class RelaxedPC(Rule):
         if self.connections not in _CONNECTIONS:
             raise ValueError(f"expected connections as one of {', '.join(_CONNECTIONS)}, got {self.connections!r}")
         check("the scale of the connections", self.connection_scale, lambda v: v >= 0, "of at least 0")
-        check("the rate of the connections", self.connection_rate, jnp.isfinite, "that is finite")
+        check("the rate of the connections", self.connection_rate)
         check_loss(self.loss)
 
     def init(self, graph: Graph, model: PyTree, *, key: PRNGKeyArray | None = None) -> State:
-        """Returns `C` of every vertex, or `()` where the wiring is one-to-one.
+        """Returns `C` of every vertex, `[units, units]`, or `()` for one-to-one wiring.
 
         Raises:
             ValueError: If connections are to be drawn and there is no key.
@@ -130,14 +132,14 @@ class RelaxedPC(Rule):
         return Credit(loss, values, errors, output_error, info), state
 
     def _wired(self, state: State, name: str, value: Array) -> Array:
-        """`C h`."""
+        """Returns `C h`."""
         if self.connections == "one-to-one":
             return value
         flat = value.reshape(value.shape[0], -1)
         return jnp.dot(flat, state[name].T).reshape(value.shape)
 
     def _change(self, error: Array, value: Array) -> Array:
-        """`connection_rate * mean (error h^T)`."""
+        """Returns `connection_rate * mean (error h^T)`."""
         batch, wide = value.shape[0], widened(value[:1]).dtype  # a sum over a batch needs more than half precision
         rate = self.connection_rate.astype(wide) / batch
         products = jnp.dot(error.reshape(batch, -1).T, value.reshape(batch, -1), preferred_element_type=wide)

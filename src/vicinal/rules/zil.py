@@ -1,4 +1,4 @@
-"""Zero-divergence inference learning: each weight learns at the moment when the wave of errors reaches it."""
+"""Zero-divergence inference learning: each weight learns when the wave of errors reaches it."""
 
 from typing import ClassVar
 
@@ -14,22 +14,22 @@ from vicinal.rules.base import Rule, State
 
 
 class ZIL(Rule):
-    """Zero-divergence inference learning (Z-IL): inference learning on a schedule that makes it backpropagation.
+    """Zero-divergence inference learning (Z-IL): a schedule that makes inference learning equal backpropagation.
 
         t = 0                 feedforward values, so that only the output has an error; the output layer learns
         t = 1, 2, ...         every vertex at distance t from the output moves by  step_size * (sum of J_c^T error_c),
-                              has this as its error now, and what predicts it learns, at this step alone
+                              which becomes its error; the weights of its prediction learn at this step alone
 
-    The wave of errors goes down one vertex per step. Where it arrives, everything below still holds its feedforward
+    The wave of errors travels down one vertex per step. Where it arrives, everything below still holds its feedforward
     value, so predictions and Jacobians are those of the forward pass without being stored, and with a step size of 1
-    each weight's update is the gradient. What happens above the wave is of no account: those weights have learned.
-    So one pass down the graph is the whole schedule, at the cost of backpropagation.
+    the update of each weight is the gradient. Vertices above the wave no longer matter, as their weights have learned.
+    The whole schedule is therefore one pass down the graph, at the cost of backpropagation.
 
-    The distance is the longest way to the output. An error that takes a shorter way waits for the others (with a step
-    size of 1, as if there were identity vertices on it): so the schedule extends from chains to any graph.
+    The distance is the length of the longest path to the output. An error on a shorter path waits for the others (with
+    a step size of 1, as if identity vertices were inserted), which extends the schedule from chains to any graph.
 
     Args:
-        step_size: Of the activities; 1 is exact, `g` scales an error by `g` at each vertex on its way.
+        step_size: Step size of the activities. 1 is exact; `g` scales an error by `g` at each vertex on its path.
         loss: Loss of one example, `loss(output, target) -> scalar`.
 
     Raises:
@@ -77,7 +77,7 @@ class ZIL(Rule):
 
 
 def _last(graph: Graph, masks: dict[str, Array], batch: int) -> Int[Array, " batch"]:
-    """The step at which the wave reaches its last vertex; those that are masked as a whole take it no time."""
+    """Finds the step at which the wave reaches its last vertex, `[batch]`; vertices masked as a whole do not count."""
     if not masks:
         return jnp.full(batch, max(distances(graph).values()), jnp.int32)
     found = {OUTPUT: jnp.zeros(batch, jnp.int32)}
@@ -88,7 +88,7 @@ def _last(graph: Graph, masks: dict[str, Array], batch: int) -> Int[Array, " bat
 
 
 def distances(graph: Graph) -> dict[str, int]:
-    """The longest way from each node to the output, in edges: the step of the wave at which it learns."""
+    """Finds the longest path from each node to the output, in edges: the step of the wave at which it learns."""
     found = {OUTPUT: 0}
     for name in reversed(graph.vertices):
         found[name] = 1 + max(found[child] for child in graph.children[name])

@@ -1,4 +1,4 @@
-"""The compiled loop of a run: the state it carries, many steps in one call, and the way back to a good state."""
+"""The compiled loop of a run: its state, many steps in one call, and the return to the last good state."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from vicinal.train.metrics import Metrics
 from vicinal.train.totals import add
 
 Parts = tuple[Rule, Graph, optax.GradientTransformation, Metrics]
-"""What a run does not change: rule, graph, optimiser, and what is measured."""
+"""The fixed parts of a run: rule, graph, optimiser and metrics."""
 
 
 class TrainingState(eqx.Module):
@@ -27,11 +27,11 @@ class TrainingState(eqx.Module):
 
     Attributes:
         model: The model.
-        optimizer_state: Of the optimiser.
-        rule_state: Of the rule.
-        step: Updates taken; with the key it says which batch comes next.
-        key: Decides the rule's random numbers.
-        sums: Of what was measured in training since the last record: see `vicinal.train.evaluate.measured`.
+        optimizer_state: The state of the optimiser.
+        rule_state: The state of the rule.
+        step: Updates taken; with the key it determines the next batch.
+        key: The key of the rule's random numbers.
+        sums: Sums of the measurements in training since the last record; see `vicinal.train.evaluate.measured`.
     """
 
     model: PyTree
@@ -51,24 +51,24 @@ def first_state(
     rule_key: PRNGKeyArray,
     step_key: PRNGKeyArray,
 ) -> TrainingState:
-    """The state before the first step, in the form and at the place that the steps will give it.
+    """The state before the first step, with the dtypes and on the devices that the steps return.
 
     Args:
         parts: Rule, graph, optimiser and metrics.
         model: The model.
-        example: One input; it tells on which devices the data lie.
+        example: One input, on the devices of the data.
         sums: From `first_sums`.
         rule_key: For `rule.init`.
         step_key: For the steps.
 
     Raises:
-        ValueError: If a number in it is not finite; the optimiser's state alone may hold infinities.
+        ValueError: If a number is not finite; only the optimiser's state may hold infinities.
     """
     rule, graph, optimizer, _ = parts
     with jax.numpy_dtype_promotion("standard"):  # as in `Rule.step`
         optimizer_state = optimizer.init(graph.trainable(model))
     rule_state = rule.init(graph, model, key=rule_key)
-    # What changes from step to step must be an array, also where it starts as a plain number.
+    # A carry of the loop must be an array, even if it starts as a Python number.
     memory = jax.tree.map(
         lambda leaf: jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf, (optimizer_state, rule_state)
     )
@@ -86,8 +86,8 @@ def take_steps(
 ) -> TrainingState:
     """Takes `count` steps from batch `index` on, whether or not the numbers stay finite; to be compiled.
 
-    The number of steps is not known when this is compiled, so that the body is the same machine code however a run
-    is cut into calls: that is what makes a resumed run equal to the last bit, and spares a second compilation.
+    The number of steps is not known when this is compiled. So the body is the same machine code however a run is cut
+    into calls: a resumed run is equal to the last bit, and nothing compiles twice.
     """
     rule, graph, optimizer, metrics = parts
     arrays, static = eqx.partition(state, eqx.is_array)
@@ -107,7 +107,7 @@ def take_steps(
 
 
 def may_be_infinite(first: TrainingState) -> tuple[str, ...]:
-    """The leaves of the optimiser's state that begin with infinities, by name: a best value that is yet to come.
+    """The leaves of the optimiser's state that are infinite at the start, such as the best value so far, by name.
 
     Args:
         first: The state before the first step.
@@ -117,7 +117,7 @@ def may_be_infinite(first: TrainingState) -> tuple[str, ...]:
 
 
 def all_finite(state: TrainingState, exempt: tuple[str, ...] = ()) -> Bool[Array, ""]:
-    """Whether every number of a state that must stay finite is; `exempt` is what `may_be_infinite` names."""
+    """Whether all watched numbers of a state are finite; `exempt` are the leaves that `may_be_infinite` names."""
     return jnp.all(jnp.stack([is_finite(leaf) for _, leaf in _checked(state, exempt)]))
 
 
@@ -125,29 +125,43 @@ def all_finite(state: TrainingState, exempt: tuple[str, ...] = ()) -> Bool[Array
 def _advance(
     fixed: Any, state: TrainingState, index: Array, count: Array, exempt: tuple[str, ...]
 ) -> tuple[TrainingState, Array]:
-    """Takes `count` steps; and says whether every number of the new state is finite.
+    """Takes `count` steps, and tells whether all watched numbers of the new state are finite.
 
-    The given state is not donated, for the run must be able to go back to it.
+    The given state is not donated: the run must be able to go back to it.
     """
     *parts, batches = fixed
     new = take_steps((parts[0], parts[1], parts[2], parts[3]), batches, state, index, count)
     return new, all_finite(new, exempt)
 
 
+def bytes_of_steps(fixed: Any, state: TrainingState, exempt: tuple[str, ...]) -> int:
+    """The memory that steps need beside the state before, by the compiler's count; 0 if it does not tell.
+
+    Args:
+        fixed: As for `advance`.
+        state: The state to start from.
+        exempt: As for `advance`.
+    """
+    compiled: Any = _advance
+    lowered = compiled.lower(fixed, state, jnp.int32(0), jnp.int32(0), exempt)
+    found = lowered.compile().compiled.memory_analysis()
+    return 0 if found is None else found.temp_size_in_bytes + found.output_size_in_bytes
+
+
 def advance(
     fixed: Any, state: TrainingState, index: int, count: int, exempt: tuple[str, ...] = ()
 ) -> tuple[TrainingState, str | None]:
-    """Takes `count` steps, or as many as leave every number finite.
+    """Takes `count` steps, or fewer if the next one would make a number non-finite.
 
     Args:
         fixed: Rule, graph, optimiser, metrics and batches.
-        state: Where to start; it stays as it is.
-        index: Of the first batch.
+        state: The state to start from; it is not changed.
+        index: The index of the first batch.
         count: Steps to take.
-        exempt: What `may_be_infinite` names.
+        exempt: The leaves that `may_be_infinite` names.
 
     Returns:
-        The new state; and None, or the sentence that says what the next step would break.
+        The new state; and None, or a sentence about the number that the next step would make non-finite.
     """
 
     def after(steps: int) -> tuple[TrainingState, Array]:
@@ -166,7 +180,7 @@ def advance(
 
 
 def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingState, exempt: tuple[str, ...]) -> str:
-    """The sentence that says where the step from `state` to `broken` meets the first number that is not finite."""
+    """Returns a sentence about the first non-finite number in the step from `state` to `broken`."""
     rule, graph, _, _, batches = fixed
     batch, key = batches.get(jnp.int32(index)), jax.random.fold_in(state.key, state.step)
     found = diagnosis(
@@ -176,7 +190,7 @@ def _diagnosis(fixed: Any, state: TrainingState, index: int, broken: TrainingSta
 
 
 def _checked(state: TrainingState, exempt: tuple[str, ...]) -> list[tuple[str, Array]]:
-    """What must stay finite, by name: parameters, optimiser, rule, and the loss since the last record."""
+    """The numbers that are watched, by name: parameters, optimiser, rule, and the loss since the last record."""
     watched = dataclasses.replace(state, sums={"loss": state.sums["loss"].high})
     leaves = jax.tree_util.tree_flatten_with_path(watched)[0]
     named = [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves if eqx.is_inexact_array(leaf)]
@@ -184,12 +198,12 @@ def _checked(state: TrainingState, exempt: tuple[str, ...]) -> list[tuple[str, A
 
 
 def first_not_finite(state: TrainingState, exempt: tuple[str, ...] = ()) -> str | None:
-    """The first number that is not finite and must be, by the name of its leaf; None if all are."""
+    """The name of the first leaf with a watched number that is not finite; None if all are finite."""
     return next((name for name, leaf in _checked(state, exempt) if not is_finite(leaf)), None)
 
 
 def _strongly_typed(tree: PyTree) -> PyTree:
-    """The same arrays without weak types, which a step may lose: that would be another compilation."""
+    """The same arrays without weak types: a step may lose them, and would then compile again."""
 
     def strong(leaf: Any) -> Any:
         weak = eqx.is_array(leaf) and getattr(leaf, "weak_type", False)
@@ -199,7 +213,7 @@ def _strongly_typed(tree: PyTree) -> PyTree:
 
 
 def _placed(state: TrainingState, example: PyTree) -> TrainingState:
-    """Puts what lies nowhere by choice beside the rest: the first step would, and the second compile again."""
+    """Moves uncommitted arrays to the committed ones' devices, so that the second step does not compile again."""
     leaves = [leaf for leaf in jax.tree.leaves((state, example)) if eqx.is_array(leaf)]
     chosen = next((leaf.sharding for leaf in leaves if leaf.committed), None)
     if chosen is None:

@@ -1,6 +1,5 @@
-"""What `fit` and `sweep` are asked for, checked."""
+"""Checks of the arguments that `fit` and `sweep` share: rule, optimiser, model and graph."""
 
-import operator
 from typing import Any
 
 import jax
@@ -15,37 +14,8 @@ from vicinal.roles import Where
 from vicinal.rules import Rule
 
 
-def at_least_one(name: str, value: Any) -> int:
-    """The value as an integer; TypeError or ValueError if it is none, or below 1."""
-    try:
-        whole = operator.index(value)
-    except TypeError:
-        raise TypeError(f"expected {name} as an integer, got {value!r}") from None
-    if whole < 1:
-        raise ValueError(f"expected {name} of at least 1, got {whole}")
-    return whole
-
-
-def total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> int:
-    """Updates in all, from whichever of epochs and steps is given."""
-    if (epochs is None) == (steps is None):
-        raise ValueError(f"expected either epochs or steps, got epochs={epochs} and steps={steps}")
-    if steps is not None:
-        return at_least_one("steps", steps)
-    if isinstance(epochs, float):
-        raise TypeError(f"expected epochs as an integer, got {epochs!r}; give steps= for a part of an epoch")
-    if steps_per_epoch is None:
-        raise ValueError(
-            "expected steps with an iterable of batches that has no length, got epochs; say how many steps to take"
-        )
-    return at_least_one("epochs", epochs) * steps_per_epoch
-
-
-# ------------------------------------------------------------------------- rule, model, optimiser and key of a run
-
-
 def check_rule(rule: Any) -> None:
-    """TypeError if it is no rule."""
+    """Raises TypeError if this is not a rule."""
     if isinstance(rule, Rule):
         return
     if isinstance(rule, str):
@@ -60,7 +30,7 @@ def check_rule(rule: Any) -> None:
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """TypeError if it is no optimiser of optax."""
+    """Raises TypeError if this is not an Optax optimiser."""
     if _is_optimizer(optimizer):
         return
     if isinstance(optimizer, str):
@@ -79,7 +49,7 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """TypeError if it is no callable pytree of JAX arrays."""
+    """Raises TypeError if this is not a callable pytree of JAX arrays."""
     check_module(model)
     if isinstance(model, Rule | optax.GradientTransformation | optax.MultiSteps):
         kind = "a rule" if isinstance(model, Rule) else "an optimiser"
@@ -94,18 +64,18 @@ def check_model(model: Any) -> None:
 
 
 def graph_of(graph: Graph | None, fixed: Where | None, model: PyTree, example: PyTree, batch_size: int) -> Graph:
-    """The graph that was given, or else that of the model; a model that cannot be evaluated is found now.
+    """Returns the given graph, or captures the model; fails early if the model cannot be evaluated.
 
     Args:
         graph: As given to `fit` or `sweep`.
-        fixed: The same.
+        fixed: As given to `fit` or `sweep`.
         model: The model.
         example: One input.
         batch_size: Examples in a batch.
 
     Raises:
-        TypeError: If `graph` is something else.
-        ValueError: If there is a graph, and `fixed` too; or the model cannot be evaluated.
+        TypeError: If `graph` is not a graph.
+        ValueError: If both `graph` and `fixed` are given, or the model cannot be evaluated.
     """
     if graph is None:
         graph = capture(model, example, fixed=fixed, batch_size=batch_size)
@@ -118,7 +88,7 @@ def graph_of(graph: Graph | None, fixed: Where | None, model: PyTree, example: P
 
 
 def check_make(make: Any, numbers: dict[str, Any]) -> None:
-    """TypeError if `make(**numbers)` does not return a rule and an optimiser."""
+    """Raises TypeError if `make(**numbers)` does not return a rule and an optimiser."""
     if not callable(make):
         raise TypeError(f"expected make as a function of the numbers, got {_name(make)}")
     made = make(**numbers)
@@ -131,11 +101,11 @@ def check_make(make: Any, numbers: dict[str, Any]) -> None:
 
 
 def _is_optimizer(value: Any) -> bool:
-    """Whether it has the two functions of an optimiser: `MultiSteps`, or a user's own, is no tuple as optax's are."""
+    """Whether this has the two functions of an optimiser; `MultiSteps` and users' optimisers need not be tuples."""
     functions = (getattr(value, name, None) for name in ("init", "update"))
     return not isinstance(value, type | Rule) and all(map(callable, functions))
 
 
 def _name(value: PyTree) -> str:
-    """What it is, in a word or two."""
+    """A short name for the type of an object."""
     return value.__name__ if isinstance(value, type) else type(value).__name__

@@ -1,11 +1,10 @@
-"""Where a training loop finds its batches: in arrays on the device, or in any iterable.
+"""Sources of batches for the training loop: arrays on the device, or any iterable.
 
 A source gives batches a chunk at a time, in arrays whose shapes do not depend on how long the chunk is: one compiled
 loop then serves the whole run, and the same machine code sees a batch however the run was cut into chunks.
 """
 
 import functools
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from vicinal._foreign import is_array
+from vicinal._numbers import check_count
 from vicinal.data import Batches, epoch_order
 from vicinal.data.streams import length_of, pair_of
 
@@ -24,16 +24,16 @@ _STACK_BATCHES, _STACK_BYTES = 64, 2**24  # a chunk from an iterable holds as ma
 
 
 Check = Callable[[Any, str], None]
-"""Raises ValueError unless examples are as expected; takes them, and where they are, in words."""
+"""Raises ValueError unless targets are as expected; its second argument names their place in the message."""
 
 
 class ArrayBatches(eqx.Module):
-    """Batches of examples that lie on the device, in a given order.
+    """Batches of examples on the device, in a given order.
 
     Attributes:
         x: All inputs, `[examples, ...]`.
         y: All targets, `[examples, ...]`.
-        order: Which examples to visit, `[batches * batch_size]`.
+        order: Indices of the examples, `[batches * batch_size]`.
         batch_size: Examples in a batch.
     """
 
@@ -60,27 +60,27 @@ class StackedBatches(eqx.Module):
 
 
 class ArraySource:
-    """Epochs of shuffled batches from arrays; the order depends on the key and the epoch alone.
+    """Epochs of shuffled batches from arrays; the order depends only on the key and the epoch.
 
     Args:
         x: Inputs, `[examples, ...]`.
         y: Targets, `[examples, ...]`.
         batch_size: Examples in a batch, at most the number of examples; what does not fill the last batch of an
             epoch is left out of it.
-        key: Decides the orders.
+        key: The key of the orders.
 
     Attributes:
         batch_size: As given.
         steps_per_epoch: Whole batches in an epoch.
+        where: What `sample` gives, in words.
     """
+
+    where = "the training set"
 
     def __init__(self, x: PyTree, y: PyTree, batch_size: int, key: PRNGKeyArray):
         examples = count_examples(x, y)
-        try:
-            batch_size = operator.index(batch_size)
-        except TypeError:
-            raise TypeError(f"expected the batch size as an integer, got {batch_size!r}") from None
-        if not 1 <= batch_size <= examples:
+        batch_size = check_count("batch_size", batch_size)
+        if batch_size > examples:
             raise ValueError(f"expected a batch size from 1 to {examples}, the number of examples, got {batch_size}")
         self.x, self.y = jax.tree.map(jnp.asarray, (x, y))
         self.batch_size, self.steps_per_epoch = batch_size, examples // batch_size
@@ -89,17 +89,12 @@ class ArraySource:
         self._block: tuple[int, ArrayBatches] | None = None
 
     @property
-    def settings(self) -> dict[str, int | None]:
-        """What a resumed run must have in common with the one before."""
-        return {"batch_size": self.batch_size, "steps_per_epoch": self.steps_per_epoch}
-
-    @property
     def order_bytes(self) -> int:
         """The memory of the order that a chunk holds."""
         return 4 * self._epochs_ahead * self.steps_per_epoch * self.batch_size
 
     def chunk(self, step: int, count: int) -> tuple[ArrayBatches, int, int]:
-        """Batches around `step`, the index of that step's, and how many of `count` are there."""
+        """Batches around `step`, the index of that step's batch, and how many of the `count` batches they hold."""
         steps = self._epochs_ahead * self.steps_per_epoch
         block, index = divmod(step, steps)
         if self._block is None or self._block[0] != block:
@@ -116,43 +111,40 @@ class ArraySource:
         """All inputs and targets."""
         return self.x, self.y
 
-    def check(self, first: Check, later: Check) -> None:
-        """Checks all examples by `first(examples, where)`."""
-        del later
-        first(self.sample(), "the training set")
-
     def examples_in(self, batches: Any) -> int:
         """How many examples one of these batches holds."""
         return batches.batch_size
 
 
 class IterableSource:
-    """Batches `(x, y)` from any iterable, begun anew when it ends.
+    """Batches `(x, y)` from any iterable, restarted when it ends.
 
     To resume a run, the iterable must give the same batches again: those already seen are skipped.
 
     Args:
-        batches: Gives pairs of arrays, or dictionaries of them, `[batch, ...]` each. Batches of another size are
+        batches: Yields pairs of arrays, or dictionaries of them, `[batch, ...]` each. Batches of another size need
             another compilation.
-        epochs: Whether passes are counted, if the iterable has a length.
+        epochs: Whether to count passes, if the iterable has a length.
 
     Attributes:
-        batch_size: None, the iterable decides it.
-        steps_per_epoch: How many batches a pass has; None if nobody asked, or the iterable has no length.
+        batch_size: None: the iterable determines it.
+        steps_per_epoch: How many batches a pass has; None unless passes are counted and the iterable has a length.
+        where: What `sample` gives, in words.
+        check_targets: Called with the targets of each batch that is read, and the name of the batch; or None.
     """
 
-    batch_size = None
+    batch_size, where = None, "the first batch"
 
     def __init__(self, batches: Iterable[Any], epochs: bool = False):
         self._batches, self._length = batches, length_of(batches)
         self.steps_per_epoch = self._length if epochs else None
         self._pass, self._read_in_pass, self._position = 0, 0, 0
-        self._iterator = self._begun(0)
-        self._ahead: tuple[PyTree, PyTree] | None = None  # read, and not yet used
-        self._later: Check | None = None
+        self._iterator = self._pass_from(0)
+        self._ahead: tuple[PyTree, PyTree] | None = None  # read but not yet used
+        self.check_targets: Check | None = None
 
     def chunk(self, step: int, count: int) -> tuple[StackedBatches, int, int] | None:
-        """Up to `count` batches of equal shape from `step` on, stacked; None if the iterable cannot go on."""
+        """Up to `count` batches of equal shape from `step` on, stacked; None if the iterable has ended."""
         self._skip_to(step)
         first = self._peek()
         if first is None:
@@ -168,20 +160,15 @@ class IterableSource:
         return StackedBatches(x, y), 0, len(taken)
 
     def example(self) -> PyTree:
-        """One input; the batch it is from will still come."""
+        """One input; its batch is not consumed."""
         return jax.tree.map(lambda a: jnp.asarray(a[0]), self.sample()[0])
 
     def sample(self) -> tuple[PyTree, PyTree]:
-        """The next batch; it will still come."""
+        """The next batch, without consuming it."""
         first = self._peek()
         if first is None:
             raise ValueError("expected at least one batch, got an empty iterable")
         return first
-
-    def check(self, first: Check, later: Check) -> None:
-        """Checks the next batch by `first(batch, where)`, and the targets of later ones by `later`, when read."""
-        self._later = later
-        first(self.sample(), "the first batch")
 
     def examples_in(self, batches: Any) -> int:
         """How many examples one of these batches holds."""
@@ -197,13 +184,8 @@ class IterableSource:
             self._ahead = self._read()
         return self._ahead
 
-    @property
-    def settings(self) -> dict[str, int | None]:
-        """What a resumed run must have in common with the one before: nothing, the batches are its own affair."""
-        return {"batch_size": None, "steps_per_epoch": None}
-
     def _skip_to(self, step: int) -> None:
-        """Leaves out the batches before a step; whole passes without reading them, where that can be."""
+        """Skips the batches before a step; skips whole passes without reading them if possible."""
         length = self._length
         if (
             isinstance(self._batches, Batches)
@@ -212,13 +194,13 @@ class IterableSource:
             and step - self._position > 1
         ):
             self._pass, self._read_in_pass = divmod(step, length)
-            self._iterator = self._begun(self._read_in_pass)
+            self._iterator = self._pass_from(self._read_in_pass)
             self._ahead, self._position = None, step
         while self._position < step and self._peek() is not None:
             self._pop()
 
-    def _begun(self, skip: int) -> Iterator[Any]:
-        """The batches of the pass under way."""
+    def _pass_from(self, skip: int) -> Iterator[Any]:
+        """The batches of the present pass, without the first `skip`."""
         return self._batches.epoch(self._pass, skip) if isinstance(self._batches, Batches) else iter(self._batches)
 
     def _read(self) -> tuple[PyTree, PyTree] | None:
@@ -230,8 +212,8 @@ class IterableSource:
                     f"expected the {expected} batches of the iterable's length, got {read} in a pass; give steps="
                 )
             self._pass, self._read_in_pass = self._pass + 1, 0
-            iterator = self._begun(0)
-            if iterator is self._iterator:  # a generator: it cannot begin anew
+            iterator = self._pass_from(0)
+            if iterator is self._iterator:  # a generator: it cannot start again
                 return None
             self._iterator = iterator
             batch = next(iterator, _END)
@@ -239,8 +221,8 @@ class IterableSource:
             return None
         self._read_in_pass += 1
         pair = _pair(batch)
-        if self._later is not None:
-            self._later(pair[1], f"batch {self._position} of the training data, counted from 0")
+        if self.check_targets is not None:
+            self.check_targets(pair[1], f"batch {self._position} of the training data, counted from 0")
         return pair
 
 
@@ -249,7 +231,7 @@ _END = object()
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _orders(key: PRNGKeyArray, epochs: Int[Array, " epochs"], examples: int, used: int) -> Int[Array, " rows"]:
-    """The orders of some epochs, one after another, each without the examples that fill no batch."""
+    """The orders of some epochs in sequence, each without the examples that do not fill a batch."""
     return jax.lax.map(lambda epoch: epoch_order(key, epoch, examples)[:used], epochs).reshape(-1)
 
 
@@ -258,7 +240,7 @@ def count_examples(x: PyTree, y: PyTree) -> int:
 
     Raises:
         TypeError: If a leaf is not an array with an axis of examples.
-        ValueError: If lengths differ, or there is no example.
+        ValueError: If lengths differ, or there are no examples.
     """
     leaves = jax.tree.leaves((x, y))
     for leaf in leaves:
@@ -285,7 +267,7 @@ def _form(batch: PyTree) -> Any:
 
 
 def is_pair(data: Any) -> bool:
-    """Whether two things are inputs and targets, arrays or trees of them; and not two batches in a list.
+    """Whether `data` is a pair of inputs and targets (arrays or trees of arrays), and not a list of two batches.
 
     Example:
         >>> x, y = np.ones((4, 2)), np.zeros(4)
@@ -294,7 +276,7 @@ def is_pair(data: Any) -> bool:
     """
     if not isinstance(data, tuple | list) or len(data) != 2:
         return False
-    if any(is_array(half) for half in data):  # if the other one is none, that is a mistake
+    if any(is_array(half) for half in data):  # if only one is an array, a later check raises
         return True
     batches = isinstance(data, list) and all(isinstance(half, tuple | list) or _is_batch(half) for half in data)
     return not batches and all(is_array(leaf) for leaf in jax.tree.leaves(data))
@@ -312,9 +294,9 @@ def source_of(data: Any, batch_size: int, key: PRNGKeyArray, epochs: bool = Fals
 
     Args:
         data: Two arrays, or two trees of arrays; or anything to iterate over that gives such pairs.
-        batch_size: Examples in a batch; an iterable decides that itself.
-        key: Decides the order of the examples; an iterable decides that itself.
-        epochs: Whether the passes of an iterable are counted.
+        batch_size: Examples in a batch; ignored for an iterable.
+        key: The key of the order of examples; ignored for an iterable.
+        epochs: Whether to count the passes of an iterable.
 
     Raises:
         TypeError: If `data` is something else.
@@ -327,7 +309,7 @@ def source_of(data: Any, batch_size: int, key: PRNGKeyArray, epochs: bool = Fals
     raise TypeError(
         f"expected data as a Dataset, a pair of arrays (x, y) or an iterable of batches, got {type(data).__name__}"
         + (
-            "; call it, and give what it returns, or vicinal.data.batches(it) to begin it anew"
+            "; call it, and give what it returns, or vicinal.data.batches(it) to start it again"
             if callable(data)
             else ""
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from jaxtyping import PyTree
 
 from vicinal.train import checkpoint
+from vicinal.train.stored import metadata_of
 
 
 class Best:
@@ -15,7 +16,7 @@ class Best:
     Args:
         path: The file to write, or None for none.
         like: A model of the run, the template to load into.
-        step: Where the run begins or goes on; a file of a later step is left out, for the run will come there again.
+        step: Where the run starts or resumes; a file of a later step is ignored, as the run will reach that step again.
 
     Attributes:
         model: The best model, or None.
@@ -31,14 +32,14 @@ class Best:
         self._saved: int | None = None
 
     def claim(self, owner: str, step: int | None) -> None:
-        """Lets a hook decide what is best, and brings back what it had kept.
+        """Registers the hook that decides what is best, and restores the model that it had kept.
 
         Args:
             owner: The name of the hook.
-            step: The step whose model the hook kept in the part of the run that is resumed, or None.
+            step: The step of the model that the hook kept before the run was resumed, or None.
 
         Raises:
-            ValueError: If another hook decides already, or the model of that step is not there.
+            ValueError: If another hook already decides, or the model of that step is missing.
         """
         if self._owner is not None:
             raise ValueError(
@@ -50,7 +51,7 @@ class Best:
             return
         found = None
         if self._path is not None and self._path.exists():
-            found = checkpoint.read_metadata(self._path).get("step")
+            found = metadata_of(self._path).get("step")
         if found == step:
             self.model, _ = checkpoint.load(self._path or "", self._like)
             self.step = self._saved = step
@@ -58,20 +59,20 @@ class Best:
             got = "none" if found is None else f"that of step {found}"
             raise ValueError(
                 f"expected the best model of the run to resume, that of step {step}, in {str(self._path)!r}, got "
-                f"{got}; resume with the hooks that the run was begun with, or with keep_best=False"
+                f"{got}; resume with the hooks that the run started with, or with keep_best=False"
             )
 
     def keep(self, step: int, model: PyTree) -> None:
-        """Takes a model as the best so far; it counts from `commit` on."""
+        """Sets the best model so far; `commit` makes it count."""
         self._given = step, model
 
     def commit(self) -> None:
-        """Makes what was given to `keep` count, once its record is written."""
+        """Makes the model given to `keep` count, after its record is written."""
         if self._given is not None:
             (self.step, self.model), self._given = self._given, None
 
     def save(self) -> None:
-        """Writes the file, if there is a model that is not there yet."""
+        """Writes the file, if it does not hold the best model yet."""
         if self._path is not None and self.step is not None and self.step != self._saved:
             checkpoint.save(self._path, self.model, metadata={"step": self.step})
             self._saved = self.step

@@ -11,13 +11,9 @@ The file is an ordinary `.npz` archive, so `numpy.load` opens it without this li
 Functions and other static leaves are not stored: a checkpoint is loaded into a template, which has them.
 """
 
-import hashlib
-import io
 import json
 import os
-import zipfile
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,15 +24,15 @@ from jaxtyping import PyTree
 from vicinal._numbers import weakened
 from vicinal.files import write_atomically
 from vicinal.keys import is_key
-
-FORMAT_VERSION = 1
-
-_HEADER = "vicinal.json"
-_DIGEST_LENGTH = 64  # hexadecimal digits of a SHA-256
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or read; the message says what was expected and what to do."""
+from vicinal.train.checkpoint_file import (
+    FORMAT_VERSION,
+    CheckpointError as CheckpointError,
+    Contents,
+    fault,
+    pack,
+    short,
+    unpack,
+)
 
 
 def save(path: str | os.PathLike[str], tree: PyTree, *, metadata: dict[str, Any] | None = None) -> None:
@@ -56,6 +52,7 @@ def save(path: str | os.PathLike[str], tree: PyTree, *, metadata: dict[str, Any]
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> state = {"weight": jnp.arange(3.0), "key": jax.random.key(0), "epoch": 4}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save(Path(folder) / "last.npz", state, metadata={"loss": 0.25})
@@ -86,7 +83,7 @@ def save(path: str | os.PathLike[str], tree: PyTree, *, metadata: dict[str, Any]
             f"Expected metadata made of JSON values, got something else ({error}); "
             "convert it to numbers, strings, lists and dictionaries."
         ) from error
-    write_atomically(path, _pack(text.encode(), arrays))
+    write_atomically(path, pack(text.encode(), arrays))
 
 
 def load(path: str | os.PathLike[str], like: PyTree, *, part: str = "") -> tuple[PyTree, dict[str, Any]]:
@@ -101,7 +98,7 @@ def load(path: str | os.PathLike[str], like: PyTree, *, part: str = "") -> tuple
         like: A pytree with the structure, shapes and dtypes of the saved one. Arrays and keys may be
             `jax.ShapeDtypeStruct`, as `equinox.filter_eval_shape` makes them. Static leaves are taken from
             here.
-        part: The path of the part of the saved tree that is wanted, such as `.model`; by default all of it.
+        part: The path of the part of the saved tree to read, such as `.model`; by default the whole tree.
 
     Returns:
         The restored tree and the metadata.
@@ -110,15 +107,13 @@ def load(path: str | os.PathLike[str], like: PyTree, *, part: str = "") -> tuple
         CheckpointError: The file is missing, damaged, not a checkpoint or of a newer format, or its leaves
             are not those of `like`.
     """
-    header, archive = _open(path)
+    contents = unpack(path)
     named_leaves, structure = _flatten(like)
-    found = [(index, entry) for index, entry in enumerate(header["leaves"]) if _is_within(entry["path"], part)]
+    found = [(index, entry) for index, entry in enumerate(contents.leaves) if _is_within(entry["path"], part)]
     _check_structure(path, [entry for _, entry in found], [(part + name, leaf) for name, leaf in named_leaves])
-    leaves = []
-    for (index, entry), (_, template) in zip(found, named_leaves, strict=True):
-        stored = f"{index}.npy" in archive
-        leaves.append(_decode(archive[f"{index}.npy"], entry, template) if stored else template)
-    return structure.unflatten(leaves), header["metadata"]
+    chosen = zip(found, named_leaves, strict=True)
+    leaves = [_restored(contents, index, template) for (index, _), (_, template) in chosen]
+    return structure.unflatten(leaves), contents.metadata
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -133,7 +128,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing, damaged, not a checkpoint or of a newer format.
     """
-    return _open(path)[0]["metadata"]
+    return unpack(path).metadata
 
 
 def read_paths(path: str | os.PathLike[str]) -> list[str]:
@@ -145,7 +140,7 @@ def read_paths(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         CheckpointError: The file is missing, damaged, not a checkpoint or of a newer format.
     """
-    return [entry["path"] for entry in _open(path)[0]["leaves"]]
+    return [entry["path"] for entry in unpack(path).leaves]
 
 
 def _is_within(path: str, part: str) -> bool:
@@ -194,19 +189,38 @@ def _encode(leaf: Any, entry: dict[str, Any]) -> np.ndarray:
     return array
 
 
+def _restored(contents: Contents, index: int, template: Any) -> Any:
+    """A leaf in the type of its template, from its array; a leaf without one is the template itself."""
+    array, entry = contents.array(index), contents.leaves[index]
+    if array is None:
+        return template
+    try:
+        value = _decode(array, entry, template)
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError) as error:  # of a key's implementation, or the type of a number
+        raise fault(contents.path, f"leaf {entry['path']!r} with other contents ({error})") from error
+    if value is None:
+        got = f"{array.dtype}{list(array.shape)}"
+        raise fault(contents.path, f"leaf {entry['path']!r} as {got}, which is not {_in_words(entry)}")
+    return value
+
+
 def _decode(array: np.ndarray, entry: dict[str, Any], template: Any) -> Any:
-    """The inverse of `_encode`, in the type of the template."""
+    """The inverse of `_encode`, in the type of the template; None if the array is not what `_encode` returns."""
     if entry["kind"] == "key":
-        return _place(jax.random.wrap_key_data(jnp.array(array), impl=entry["implementation"]), template)
+        key = jax.random.wrap_key_data(jnp.array(array), impl=entry["implementation"])
+        return _place(key, template) if (key.dtype, key.shape) == (template.dtype, template.shape) else None
     if entry["kind"] == "scalar":
-        whole = isinstance(template, int) and not isinstance(template, bool)
-        value = int.from_bytes(array.tobytes(), "little", signed=True) if whole else array.item()
-        return type(template)(value)
+        return _decode_number(array, template)
+    stored = f"u{template.dtype.itemsize}" if template.dtype.isbuiltin == 2 else template.dtype
+    if (array.dtype, array.shape) != (stored, template.shape):
+        return None
     array = array.view(template.dtype)
     if isinstance(template, np.generic):
         return array[()]
     if isinstance(template, np.ndarray):
-        return array
+        return np.array(array)
     value = jnp.array(array)  # a copy: memory shared with NumPy could not be donated to a compiled step
     if value.dtype != template.dtype:
         raise CheckpointError(
@@ -216,63 +230,19 @@ def _decode(array: np.ndarray, entry: dict[str, Any], template: Any) -> Any:
     return _place(weakened(value) if template.weak_type else value, template)
 
 
+def _decode_number(array: np.ndarray, template: Any) -> Any:
+    """A Python number of the template's type, or None."""
+    if isinstance(template, int) and not isinstance(template, bool):
+        whole = array.dtype == np.uint8 and array.ndim == 1 and array.size > 0
+        return type(template)(int.from_bytes(array.tobytes(), "little", signed=True)) if whole else None
+    same = (array.dtype, array.shape) == (np.asarray(template).dtype, ())
+    return type(template)(array.item()) if same else None
+
+
 def _place(value: jax.Array, template: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
     """Move a leaf to the devices of its template, if those were chosen and not merely the default."""
     chosen = template.committed if isinstance(template, jax.Array) else template.sharding is not None
     return jax.device_put(value, template.sharding) if chosen else value
-
-
-def _pack(header: bytes, arrays: dict[str, np.ndarray]) -> memoryview:
-    """The bytes of the archive: the header, the arrays, and the digest of all that in the comment."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(_HEADER), header)
-        for name, array in arrays.items():
-            with archive.open(name, "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
-        archive.comment = b"0" * _DIGEST_LENGTH
-    content = buffer.getbuffer()
-    content[-_DIGEST_LENGTH:] = _digest(content)
-    return content
-
-
-def _digest(content: bytes | memoryview) -> bytes:
-    return hashlib.sha256(memoryview(content)[:-_DIGEST_LENGTH]).hexdigest().encode()
-
-
-def _open(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Any]:
-    """The header and the arrays of a checkpoint, once every byte has been checked."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"Expected a checkpoint at {str(path)!r}, got {error.strerror or error}; check the path."
-        ) from error
-    # A zip file starts with this mark, and has the name of its first member at byte 30.
-    if not (content.startswith(b"PK\x03\x04") and content[30:].startswith(_HEADER.encode())):
-        raise CheckpointError(
-            f"Expected a vicinal checkpoint, got some other file at {str(path)!r} ({len(content)} bytes); "
-            "give a file written by vicinal.train.checkpoint.save."
-        )
-    expected, got = content[-_DIGEST_LENGTH:], _digest(content)
-    if expected != got:
-        raise CheckpointError(
-            f"Expected SHA-256 {_short(expected)}, got {_short(got)} for the {len(content)} bytes of "
-            f"{str(path)!r}, which was cut short or altered; restore it from a copy or use an earlier one."
-        )
-    archive = np.load(io.BytesIO(content), allow_pickle=False)
-    header = json.loads(archive[_HEADER])
-    if header["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(
-            f"Expected a checkpoint of format {FORMAT_VERSION} or older, got format "
-            f"{header['format_version']} in {str(path)!r}, written by vicinal {header['vicinal_version']}; "
-            "upgrade vicinal to read it."
-        )
-    return header, archive
-
-
-def _short(digest: bytes) -> str:
-    return digest[:12].decode("ascii", "backslashreplace") + "..."
 
 
 def _check_structure(
@@ -291,6 +261,6 @@ def _check_structure(
         elif stored_name != name:
             got = f"leaf {stored_name!r} in its place"
         raise CheckpointError(
-            f"Expected {expected} at leaf {name!r}, got {got} in {str(path)!r}; "
+            f"Expected {short(str(expected))} at leaf {short(repr(name))}, got {short(str(got))} in {str(path)!r}; "
             "load with a template built by the settings of the saved state."
         )

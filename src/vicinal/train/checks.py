@@ -1,4 +1,4 @@
-"""Examples checked before a model meets them: labels against the outputs, and every number for being finite."""
+"""Checks examples before training: labels must fit the outputs, and numbers must be finite."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def check_examples(graph: Graph, loss: Loss, model: PyTree, data: tuple[PyTree, 
     Args:
         graph: The captured graph.
         loss: The loss, which says what targets are.
-        model: A model that reads inputs: one that gives finite outputs for an input that is not finite may have it.
+        model: The model; a non-finite input is accepted if the model's output for it is finite.
         data: Inputs and targets, `[examples, ...]`.
         where: The name of the set, for the sentence.
 
@@ -43,7 +43,7 @@ def check_examples(graph: Graph, loss: Loss, model: PyTree, data: tuple[PyTree, 
 
 
 def check_targets(output: Shapes, loss: Loss, y: PyTree, where: str) -> None:
-    """Checks targets; those of a loss of one's own that declares nothing pass.
+    """Checks targets; those of a custom loss that declares nothing pass.
 
     Args:
         output: The shape of the output of one example.
@@ -105,7 +105,7 @@ def _check_indices(outputs: int, kind: Kind, y: Any, where: str) -> None:
     if most < outputs and (least >= 0 or kind.ignores):
         return
     if least < 0 and most < outputs:
-        advice = "labels below 0 are ignored by vicinal.losses.masked_softmax_cross_entropy alone"
+        advice = "only vicinal.losses.masked_softmax_cross_entropy ignores labels below 0"
     elif least == 1 and most == outputs:
         advice = "count classes from 0"
     else:

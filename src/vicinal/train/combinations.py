@@ -4,47 +4,53 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PyTree
 
+from vicinal._memory import check_room
 from vicinal._nearest import did_you_mean
+from vicinal._numbers import check_count
 from vicinal._records import is_number
-from vicinal.train.arguments import at_least_one, check_make
-from vicinal.train.fleet import Make
+from vicinal.train.arguments import check_make
+from vicinal.train.compiled import Make
+
+_MEMBER_BYTES = 1000  # at the least, of a member's numbers, records and files
+_MOST_SEEDS = 2**32
 
 Value = float | int | bool | str | None
-"""What may vary. Members that differ in numbers alone share a program, if the numbers can be traced."""
+"""A value that may vary. Members that differ only in numbers share a program, if the numbers can be traced."""
 Build = Callable[..., PyTree]
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
-    """Members that one compiled program serves.
+class SharedProgram:
+    """Members that share a compiled program, and the functions that make their rules and models.
 
     Attributes:
-        make: From the traced numbers, or more of a member's, to its rule and its optimiser.
-        build: From a key to a model.
-        members: Which, in the order of the runs.
+        make: Returns the rule and the optimiser of a member from its traced numbers; further numbers are ignored.
+        build: Returns the model of a member from a key and the numbers `of_build`.
+        members: The members, in the order of the runs.
         traced: The names of the numbers in which they differ.
-        own_model: Whether the model depends on what they have in common.
+        of_build: The names of the numbers on which the model depends.
     """
 
     make: Make
-    build: Callable[[PRNGKeyArray], PyTree]
+    build: Build
     members: list[int]
     traced: tuple[str, ...]
-    own_model: bool = False
+    of_build: tuple[str, ...] = ()
 
 
 def combinations_of(make: Make, build: Build, numbers: Any) -> list[dict[str, Value]]:
-    """Every combination of the values, each of which makes a rule and an optimiser.
+    """Every combination of the values; each must make a rule and an optimiser.
 
     Raises:
         TypeError: If `make`, `build` or the values are of the wrong kind.
@@ -55,7 +61,10 @@ def combinations_of(make: Make, build: Build, numbers: Any) -> list[dict[str, Va
         if isinstance(numbers, Mapping):
             if any(isinstance(values, str) for values in numbers.values()):
                 raise TypeError
-            rows = [dict(zip(numbers, values, strict=True)) for values in itertools.product(*numbers.values())]
+            values = [one if isinstance(one, Sequence) else list(one) for one in numbers.values()]
+            count = math.prod(map(len, values))
+            check_room(count * _MEMBER_BYTES, f"{count} combinations", "take fewer values")
+            rows = [dict(zip(numbers, row, strict=True)) for row in itertools.product(*values)]
         else:
             rows = [dict(row) for row in numbers]
         rows = [{_name(name): _plain(value) for name, value in row.items()} for row in rows]
@@ -74,10 +83,20 @@ def combinations_of(make: Make, build: Build, numbers: Any) -> list[dict[str, Va
     return rows
 
 
-def seeds_of(seeds: Any) -> list[int]:
-    """The seeds: so many from 0, or those given."""
+def runs_of(rows: list[dict[str, Value]], seeds: Sequence[int]) -> list[tuple[dict[str, Value], int]]:
+    """Every combination with every seed; raises MemoryError if there are too many to keep."""
+    count = len(rows) * len(seeds)
+    check_room(count * _MEMBER_BYTES, f"{count} members", "take fewer seeds or combinations")
+    return list(itertools.product(rows, seeds))
+
+
+def seeds_of(seeds: Any) -> Sequence[int]:
+    """The seeds: `range(seeds)`, or those given."""
     if isinstance(seeds, int | float):
-        return list(range(at_least_one("seeds", seeds)))
+        count = check_count("seeds", seeds)
+        if count > _MOST_SEEDS:
+            raise ValueError(f"expected at most {_MOST_SEEDS} seeds, got {count}; take fewer")
+        return range(count)
     try:
         found = [operator.index(seed) for seed in seeds]
     except TypeError:
@@ -87,32 +106,72 @@ def seeds_of(seeds: Any) -> list[int]:
     return found
 
 
-def groups_of(make: Make, build: Build, runs: list[tuple[dict[str, Value], int]]) -> list[Group]:
+def shared_programs(make: Make, build: Build, runs: list[tuple[dict[str, Value], int]]) -> list[SharedProgram]:
     """The members that share a program: those that differ only in numbers that can be traced, and in seeds.
 
-    A number that decides the program itself, as a count of steps does, cannot be traced; no more can a word.
+    A number that determines the program, such as a count of steps, cannot be traced; nor can text. A number of the
+    model can vary within a program if it only changes numbers in the model's arrays.
     """
     rows = [row for row, _ in runs]
-    of_build = [name for name in rows[0] if name in _parameters(build)[1:]]
-    numeric = [name for name in rows[0] if name not in of_build and all(is_number(row[name]) for row in rows)]
+    of_build = tuple(name for name in rows[0] if name in _taken(build))
+    forms = _forms(build, of_build, rows)
+    numeric = {name for name in rows[0] if name not in of_build and all(is_number(row[name]) for row in rows)}
+    numeric |= {name for name in of_build if _varies(name, forms, rows)}
     traced_with: dict[tuple, tuple[str, ...]] = {}
     members: dict[tuple, list[int]] = {}
     for i, row in enumerate(rows):
-        words = tuple(_exact(row[name]) for name in row if name not in numeric)
+        varying = tuple(name for name in row if name in numeric and is_number(row[name]))
+        words = tuple(_exact(value) for name, value in row.items() if name not in varying)
         if words not in traced_with:
-            traced_with[words] = _traceable(make, row, tuple(numeric))
+            traced_with[words] = _traceable(make, row, varying)
         shared = tuple((name, _exact(value)) for name, value in row.items() if name not in traced_with[words])
-        members.setdefault((traced_with[words], shared), []).append(i)
-    groups = []
-    for (traced, _), own in members.items():
+        members.setdefault((traced_with[words], shared, forms[i]), []).append(i)
+    programs = []
+    for (traced, *_), own in members.items():
         fixed = {name: value for name, value in rows[own[0]].items() if name not in traced}
-        model = functools.partial(build, **{name: fixed[name] for name in of_build}) if of_build else build
-        groups.append(Group(_bound(make, fixed), model, own, traced, bool(of_build)))
-    return groups
+        programs.append(SharedProgram(_bound(make, fixed), build, own, traced, of_build))
+    return programs
+
+
+def _forms(build: Build, names: tuple[str, ...], rows: list[dict[str, Value]]) -> list[int]:
+    """For each row an index of what its model is without the numbers in its arrays; the same for models of one form."""
+    found: list[Any] = []
+    of_values: dict[tuple, int] = {}
+    for row in rows:
+        values = tuple(_exact(row[name]) for name in names)
+        if values not in of_values:
+            form = _form(build, {name: row[name] for name in names}) if names else ()
+            place = next((i for i, other in enumerate(found) if form is not None and _same(form, other)), len(found))
+            found += [form] if place == len(found) else []
+            of_values[values] = place
+    return [of_values[tuple(_exact(row[name]) for name in names)] for row in rows]
+
+
+def _form(build: Build, numbers: dict[str, Value]) -> Any:
+    """Shapes and dtypes of a model's arrays, and all else that it consists of; None if it cannot be traced."""
+    try:
+        model = eqx.filter_eval_shape(functools.partial(build, **numbers), jax.random.key(0))
+    except Exception:  # it may still be built
+        return None
+    leaves, structure = jax.tree.flatten(model)
+    return structure, [(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for leaf in leaves]
+
+
+def _same(form: Any, other: Any) -> bool:
+    try:
+        return bool(form == other)
+    except Exception:  # of arrays among the static parts, say
+        return False
+
+
+def _varies(name: str, forms: list[int], rows: list[dict[str, Value]]) -> bool:
+    """Whether models of one form differ in this number."""
+    values = {(form, _exact(row[name])) for form, row in zip(forms, rows, strict=True)}
+    return len(values) > len(set(forms))
 
 
 def _bound(make: Make, fixed: dict[str, Value]) -> Make:
-    """`make` with some of its numbers given; of a member's numbers it takes those that it knows."""
+    """`make` with some numbers fixed; it ignores numbers that it does not take."""
     known = _parameters(make)
 
     def bound(**numbers: Any) -> Any:
@@ -123,7 +182,7 @@ def _bound(make: Make, fixed: dict[str, Value]) -> Make:
 
 
 def _traceable(make: Make, row: dict[str, Value], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the numbers with which `make` can be traced: all of them, or those that can be alone, or none."""
+    """The numbers with which `make` can be traced: all, or each that can be traced on its own, or none."""
     if _traces(make, row, names):
         return names
     alone = tuple(name for name in names if _traces(make, row, (name,)))
@@ -139,7 +198,7 @@ def _traces(make: Make, row: dict[str, Value], names: tuple[str, ...]) -> bool:
     like = jax.ShapeDtypeStruct((), jnp.result_type(float), weak_type=True)
     try:
         jax.eval_shape(trial, dict.fromkeys(names, like))
-    except Exception:  # with the plain number it has worked, so whatever it is, it is of tracing
+    except Exception:  # `make` worked with the plain number, so that any error is due to tracing
         return False
     return True
 
@@ -152,6 +211,11 @@ class _Any(tuple):
 
 
 ANY = _Any()
+
+
+def _taken(build: Build) -> tuple[str, ...]:
+    """The names of the numbers that `build` takes: those in its attribute `numbers`, or in its signature."""
+    return getattr(build, "numbers", None) or _parameters(build)[1:]
 
 
 def _parameters(function: Callable) -> tuple[str, ...]:
@@ -180,9 +244,9 @@ def _check_functions(make: Any, build: Any) -> None:
 
 
 def _check_names(make: Make, build: Build, names: list[str]) -> None:
-    """Each number must be somebody's, and `make` must have all that it needs."""
+    """Raises TypeError if nothing takes a number, or `make` lacks one that it needs."""
     known = _parameters(make)
-    takes = [*known, *_parameters(build)[1:]]
+    takes = [*known, *_taken(build)]
     for name in names:
         if name not in known and name not in takes:
             hint = did_you_mean(name, takes)
@@ -203,7 +267,7 @@ def _name(name: Any) -> str:
 
 
 def _plain(value: Any) -> Value:
-    """The value as Python has it; an array of one element is its number."""
+    """The value as a Python object; an array of one element becomes a number."""
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         value = np.asarray(value).item()
     if not isinstance(value, float | int | str | None):
@@ -212,4 +276,4 @@ def _plain(value: Any) -> Value:
 
 
 def _exact(value: Value) -> tuple[type, Value]:
-    return type(value), value  # True is no 1
+    return type(value), value  # True == 1, but they differ here

@@ -1,8 +1,8 @@
-"""Why a run stopped: the first number that is not finite in its next update, and what makes it so.
+"""Why a run stopped: finds the first non-finite number of its next update, and its cause.
 
-A sentence names a cause only where the numbers show it: it says how large inputs, weights and outputs are, whether the
-same update is finite in float32, and which of loss, inference, way back and optimiser gives the first number that is
-not finite from numbers that are.
+The message names a cause only if the numbers show it. It gives the size of inputs, weights and outputs. It says whether
+the same update is finite in float32, and which of loss, inference, backward pass and optimiser first turns finite
+numbers into a non-finite one.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from vicinal._numbers import is_finite
+from vicinal._numbers import is_finite, widened
 from vicinal.graph import Graph, capture
-from vicinal.keys import presented
 from vicinal.losses import Loss, kind_of, loss_and_error
 from vicinal.rules import Rule
 
 Facts = dict[str, Any]
-"""What `look` finds: arrays, on the device or on the host."""
+"""The result of `look`: arrays on the device or on the host."""
 
 _LARGE = 1 / 8  # of the digits before the point that a dtype has: ordinary numbers do not reach that
 
@@ -29,7 +28,7 @@ _LARGE = 1 / 8  # of the digits before the point that a dtype has: ordinary numb
 def look(
     rule: Rule, graph: Graph, model: PyTree, state: PyTree, x: PyTree, y: PyTree, key: PRNGKeyArray | None
 ) -> Facts:
-    """What is finite in an update, in the order in which it is computed, and how large things are; may be compiled.
+    """Finds what is finite in an update, in the order of its computation, and its magnitudes; can be compiled.
 
     Args:
         rule: The rule.
@@ -37,10 +36,10 @@ def look(
         model: The model before the update.
         state: The rule's state before it.
         x: The batch of inputs.
-        y: Its targets.
+        y: The targets of the batch.
         key: Of the update.
     """
-    x, key = presented(graph, x, key)
+    x, key = graph.with_keys(x, key)
     output, values = graph.feedforward(model, x)
     loss, slope = loss_and_error(rule.loss, output, y)
     gradient, credit, _ = rule.assign(graph, model, state, x, y, key=key)
@@ -73,7 +72,7 @@ Look = Callable[..., Facts]
 def diagnosis(
     see: Look, graph: Graph, model: PyTree, state: PyTree, batch: tuple[PyTree, PyTree], key: PRNGKeyArray, step: int
 ) -> str | None:
-    """The sentence on an update that makes a number that is not finite; None if values, errors and gradients all are.
+    """A sentence about an update that makes a number non-finite; None if values, errors and gradients are finite.
 
     Args:
         see: `look` of the rule.
@@ -92,7 +91,7 @@ def diagnosis(
             return _data("input")
     if found is None or not _in_half(model):
         return found
-    wide = jax.tree.map(_widened, (model, state, batch))
+    wide = jax.tree.map(widened, (model, state, batch))
     same = capture(wide[0], jax.tree.map(lambda leaf: leaf[0], wide[2][0]), batch_size=graph.batch_size)
     if explain(jax.device_get(see(same, *wide[:2], *wide[2], key)), same, step) is None:
         where = found.split(":")[0]
@@ -101,7 +100,7 @@ def diagnosis(
 
 
 def explain(facts: Facts, graph: Graph, step: int) -> str | None:
-    """The sentence from what `look` found, on the host; None if all of it is finite."""
+    """A sentence about the result of `look`, on the host; None if everything is finite."""
     finite = facts["finite"]
     order = list(graph.vertices)
     for name in (*order, ""):
@@ -129,7 +128,7 @@ def explain(facts: Facts, graph: Graph, step: int) -> str | None:
 
 
 def after_the_rule(name: str | None, model: PyTree = None) -> str:
-    """The sentence where the rule gives finite numbers, and the update makes a leaf of the state non-finite.
+    """A sentence for a rule with finite numbers whose update makes a leaf of the state non-finite.
 
     Args:
         name: Of the leaf; None if it is not known, for looking took other roundings than the update.
@@ -223,7 +222,7 @@ def _named(tree: PyTree) -> dict[str, Array]:
 
 
 def _size(tree: PyTree) -> Array:
-    """The largest magnitude among the finite floating-point numbers of a tree; 0 without any."""
+    """The largest magnitude of the finite floating-point numbers of a tree; 0 if there are none."""
     leaves = [jnp.abs(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
     sizes = [jnp.max(jnp.where(jnp.isfinite(leaf), leaf, 0), initial=0) for leaf in leaves]
     return jnp.max(jnp.stack(sizes)) if sizes else jnp.zeros(())
@@ -234,7 +233,7 @@ def _largest(facts: Facts) -> tuple[str, float]:
 
 
 def _limit(graph: Graph) -> float:
-    """What ordinary numbers do not reach; the dtype is that of the outputs."""
+    """A magnitude that ordinary numbers do not reach, for the dtype of the outputs."""
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(graph.shapes["output"]) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     largest = float(jnp.finfo(dtypes[0]).max) if dtypes else float(np.finfo(np.float32).max)
     return largest**_LARGE
@@ -258,7 +257,3 @@ def _infinite(tree: PyTree) -> Array:
 
 def _cleared(leaf: Any) -> Any:
     return jnp.where(jnp.isfinite(leaf), leaf, 0) if eqx.is_inexact_array(leaf) else leaf
-
-
-def _widened(leaf: Any) -> Any:
-    return leaf.astype(jnp.float32) if eqx.is_array(leaf) and leaf.dtype == jnp.float16 else leaf

@@ -1,6 +1,6 @@
-"""What is measured: of a model on a data set, and of the updates since the last record.
+"""Measures a model on a data set, and the updates since the last record.
 
-Everything is a sum over what counts, divided at the end by how much counts: `totals` gives the sums of some examples
+Every number is a sum divided at the end by what counts: `totals` returns the sums of some examples
 in one compiled call, `add` joins them, `summary` divides.
 """
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from vicinal._numbers import check_count
 from vicinal.credit import Info
 from vicinal.graph import OUTPUT, Graph
 from vicinal.inference import Result
@@ -32,13 +33,13 @@ def evaluate(
     batch_size: int = 1000,
     metrics: Mapping[str, Callable] | None = None,
 ) -> dict[str, Float[Array, ""]]:
-    """The mean loss of an example, and the metrics that the loss's targets have.
+    """The mean loss per example, and the metrics for the targets of the loss.
 
     The model is evaluated without dropout and with its running averages (`Graph.evaluation`).
 
-    Labels have an accuracy: of all labels that count, the share that is right. Numbers have the root mean squared
-    error, `rmse`, and the share of variance that is explained, `r2` (`vicinal.train.RSquared` says how it is
-    averaged). A loss of one's own has neither, unless `vicinal.losses.classification` or `regression` declares it.
+    Labels have an accuracy: the share of correct labels among those that count. Numbers have the root mean squared
+    error, `rmse`, and the share of explained variance, `r2` (`vicinal.train.RSquared` says how it is
+    averaged). A custom loss has neither, unless `vicinal.losses.classification` or `regression` declares it.
 
     Args:
         graph: The captured graph.
@@ -47,12 +48,12 @@ def evaluate(
         x: Inputs, `[examples, ...]`.
         y: Targets, `[examples, ...]`.
         batch_size: Examples at a time; it changes the memory needed, not the result.
-        metrics: Metrics of one's own: for each name `function(output, target)` of one example, which gives a scalar
+        metrics: Custom metrics: for each name `function(output, target)` of one example, which gives a scalar
             to be averaged, or `(value, weight)`.
 
     Returns:
         `{"loss": mean}`, with labels that count `"accuracy"` in [0, 1], with numbers `"rmse"` and `"r2"`, and the
-        metrics of one's own.
+        custom metrics.
 
     Raises:
         ValueError: If there are not as many targets as inputs, no examples, the batch size is below 1, a label has no
@@ -107,9 +108,8 @@ def totals(
         0.6666666666666666
     """
     examples = count_examples(x, y)
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"expected a batch size of at least 1, got {batch_size!r}")
-    return _totals(graph, model, loss, x, y, metrics, min(int(batch_size), examples))
+    size = min(check_count("batch_size", batch_size), examples)
+    return _totals(graph, model, loss, x, y, metrics, size)
 
 
 @eqx.filter_jit
@@ -152,7 +152,7 @@ def evaluator(
     model: PyTree,
     where: str = "the test set",
 ) -> Callable[[PyTree], dict[str, float]]:
-    """`evaluate` of a model, on one set, as a function of the model; examples are checked here, with one model."""
+    """Returns `evaluate` on one set as a function of the model; checks the examples now, with one model."""
     check_examples(graph, loss, model, test, where)
     wanted = metrics_of(loss, graph.shapes[OUTPUT], *test, metrics)
 
@@ -170,18 +170,18 @@ def evaluate_batches(
     metrics: Mapping[str, Callable] | None = None,
     where: str = "what is evaluated",
 ) -> dict[str, float]:
-    """As `evaluate`, of a set that comes in batches and is never held as a whole.
+    """Like `evaluate`, for a set in batches, which is never held as a whole.
 
     Args:
         graph: The captured graph.
         model: The model.
         loss: Loss of one example.
-        batches: Pairs `(x, y)`, `[batch, ...]` each; every size of a batch is one compilation.
+        batches: Pairs `(x, y)`, `[batch, ...]` each; each batch size compiles once.
         metrics: As for `evaluate`.
         where: The name of the set, for sentences.
 
     Raises:
-        ValueError: As `evaluate`; or if there is no batch.
+        ValueError: As for `evaluate`; or if there is no batch.
 
     Example:
         >>> import jax.numpy as jnp, vicinal as vc
@@ -208,7 +208,7 @@ def evaluate_batches(
 
 
 def measured(loss: Float[Array, ""], info: Info, y: PyTree, metrics: Metrics) -> dict[str, Any]:
-    """What one update adds to each sum; NaN where a rule has no such number."""
+    """What one update adds to each sum; NaN if the rule does not have the number."""
     examples, dtype = jax.tree.leaves(info.output)[0].shape[0], jnp.result_type(float)
     failed = None if info.result is None else total(info.result >= Result.DIVERGED, dtype)
     return {
@@ -237,7 +237,7 @@ def first_sums(graph: Graph, metrics: Metrics, y: PyTree) -> dict[str, Any]:
 
 
 def means(sums: Mapping[str, Any], metrics: Metrics) -> dict[str, float]:
-    """What was seen in training, under the names that a record has for it; what does not exist is left out."""
+    """The measurements in training, under their names in a record; missing ones are left out."""
     found = values(dict(sums))
     examples = max(float(found["examples"]), 1.0)
     named = {"train_loss": float(found["loss"]) / examples}

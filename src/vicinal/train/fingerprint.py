@@ -1,10 +1,10 @@
-"""What a run was begun with, as digests beside its checkpoint: a resumed run must have the same.
+"""What a run started with, as digests beside its checkpoint: a resumed run must have the same.
 
-Data are known by their bytes. Rule and model are known by what they consist of: classes, numbers, arrays, and the
-names of functions. That does not depend on the version of anything. What functions compute is known by the program
-that they make: an optimiser's (which holds the rates), the loss's and the model's, with all that they read of modules
-and closures; and a function of one's own by its code too. These change with the versions of JAX and Python, so they
-are compared only where the versions are those of the run.
+Data are identified by their bytes; rule and model by their contents: classes, numbers, arrays, and the names of
+functions. These do not depend on versions. What functions compute is identified by the program that they trace to (the
+optimiser's, which holds the rates, the loss's and the model's, with all that they read of modules and closures), and a
+user's function by its code too. These change with the versions of JAX and Python, so they are compared only if the
+versions are those of the run.
 """
 
 import dataclasses
@@ -47,15 +47,15 @@ def fingerprint(
     optimizer_state: PyTree,
     data: Mapping[str, PyTree],
 ) -> Fingerprint:
-    """The digests of all that decides a run beside its key and its settings.
+    """The digests of everything that determines a run, except its key and its settings.
 
     Args:
         rule: The rule, with all its fields and its loss.
         graph: The captured graph.
         optimizer: The optimiser.
-        model: The model: its structure and what of it is no array; the arrays themselves are in the checkpoint.
-        optimizer_state: The first, whose single numbers may be rates.
-        data: Arrays by name: what is trained on (of an iterable the first batch), and what is evaluated on.
+        model: The model: its structure and its static parts; its arrays are in the checkpoint.
+        optimizer_state: The initial state, whose single numbers may be rates.
+        data: Arrays by name: the training data (for an iterable, its first batch) and the evaluation sets.
 
     Returns:
         JSON data; the same in every process.
@@ -75,7 +75,7 @@ def fingerprint(
 
 
 def arrays_in(data: Mapping[str, Any]) -> dict[str, PyTree]:
-    """Those of some sets that are arrays; what comes in batches is left out, for it may be read once at a time."""
+    """The sets that are arrays; sets in batches are left out, as reading them may use them up."""
     return {name: part for name, part in data.items() if isinstance(part, tuple) and is_pair(part)}
 
 
@@ -94,14 +94,14 @@ def versions() -> dict[str, str]:
 
 
 def difference(stored: Fingerprint | None, own: Fingerprint) -> tuple[str | None, str | None]:
-    """What differs from the run that is to go on.
+    """Finds what differs from the run to resume.
 
     Args:
-        stored: Its fingerprint; None in a checkpoint from before there were any.
-        own: Of what it is to be resumed with.
+        stored: The fingerprint of that run; None in a checkpoint of a version without fingerprints.
+        own: The fingerprint of the arguments now.
 
     Returns:
-        The name of what differs, or None; and None, or what was not compared, in words.
+        The name of what differs, or None; and None, or a phrase for what was not compared.
     """
     if stored is None:
         return None, None
@@ -113,13 +113,13 @@ def difference(stored: Fingerprint | None, own: Fingerprint) -> tuple[str | None
         moved = ", ".join(
             f"{name} {theirs.get(name)} (now {ours[name]})" for name in ours if theirs.get(name) != ours[name]
         )
-        return found, f"was begun with {moved}: its optimiser cannot be compared, and bits may differ from here on"
+        return found, f"was started with {moved}: its optimiser cannot be compared, and bits may differ from here on"
     theirs, ours = stored["exact"], own["exact"]
     return found or next((name for name in ours if name in theirs and theirs[name] != ours[name]), None), None
 
 
 class Digest:
-    """Two digests of anything: of what it consists of, and of the code of functions in it.
+    """Two digests of any object: of its contents, and of the code of the functions in it.
 
     Args:
         arrays: Whether the numbers in arrays count, or only their shapes and dtypes.
@@ -140,7 +140,7 @@ class Digest:
         return self._code.hexdigest()
 
     def add(self, value: Any) -> None:
-        """Reads a value and all that is in it."""
+        """Adds a value and everything in it."""
         if value is None or isinstance(value, bool | int | float | complex | str | bytes):
             self._say(type(value).__name__, repr(value))
         elif isinstance(value, enum.Enum):
@@ -174,7 +174,7 @@ class Digest:
             self.add(value)
 
     def _add_function(self, value: Any) -> None:
-        """A function by its name, and one of nobody's library by its code too; other objects by their class."""
+        """A function by its name, and a user's function by its code too; other objects by their class."""
         value = getattr(value, "__wrapped__", value)  # within jax.jit and the like
         if not isinstance(value, types.FunctionType):
             self._say("object", getattr(value, "__qualname__", type(value).__qualname__))
@@ -184,7 +184,7 @@ class Digest:
             return
         self._seen.add(id(value))
         inside = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
-        # What may change while the program runs, such as a list that counts calls, says nothing of the function.
+        # Mutable objects, such as a list that counts calls, do not identify the function.
         self._each("closure", [held for held in inside if not isinstance(held, list | dict | set)])
         self._each("defaults", [*(value.__defaults__ or ()), value.__kwdefaults__])
         if (value.__module__ or "").split(".")[0] not in _LIBRARIES:
@@ -213,7 +213,7 @@ def _of_loss(loss: Loss, graph: Graph, targets: PyTree) -> str:
 
 
 def _of_gradient(graph: Graph, model: PyTree) -> str:
-    """The digest of the program of a model's gradient, which may be another than that of its values (a surrogate's)."""
+    """The digest of the program of a model's gradient, which may differ from that of its values (surrogates)."""
     arrays, static = eqx.partition(model, eqx.is_array)
     size = graph.batch_size or 1
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), graph.program.spec.example)
@@ -237,36 +237,50 @@ def _of_gradient(graph: Graph, model: PyTree) -> str:
 
 def _of_optimizer(optimizer: optax.GradientTransformation, graph: Graph, model: PyTree, rates: list[Any]) -> str:
     """The digest of the program of an update, with its constants, and of the single numbers in the first state."""
-    parameters = graph.trainable(model)
-    form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), parameters)
-    leaves, structure = jax.tree.flatten(form)
-    return hashlib.blake2b(
-        (
-            _program(optimizer, tuple((leaf.shape, leaf.dtype) for leaf in leaves), structure) + digest_of_arrays(rates)
-        ).encode(),
-        digest_size=16,
-    ).hexdigest()
+    parts = [eqx.filter(part, eqx.is_array) for part in graph.partition(model)]
+    flat = [jax.tree.flatten(part) for part in parts]
+    forms = tuple((tuple((leaf.shape, leaf.dtype) for leaf in leaves), structure) for leaves, structure in flat)
+    return hashlib.blake2b((_program(optimizer, *forms) + digest_of_arrays(rates)).encode(), digest_size=16).hexdigest()
+
+
+@jax.tree_util.register_static
+class _OneExample:
+    """The examples of a batch of one, whose gradient is that of the batch; as `vicinal.credit.ExampleGradients`."""
+
+    count = 1
+
+    def __init__(self, gradient: PyTree):
+        self._gradient = gradient
+
+    def __call__(self, i: Any) -> PyTree:
+        return self._gradient
+
+    def uses(self, path: str) -> int:
+        return 1
 
 
 @functools.lru_cache(maxsize=64)
-def _program(optimizer: optax.GradientTransformation, leaves: tuple[Any, ...], structure: Any) -> str:
-    form = structure.unflatten([jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves])
+def _program(optimizer: optax.GradientTransformation, parameters: Any, fixed: Any) -> str:
+    form, rest = (
+        structure.unflatten([jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves])
+        for leaves, structure in (parameters, fixed)
+    )
 
-    def update(gradient: PyTree, state: PyTree, parameters: PyTree) -> PyTree:
+    def update(gradient: PyTree, state: PyTree, parameters: PyTree, rest: PyTree) -> PyTree:
         extra = {"presynaptic": jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), gradient), "value": jnp.ones(())}
-        search = jax.tree_util.Partial(_value)
-        return apply_gradient(optimizer, gradient, state, parameters, **extra, grad=gradient, value_fn=search)
+        extra |= {"grad": gradient, "value_fn": jax.tree_util.Partial(_value), "examples": _OneExample(gradient)}
+        return apply_gradient(optimizer, gradient, state, eqx.combine(parameters, rest), **extra)
 
     with jax.numpy_dtype_promotion("standard"):
         state = jax.eval_shape(optimizer.init, form)
-    closed = jax.make_jaxpr(update)(form, state, form)
+    closed = jax.make_jaxpr(update)(form, state, form, rest)
     constants = digest_of_arrays([np.asarray(constant) for constant in _constants(closed)])
     return _ADDRESS.sub("", str(closed)) + constants
 
 
-def _value(parameters: PyTree, presynaptic: PyTree = None) -> jax.Array:
-    """What a line search calls; the same for every model, so that it is no part of what is compared."""
-    del presynaptic
+def _value(parameters: PyTree, presynaptic: PyTree = None, examples: Any = None, model_fn: Any = None) -> jax.Array:
+    """The function that a line search calls; the same for every model, so that it does not affect the digest."""
+    del presynaptic, examples, model_fn
     return sum((jnp.sum(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(parameters)), jnp.zeros(()))
 
 

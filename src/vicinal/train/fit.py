@@ -1,83 +1,37 @@
 """Training: many steps in one compiled call, stopped at the last good state, resumed bit for bit."""
 
-import contextlib
-import dataclasses
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal._given import check_key
+from vicinal._lock import locked
+from vicinal._memory import explained
 from vicinal.graph import OUTPUT, Graph
+from vicinal.interruption import signals_end_training
 from vicinal.roles import Where
 from vicinal.rules import Rule
-from vicinal.train import showing
-from vicinal.train.advance import Parts, TrainingState as TrainingState, advance, first_state, may_be_infinite
-from vicinal.train.arguments import at_least_one, check_model, check_optimizer, check_rule, graph_of, total_steps
+from vicinal.train.advance import TrainingState, first_state
+from vicinal.train.arguments import check_model, check_optimizer, check_rule, graph_of
 from vicinal.train.batches import ArraySource, IterableSource, source_of
 from vicinal.train.checks import check_examples, check_labels
-from vicinal.train.evaluate import first_sums, means
-from vicinal.train.files import CHECKPOINT as CHECKPOINT, METRICS as METRICS, RunFiles
+from vicinal.train.evaluate import first_sums
+from vicinal.train.files import Files
 from vicinal.train.fingerprint import arrays_in, fingerprint
 from vicinal.train.given import evaluators, given
-from vicinal.train.hooks.base import AnyHook, Start, Watch, hooks_of
-from vicinal.train.log import JSONLog
+from vicinal.train.hooks.base import AnyHook
+from vicinal.train.loop import train_members
 from vicinal.train.metrics import metrics_of
-from vicinal.train.predict import predict
-from vicinal.train.progress import Pace, TrainingProgress
-
-if TYPE_CHECKING:
-    import pandas
-
-_CHUNK_SECONDS, _LONGEST_CHUNK = 0.5, 5000  # a compiled call takes about this long, and at most so many steps
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Run:
-    """A run that has ended.
-
-    Attributes:
-        state: The last good state.
-        graph: The graph of the model.
-        records: What was measured, one dictionary per evaluation: `step`, `epoch`, `train_loss`, `test_loss`, ...
-        stopped: None, or the sentence that says why the run ended before its last step.
-        stopped_by: None, or the name of the hook that stopped it.
-        best: The best model, if a hook keeps it (`vicinal.train.hooks.EarlyStopping`), else None.
-        seconds_per_step: Median over the steps, those of the first call (it compiles) left out; 0 if there was none.
-    """
-
-    state: TrainingState
-    graph: Graph
-    records: list[dict[str, Any]]
-    stopped: str | None
-    seconds_per_step: float
-    stopped_by: str | None = None
-    best: PyTree = None
-
-    @property
-    def model(self) -> PyTree:
-        """The trained model."""
-        return self.state.model
-
-    def predict(self, x: PyTree, batch_size: int = 1000) -> PyTree:
-        """The output of the trained model for each example; as `vicinal.train.predict`."""
-        return predict(self.graph, self.model, x, batch_size)
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """The records as a pandas data frame (`pip install 'vicinal[tables]'`), a row each; see `Sweep.to_frame`."""
-        return showing.run_frame(self)
-
-    def __repr__(self) -> str:
-        return showing.run_text(self)
-
-    def _repr_html_(self) -> str:
-        return showing.run_html(self)
+from vicinal.train.needs import ADVICE, check_training
+from vicinal.train.options import Options, Schedule
+from vicinal.train.progress import TrainingProgress
+from vicinal.train.results import Run
+from vicinal.train.single import Single
 
 
 def fit(
@@ -98,6 +52,7 @@ def fit(
     folder: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
+    keep: int = 1,
     progress: bool | None = None,
     on_record: Callable[[dict[str, Any], TrainingState], None] | None = None,
     hooks: Sequence[AnyHook] = (),
@@ -105,10 +60,9 @@ def fit(
 ) -> Run:
     """Trains a model by a rule.
 
-    The state is the last one all of whose numbers are finite: when an update makes one that is not, the run goes
-    back to the state before it and stops with a sentence that names the vertex. The arithmetic does not depend on
-    how the run was cut into calls, so that an interrupted run, resumed with the same arguments on the same kind of
-    machine, ends with the same bits and the same records.
+    If an update makes a number that is not finite, the run goes back to the state before that update and stops, with
+    a sentence that names the vertex. The arithmetic does not depend on how the run is cut into compiled calls: an
+    interrupted run, resumed with the same arguments on the same kind of machine, ends with the same bits and records.
 
     Args:
         rule: Any rule.
@@ -120,7 +74,7 @@ def fit(
             - a `Dataset`, whose test part is evaluated, or a pandas DataFrame (see `vicinal.data.from_frame`);
             - a pair of arrays `(x, y)` or of trees of arrays, `[examples, ...]` each, or a dictionary with `x` and `y`,
               or with `x_train`, `y_train` and perhaps `x_test`, `y_test`;
-            - an iterable of batches `(x, y)`, a PyTorch `DataLoader` for one, begun anew when it ends. Each pass of a
+            - an iterable of batches `(x, y)`, a PyTorch `DataLoader` for one, restarted when it ends. Each pass of a
               resumed run must give the same batches again; those seen are skipped;
             - a Hugging Face data set, all columns but the target as inputs (see `vicinal.data.from_hugging_face`).
         key: Decides the order of the examples and the rule's random numbers.
@@ -133,17 +87,20 @@ def fit(
             part of each class, and the same examples whatever the key.
         evaluate_every: Steps between evaluations; by default an epoch, or for batches with `steps` all of them. The
             last step is always evaluated.
-        graph: The captured graph, if you have it: runs that share it share the compiled step.
+        graph: The captured graph, if you have one; runs with one graph compile their step once.
         fixed: From the model to the submodules or arrays that never change, as for `equinox.tree_at`; a graph of yours
             says so itself (`vicinal.capture`).
-        folder: Where `metrics.jsonl` and `checkpoint.npz` go; None writes nothing.
-        resume: Whether to go on from the folder's checkpoint if there is one.
-        checkpoint_seconds: Time between checkpoints; one is also written at the end and on interruption.
+        folder: Where `metrics.jsonl` and `checkpoint.npz` go; None writes nothing. One run at a time has a folder.
+        resume: Whether to resume from the folder's checkpoint, if there is one.
+        checkpoint_seconds: Time between checkpoints; one is also written at the end and on interruption. A resumed
+            run may have another.
+        keep: Checkpoints to keep: the newest, and earlier ones in the folder `earlier`. If the newest is damaged, the
+            run resumes from the one before, and warns.
         progress: False for silence; by default a bar on a terminal and lines elsewhere.
         on_record: Called with each record (and may add to it) and the state, before it is written.
         hooks: Called after that in the same way; one that returns `Stop(reason)` ends the run. Ready ones are in
             `vicinal.train.hooks`.
-        metrics: Metrics of one's own, beside those of the loss (`vicinal.train.evaluate`): for each name a function
+        metrics: Custom metrics, beside those of the loss (`vicinal.train.evaluate`): for each name a function
             `(output, target)` of one example that gives a scalar, or `(value, weight)`. Records show the means over
             examples, as `train_<name>` and `test_<name>`.
 
@@ -152,10 +109,15 @@ def fit(
 
     Raises:
         ValueError: If arguments contradict each other or the data, the model is not finite, or the folder holds
-            another run; then nothing was written.
+            another run or one that is under way; then nothing was written.
         TypeError: If an argument is of the wrong kind.
-        OSError: If a checkpoint cannot be written; the one before is intact.
-        KeyboardInterrupt: As it came, after a checkpoint was written; so with any other exception.
+        OSError: If a record or a checkpoint cannot be written, or the folder is removed meanwhile. The records and the
+            checkpoint before it are intact.
+        KeyboardInterrupt: Raised again once a checkpoint is written, as is any other exception. With a folder, and
+            in the main thread, SIGTERM and SIGHUP raise SystemExit (codes 143 and 129) in the same way, unless the
+            program handles them itself; further signals are dropped while the checkpoint is written.
+        MemoryError: If memory certainly does not suffice, before the first step; or if it runs out, once the state
+            is saved.
 
     Example:
         >>> import jax, optax, vicinal as vc
@@ -167,6 +129,20 @@ def fit(
         >>> run.records[-1]["step"], run.records[-1]["test_accuracy"] > 0.8
         (100, True)
     """
+    options = Options(
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        evaluate_every=evaluate_every,
+        folder=folder,
+        resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        keep=keep,
+        progress=progress,
+        on_record=on_record,
+        hooks=hooks,
+        metrics=metrics,
+    )
     check_rule(rule)
     check_model(model)
     check_optimizer(optimizer)
@@ -174,112 +150,49 @@ def fit(
     order_key, rule_key, step_key = jax.random.split(key, 3)
     found = given(data, test, validation, batch_size=batch_size, key=order_key)
     source = source_of(found.data, batch_size, order_key, epochs is not None)
-    total = total_steps(epochs, steps, source.steps_per_epoch)
-    every = source.steps_per_epoch or total
-    every = every if evaluate_every is None else at_least_one("evaluate_every", evaluate_every)
+    schedule = options.schedule(source.steps_per_epoch)
     size = source.batch_size or len(jax.tree.leaves(source.sample())[0])
     graph = graph_of(graph, fixed, model, source.example(), size)
-    seen = metrics_of(rule.loss, graph.shapes[OUTPUT], *source.sample(), metrics)
-    source.check(
-        functools.partial(check_examples, graph, rule.loss, model),
-        functools.partial(check_labels, graph.shapes[OUTPUT], rule.loss),
-    )
+    measured = metrics_of(rule.loss, graph.shapes[OUTPUT], *source.sample(), metrics)
+    check_examples(graph, rule.loss, model, source.sample(), source.where)
+    if isinstance(source, IterableSource):
+        source.check_targets = functools.partial(check_labels, graph.shapes[OUTPUT], rule.loss)
     measuring = evaluators(graph, rule.loss, found.sets, metrics, model)
-    parts, hooks = (rule, graph, optimizer, seen), hooks_of(hooks)
-    sums = first_sums(graph, seen, source.sample()[1])
-    first = first_state(parts, model, source.example(), sums, rule_key=rule_key, step_key=step_key)
-    held = {"training data": source.sample(), **{f"{name} set": part for name, part in found.sets.items()}}
-    settings = source.settings | {"evaluate_every": every if evaluate_every or source.steps_per_epoch else None}
-    files = RunFiles(
-        folder, settings, lambda: fingerprint(rule, graph, optimizer, model, first.optimizer_state, arrays_in(held))
+    check_training(rule, graph, optimizer, model, size, rule_key)
+    parts, sums = (rule, graph, optimizer, measured), first_sums(graph, measured, source.sample()[1])
+    with explained("the first state", ADVICE):
+        first = first_state(parts, model, source.example(), sums, rule_key=rule_key, step_key=step_key)
+    sets = {"training data": source.sample(), **{f"{name} set": part for name, part in found.sets.items()}}
+    with locked(folder) as held, held.written():
+        files = Files(
+            options,
+            held,
+            schedule.steps,
+            _settings(source, schedule, step_key),
+            lambda: fingerprint(rule, graph, optimizer, model, first.optimizer_state, arrays_in(sets)),
+        )
+        run = Single(parts, source, first, measuring, schedule)
+        files.restore(run)
+        shown = TrainingProgress(schedule.steps, int(run.state().step), progress)
+        with signals_end_training(files.folder), files, shown:
+            pace = train_members(run, schedule, options, files, shown)
+    ending = files.ending_of(None)
+    return Run(
+        run.state(),
+        graph,
+        files.records_of(None),
+        ending.get("stopped"),
+        pace.median,
+        ending.get("stopped_by"),
+        files.best_of(None),
     )
-    state = files.open(first, total, resume)
-
-    with contextlib.ExitStack() as stack:
-        log = stack.enter_context(files.log(state))
-        start = Start(int(state.step), resume, tuple(log.records), None if folder is None else Path(folder), files.best)
-        watch = stack.enter_context(Watch(hooks, start, on_record))
-        shown = stack.enter_context(TrainingProgress(total, int(state.step), progress))
-        loop = _Loop(parts, source, total, every, measuring, watch, log, shown, state, may_be_infinite(first))
-        try:
-            while loop.goes_on:
-                loop.advance()
-                files.save(loop.state, unless_within=checkpoint_seconds)
-            files.save(loop.state)
-        except BaseException as error:
-            try:
-                files.save(loop.state)
-            except OSError as failure:
-                error.add_note(str(failure))
-            raise
-        ending = loop.ending()
-        if ending:
-            log.write({"step": int(loop.state.step), **ending})
-    stopped, stopped_by = ending.get("stopped"), ending.get("stopped_by")
-    records = [record for record in log.records if "stopped" not in record]  # the last may say why it ended
-    return Run(loop.state, graph, records, stopped, loop.pace.median, stopped_by, files.best.model)
 
 
-@dataclasses.dataclass
-class _Loop:
-    """A run under way: what stays, the state reached, and why it stopped."""
-
-    parts: Parts
-    source: ArraySource | IterableSource
-    total: int
-    every: int
-    evaluators: dict[str, Callable[[PyTree], dict[str, float]]]
-    watch: Watch
-    log: JSONLog
-    shown: TrainingProgress
-    state: TrainingState
-    exempt: tuple[str, ...] = ()
-    stopped: str | None = None
-    pace: Pace = dataclasses.field(default_factory=Pace)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether there are steps to take, and nothing stops them."""
-        return not self.ending() and int(self.state.step) < self.total
-
-    def ending(self) -> dict[str, str]:
-        """Why the run ends before its last step, as the log says it; empty if it does not."""
-        step = int(self.state.step)
-        if self.stopped is not None:
-            return {"stopped": self.stopped}
-        if self.watch.stopped_by is None or step == self.total:
-            return {}
-        return {"stopped": self.watch.sentence(step), "stopped_by": self.watch.stopped_by}
-
-    def advance(self) -> None:
-        """Takes the steps of one compiled call."""
-        step = int(self.state.step)
-        count = min(self.total - step, self.every - step % self.every, self.pace.steps_in(_CHUNK_SECONDS))
-        found = self.source.chunk(step, min(count, _LONGEST_CHUNK))
-        if found is None:
-            self.stopped = f"the data ended after {step} of {self.total} steps; give an iterable that can begin anew"
-            return
-        batches, index, count = found
-        begun = time.monotonic()
-        new, self.stopped = advance((*self.parts, batches), self.state, index, count, self.exempt)
-        taken = int(new.step) - step
-        self.pace.add(taken, time.monotonic() - begun)
-        if taken:
-            seen, rate = means(new.sums, self.parts[3]), self.source.examples_in(batches) / self.pace.latest
-            # The state counts once its record is written: a run that is interrupted here takes these steps again.
-            self.state = self._recorded(new, seen | {"examples_per_second": rate})
-            self.shown.update(step + taken, seen["train_loss"], seen.get("train_accuracy"), rate)
-
-    def _recorded(self, state: TrainingState, seen: dict[str, float]) -> TrainingState:
-        """Evaluates and writes a record, where one belongs, and begins the sums anew."""
-        step = int(state.step)
-        if step % self.every and step != self.total:
-            return state
-        epoch = {"epoch": step / self.source.steps_per_epoch} if self.source.steps_per_epoch else {}
-        record = {"step": step, **epoch, **seen}
-        for name, evaluate in self.evaluators.items():
-            record |= {f"{name}_{metric}": value for metric, value in evaluate(state.model).items()}
-        self.watch(record, state)
-        self.log.write(record)
-        self.watch.best.commit()
-        return dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))
+def _settings(source: ArraySource | IterableSource, schedule: Schedule, key: PRNGKeyArray) -> dict[str, Any]:
+    """What a resumed run must have in common with the one before; an iterable decides itself what it gives."""
+    return {
+        "batch_size": source.batch_size,
+        "steps_per_epoch": schedule.steps_per_epoch if source.batch_size else None,
+        "evaluate_every": schedule.interval,
+        "key": jax.random.key_data(key).tolist(),
+    }

@@ -1,4 +1,4 @@
-"""What `fit` and `sweep` are given as data, test and validation set: arrays, or batches one after another."""
+"""The data, test and validation sets given to `fit` and `sweep`: arrays, or iterables of batches."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vicinal._foreign import as_arrays, is_a, is_array, library_of
 from vicinal.data import Dataset, from_frame, from_hugging_face, split_rows
-from vicinal.data.archive import INPUTS, NAMES, TARGETS
+from vicinal.data.names import CLASS_NAMES, INPUTS, TARGETS
 from vicinal.data.precision import check_apart
 from vicinal.data.streams import Pair, pair_of
 from vicinal.graph import Graph
@@ -23,16 +23,16 @@ from vicinal.train.checks import check_examples
 from vicinal.train.evaluate import evaluate_batches, evaluator
 
 Held = Pair | Iterable
-"""Arrays `(x, y)`, or something to iterate over that gives such batches."""
+"""Arrays `(x, y)`, or an iterable of such batches."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """Data to train on and to measure on.
+    """Data to train and to evaluate on.
 
     Attributes:
         data: Arrays `(x, y)`, `[examples, ...]` each, or batches.
-        sets: What to evaluate on, by the name that records give it: validation, test.
+        sets: The sets to evaluate on, by their name in records: validation, test.
     """
 
     data: Held
@@ -40,19 +40,19 @@ class Given:
 
 
 def given(data: Any, test: Any, validation: Any, *, batch_size: int, key: PRNGKeyArray | None) -> Given:
-    """Sorts out what a user gives.
+    """Converts a user's data to one form.
 
     Args:
         data: See `fit`.
-        test: A pair of arrays, a data set of any kind, or batches that can begin anew; None for the data's own.
-        validation: The same, or a share in (0, 1) of the training arrays, drawn as `split_rows` does it: the same
+        test: A pair of arrays, a data set of any kind, or batches that can be read again; None for the data's own.
+        validation: The same, or a share in (0, 1) of the training arrays, drawn by `split_rows`: the same
             examples whatever the key, so that runs can be compared.
-        batch_size: For data that make batches of themselves.
-        key: For their order.
+        batch_size: The batch size for data that can be iterated in batches.
+        key: The key of their order.
 
     Raises:
-        TypeError: Something is of another kind; the sentence says what to do with it.
-        ValueError: Parts do not fit each other.
+        TypeError: If an argument is of another kind; the message says what to do.
+        ValueError: If the parts do not fit each other.
     """
     if is_a(data, "pandas.DataFrame"):
         parts = _from_frame(data, test)
@@ -70,7 +70,7 @@ def given(data: Any, test: Any, validation: Any, *, batch_size: int, key: PRNGKe
 
 
 def in_memory(found: Given) -> tuple[Pair, dict[str, Pair]]:
-    """Data and sets; TypeError unless all of it is arrays, which the members of a sweep share on the devices."""
+    """Data and sets; TypeError unless all are arrays: the members of a sweep share them on the devices."""
     for name, value in [("data", found.data), *found.sets.items()]:
         if not isinstance(value, tuple) or not is_pair(value):
             raise TypeError(
@@ -81,7 +81,7 @@ def in_memory(found: Given) -> tuple[Pair, dict[str, Pair]]:
 
 
 def held(value: Any, name: str, batch_size: int = 64) -> Held:
-    """A test or validation set, as arrays or as batches that can begin anew.
+    """A test or validation set, as arrays or as batches that can be read again.
 
     A `Dataset` stands for its test part, and so does a dictionary that has one.
     """
@@ -112,9 +112,9 @@ def held(value: Any, name: str, batch_size: int = 64) -> Held:
 def evaluators(
     graph: Graph, loss: Loss, sets: dict[str, Held], metrics: Mapping[str, Callable] | None, model: PyTree
 ) -> dict[str, Callable[[PyTree], dict[str, float]]]:
-    """For each set what `evaluate` gives of a model; what comes in batches is never held as a whole.
+    """Returns, for each set, `evaluate` as a function of the model; sets in batches are never held as a whole.
 
-    Examples are checked here, with the model given; of what comes in batches the first, and the others when read.
+    Checks examples now, with the given model; for a set in batches, the first batch now and the others when read.
     """
     found: dict[str, Callable[[PyTree], dict[str, float]]] = {}
     for name, examples in sets.items():
@@ -136,7 +136,7 @@ def _evaluated(
 
 
 def _parts(data: Any, batch_size: int, key: PRNGKeyArray | None) -> dict[str, Any]:
-    """`train`, and `test` and `validation` where the data have them."""
+    """`train`, and `test` and `validation` if the data have them."""
     if isinstance(data, Dataset):
         return {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
     library = library_of(data)
@@ -170,14 +170,14 @@ def _from_torch(data: Any) -> tuple[PyTree, PyTree]:
             f"expected batches, got {type(data).__name__}, a PyTorch Dataset, which gives examples; wrap it: "
             "torch.utils.data.DataLoader(data, batch_size=64, shuffle=True)"
         )
-    raise TypeError(f"expected a pair of arrays (x, y), got {_kind(data)} alone")
+    raise TypeError(f"expected a pair of arrays (x, y), got only {_kind(data)}")
 
 
 def _from_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs and targets, `x_train`, `y_train` or under names that files have too; perhaps `x_test`, `y_test`."""
     train = [name for name in ("x_train", "y_train") if name in data]
     pairs = {"train": (data["x_train"], data["y_train"]) if len(train) == 2 else pair_of(data)}
-    known = {*(train if len(train) == 2 else (*INPUTS, *TARGETS)), "x_test", "y_test", *NAMES}
+    known = {*(train if len(train) == 2 else (*INPUTS, *TARGETS)), "x_test", "y_test", *CLASS_NAMES}
     unknown = [str(name) for name in data if name not in known]
     if unknown:
         raise ValueError(
@@ -201,7 +201,7 @@ def _check_apart(value: Held, name: str) -> None:
 
 
 def _shared(train: Any, share: Any) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
-    """What stays to train on, and a share for validation, with as large a part of each class."""
+    """Splits off a share for validation, with the same share of each class."""
     if not isinstance(train, tuple):
         raise ValueError(
             f"expected validation as a set, since the data come in batches, got the share {share}; give a pair of "
@@ -210,7 +210,7 @@ def _shared(train: Any, share: Any) -> tuple[tuple[PyTree, PyTree], tuple[PyTree
     examples, labels = count_examples(*train), train[1]
     if is_array(labels) and labels.ndim == 1 and np.dtype(labels.dtype).kind in "iu":
         labels = np.asarray(labels)
-        labels = None if len(np.unique(labels)) > examples * (1 - share) else labels  # numbers to predict, rather
+        labels = None if len(np.unique(labels)) > examples * (1 - share) else labels  # rather numbers than labels
     else:
         labels = None
     kept, aside = split_rows(examples, share, labels)

@@ -1,4 +1,4 @@
-"""A trained model from the folder of any run, without the rule and the optimiser that trained it."""
+"""Loads a trained model from the folder of a run, without the rule and the optimiser that trained it."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from vicinal.train import checkpoint
-from vicinal.train.files import BEST, CHECKPOINT
+from vicinal.train.files import BEST, CHECKPOINT, WAVES
+from vicinal.train.stored import metadata_of
 
 
 def load_model(path: str | os.PathLike[str], like: PyTree, *, member: int | None = None, best: bool = False) -> PyTree:
@@ -17,8 +18,8 @@ def load_model(path: str | os.PathLike[str], like: PyTree, *, member: int | None
 
     Args:
         path: The folder of a run (of `fit`, `vicinal train`, one rule and seed of a comparison, or a sweep), or a
-            checkpoint file.
-        like: A model built as the one of the run was; its numbers do not matter.
+            checkpoint file, as in the folder `earlier` of a run.
+        like: A model built like that of the run; its numbers do not matter.
         member: Which run of a sweep, counted from 0 as in `Sweep.members`.
         best: Whether to take the best model, if a hook kept one, rather than the last.
 
@@ -27,7 +28,7 @@ def load_model(path: str | os.PathLike[str], like: PyTree, *, member: int | None
 
     Raises:
         CheckpointError: If there is no such file, it is damaged, or holds a model of another structure.
-        ValueError: If the folder is not that of one run.
+        ValueError: If the folder does not belong to a single run.
 
     Example:
         >>> import jax, numpy as np, optax, tempfile, vicinal as vc
@@ -45,7 +46,7 @@ def load_model(path: str | os.PathLike[str], like: PyTree, *, member: int | None
     path = Path(path)
     if not path.is_dir():
         return _from_file(path, like, member, best)
-    waves = list(path.glob("wave-*.npz"))
+    waves = list(path.glob(WAVES))
     if waves:
         return _from_sweep(path, waves, like, member, best)
     if member is not None:
@@ -60,9 +61,9 @@ def load_model(path: str | os.PathLike[str], like: PyTree, *, member: int | None
 
 
 def _from_file(path: Path, like: PyTree, member: int | None, best: bool) -> PyTree:
-    """The model of a checkpoint file: of a training state, or of a model alone."""
-    if path.name.startswith("wave-"):
-        raise ValueError(f"expected the folder of the sweep, got the file {str(path)!r} in it; give the folder")
+    """The model of a checkpoint file: of a training state, or of only a model."""
+    if not best and {"wave", "members"} <= checkpoint.read_metadata(path).keys():
+        return _from_sweep(path, [path], like, member, best)
     if member is not None or best:
         raise ValueError(f"expected a folder with member= or best=, got the file {str(path)!r}; leave them out")
     names = checkpoint.read_paths(path)
@@ -72,7 +73,11 @@ def _from_file(path: Path, like: PyTree, member: int | None, best: bool) -> PyTr
 
 def _from_sweep(folder: Path, waves: list[Path], like: PyTree, member: int | None, best: bool) -> PyTree:
     """The model of a member: a row of the arrays of its wave."""
-    found = {wave: checkpoint.read_metadata(wave) for wave in waves}
+    found = {wave: metadata_of(wave) for wave in waves}
+    if old := [wave for wave, metadata in found.items() if "wave" not in metadata]:
+        raise checkpoint.CheckpointError(
+            f"Expected a wave of a sweep at {str(old[0])!r}, got another checkpoint; remove it."
+        )
     count = len(found[waves[0]]["members"])
     if member is None or not 0 <= member < count:
         raise ValueError(f"expected member= from 0 to {count - 1} for the sweep in {str(folder)!r}, got {member}")
@@ -81,7 +86,7 @@ def _from_sweep(folder: Path, waves: list[Path], like: PyTree, member: int | Non
     path = next((wave for wave, metadata in found.items() if member in metadata["wave"]), None)
     if path is None:
         raise ValueError(
-            f"expected member {member} to have begun, got no checkpoint of it in {str(folder)!r}; resume it"
+            f"expected member {member} to have started, got no checkpoint of it in {str(folder)!r}; resume it"
         )
     ids: list[int] = found[path]["wave"]
     arrays, static = eqx.partition(like, eqx.is_array)

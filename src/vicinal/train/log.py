@@ -1,29 +1,32 @@
-"""Records of a run as JSON lines: one dictionary a line, readable while the run goes on."""
+"""Records of a run as JSON lines: one dictionary a line, readable during the run."""
 
 import contextlib
+import errno
+import io
 import json
 import math
 import operator
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Self
 
 import jax
 import numpy as np
 
-from vicinal.files import write_atomically, write_text_atomically
+from vicinal._json import strict_json
+from vicinal._reading import read_bytes
+from vicinal.files import append_whole, write_atomically, write_text_atomically
 
 
 class JSONLog:
     """A file with one JSON record a line, which survives a crash and continues an interrupted run.
 
-    Each record is flushed as it is written. An existing file is continued: if a crash left half a line at its
-    end, that part is removed first. Closing the log, or leaving its `with` block, closes the file.
+    Each record is handed to the system as it is written. An existing file is continued: if a crash left half a line at
+    its end, that part is removed first. Closing the log, or leaving its `with` block, closes the file.
 
     Args:
         path: The file; its folder must exist. `None` keeps the records in memory only.
-        resume_at: The step at which an interrupted run goes on. Records with a larger number under `"step"`
+        resume_at: The step at which an interrupted run resumes. Records with a larger number under `"step"`
             are removed, for the run will write them again; records without a step stay.
 
     Attributes:
@@ -35,6 +38,7 @@ class JSONLog:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "metrics.jsonl"
         ...     with JSONLog(path) as log:
@@ -49,17 +53,18 @@ class JSONLog:
     def __init__(self, path: str | os.PathLike[str] | None, *, resume_at: int | None = None):
         last = None if resume_at is None else operator.index(resume_at)
         self.records: list[dict[str, Any]] = []
-        self._file = None
+        self._file, self._path = None, path
         if path is None:
             return
         if os.path.exists(path):
-            content = Path(path).read_bytes()
+            content = read_bytes(path)
             kept = [(line, record) for line, record in _parse(path, content) if not _is_later(record, last)]
             self.records = [record for _, record in kept]
             lines = b"".join(line + b"\n" for line, _ in kept)
             if lines != content:
                 write_atomically(path, lines)
-        self._file = open(path, "ab")  # noqa: SIM115, closed by `close`
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115, closed by `close`
+        self._place, self._end = os.path.abspath(path), os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +77,26 @@ class JSONLog:
         if self._file is not None:
             self._file.close()
 
+    def check(self) -> None:
+        """Check that the file is in its place, and ends where this log has ended it.
+
+        Raises:
+            OSError: If it does not.
+        """
+        if self._file is None:
+            return
+        own, found = os.fstat(self._file.fileno()), None
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found = os.stat(self._place)
+        if found is None or not os.path.samestat(own, found) or found.st_size != self._end:
+            reason = "the records were removed, moved or changed while the run wrote them; put them back and resume"
+            raise OSError(errno.ENOENT, reason, str(self._path))
+
+    def sync(self) -> None:
+        """Wait until all records are on the disk, where a power failure does not reach them."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
     def write(self, record: dict[str, Any]) -> None:
         """Append one record.
 
@@ -83,18 +108,28 @@ class JSONLog:
         Raises:
             TypeError: The record is not a dictionary, or holds something that JSON cannot express; nothing
                 was written.
+            OSError: The record could not be written, and the file ends with the one before it; or `check` fails.
         """
         if not isinstance(record, dict):
             raise TypeError(f"Expected a dictionary, got {type(record).__name__}; name each value of the record.")
         line = json.dumps(_to_json(record, "record"), allow_nan=False)
         if self._file is not None:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+            which = f"the record of step {record['step']}" if "step" in record else "a record"
+            self._append(self._file, f"{line}\n".encode(), which)
         self.records.append(json.loads(line))
+
+    def _append(self, file: io.FileIO, line: bytes, which: str) -> None:
+        self.check()
+        try:
+            append_whole(file, line)
+        except OSError as error:
+            reason = f"could not write {which} ({error.strerror or error}); the records before it are whole"
+            raise OSError(error.errno, reason, str(self._path)) from error
+        self._end += len(line)
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read the records of a log, whether its run has ended, goes on or crashed.
+    """Read the records of a log, whether its run has ended, crashed or is still running.
 
     Args:
         path: A file written by `JSONLog`.
@@ -106,7 +141,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         OSError: There is no such file, or it cannot be read.
         ValueError: A line other than a half-written last one is not a record.
     """
-    return [record for _, record in _parse(path, Path(path).read_bytes())]
+    return [record for _, record in _parse(path, read_bytes(path))]
 
 
 def _parse(path: str | os.PathLike[str], content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
@@ -121,21 +156,17 @@ def _parse(path: str | os.PathLike[str], content: bytes) -> list[tuple[bytes, di
                 f"Expected a JSON record on line {number} of {str(path)!r}, got {line[:40]!r} ({error}); "
                 "remove or repair that line."
             ) from error
-    # Without its line end the last line was being written; it counts only if all else of it is there.
+    # A last line without its line end counts only if the record is complete.
     with contextlib.suppress(ValueError):
         parsed.append((rest, _record(rest)))
     return parsed
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    record = json.loads(line.decode(), parse_constant=_refuse)
+    record = strict_json(line)
     if not isinstance(record, dict):
         raise ValueError("not a dictionary")
     return record
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _is_later(record: dict[str, Any], last: int | None) -> bool:
@@ -165,11 +196,11 @@ def _to_json(value: Any, where: str) -> Any:
 
 
 def keep(path: str | os.PathLike[str], chosen: Callable[[dict[str, Any]], bool]) -> None:
-    """Leave in a log only the records that are chosen; the file is replaced in one step, and only if one goes.
+    """Keeps only the chosen records of a log; replaces the file in one step, and only if a record is dropped.
 
     Args:
-        path: The file; nothing happens if it is not there.
-        chosen: Says of a record whether it stays.
+        path: The file; nothing happens if it does not exist.
+        chosen: Returns whether to keep a record.
 
     Raises:
         ValueError: The file is damaged elsewhere than in its last line.

@@ -1,7 +1,7 @@
-"""Metrics: numbers of a whole set of examples, each computed at the end from sums over what counts.
+"""Metrics: numbers of a whole set of examples, each computed at the end from sums.
 
-A metric never is a mean of means: its sums are added over examples, batches and training steps, and what they say is
-worked out once, at the end. Which metrics a task has follows from what its loss says of its targets.
+A metric is never a mean of means: its sums are added over examples, batches and training steps, and the metric is
+computed once, at the end. The loss determines which metrics a task has.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from vicinal._numbers import wide
 from vicinal.losses import Kind, Loss, kind_of, pair_of_weights, without_weights
-from vicinal.train.totals import Spread, Total, spread, total, wide
+from vicinal.train.totals import Spread, Total, spread, total
 
 Sums = dict[str, Total | Spread]
 """What a metric adds up, by name."""
@@ -23,9 +24,9 @@ Metrics = dict[str, "Metric"]
 """Metrics by name."""
 
 OWN = ("loss", "accuracy", "rmse", "r2")
-"""Names that metrics of one's own cannot have."""
+"""Names that custom metrics cannot have."""
 
-_LOOKED_AT = 64  # examples that tell whether a target is the input
+_LOOKED_AT = 64  # examples that decide whether targets are the inputs
 
 
 class Metric(eqx.Module):
@@ -41,10 +42,10 @@ class Metric(eqx.Module):
 
 
 class Accuracy(Metric):
-    """The share of labels that the largest output meets, or for one unit the output's sign.
+    """The share of labels that the largest output predicts, or for one unit the output's sign.
 
     Labels are class indices, of which those below 0 do not count; or of the output's shape, and then each row (along
-    the last axis) has a single 1, or one unit that is 0 or 1. If one row is something else, these are no labels, and
+    the last axis) has a single 1, or one unit that is 0 or 1. If a row has another form, these are not labels, and
     there is no accuracy.
     """
 
@@ -107,7 +108,7 @@ class RSquared(Metric):
 
 
 class Own(Metric):
-    """A metric of one's own: the mean of `function(output, target)` over the examples.
+    """A custom metric: the mean of `function(output, target)` over the examples.
 
     Args:
         function: Of one example, a scalar; or `(value, weight)`, for the mean with weights,
@@ -121,7 +122,7 @@ class Own(Metric):
         value, weight = found if isinstance(found, tuple) else (found, jnp.ones_like(found))
         dtype = jnp.promote_types(wide(value.dtype), wide(weight.dtype))
         value, weight = value.astype(dtype), weight.astype(dtype)
-        # What does not count may be undefined: 0 / 0, say.
+        # Values that do not count may be undefined, such as 0 / 0.
         return {"value": total(jnp.where(weight == 0, 0 * weight, value * weight)), "weight": total(weight)}
 
     def value(self, sums: dict[str, np.ndarray]) -> float:
@@ -129,7 +130,7 @@ class Own(Metric):
 
 
 class Unweighted(Metric):
-    """A metric where targets bring the weights of their examples, which it leaves out."""
+    """A metric that ignores the weights of examples that come with the targets."""
 
     metric: Metric
 
@@ -148,14 +149,14 @@ def metrics_of(loss: Loss, output: PyTree, x: PyTree, y: PyTree, own: Mapping[st
         output: The output of one example, or its shape and dtype.
         x: Some inputs, `[examples, ...]`: with `y` they tell whether a target is the input, to be reconstructed.
         y: Their targets, `[examples, ...]`.
-        own: Metrics of one's own: for each name a function of `(output, target)`, see `Own`.
+        own: Custom metrics: for each name a function of `(output, target)`, see `Own`.
 
     Returns:
         By name; `"accuracy"` for labels, `"rmse"` and `"r2"` for numbers that are not the input itself.
 
     Raises:
-        TypeError: If a metric is no function.
-        ValueError: If a metric of one's own has a name that is taken, or gives no scalar.
+        TypeError: If a metric is not a function.
+        ValueError: If a custom metric has a name that is taken, or gives no scalar.
 
     Example:
         >>> import vicinal as vc
@@ -192,7 +193,7 @@ def _of_kind(kind: Kind, output: Any, x: PyTree, y: Any) -> Metrics:
 
 
 def values_of(metrics: Metrics, sums: Mapping[str, dict[str, Any]]) -> dict[str, float]:
-    """What the metrics come to, from their sums on the host; what does not exist is left out.
+    """Computes the metrics from their sums on the host; leaves out metrics that do not exist.
 
     Targets that all are labels have an accuracy, and then no RMSE and R2.
     """
@@ -206,7 +207,7 @@ def values_of(metrics: Metrics, sums: Mapping[str, dict[str, Any]]) -> dict[str,
 
 
 def _right(output: Array, y: Array) -> tuple[Array, Array, Array]:
-    """Which places are right, which count, and which should."""
+    """Which labels are correct, which count, and which should count."""
     if are_indices(output.shape[1:], y.shape[1:], y.dtype):
         chosen, counted = jnp.argmax(output, axis=-1), y >= 0
         return (chosen == y.astype(chosen.dtype)) & counted, counted, counted
@@ -219,7 +220,7 @@ def _right(output: Array, y: Array) -> tuple[Array, Array, Array]:
 
 
 def _numbers(output: Array, y: Array, ignores: bool) -> tuple[Array, Array, Array]:
-    """Targets less outputs, 0 where nothing counts; the targets, and what counts: `[batch, rows, units]`."""
+    """Targets minus outputs (0 where nothing counts), targets, and what counts: `[batch, rows, units]`."""
     shape = (output.shape[0], -1, _units(output.shape[1:]))
     output, y = (array.astype(wide(output.dtype)).reshape(shape) for array in (output, y))
     counted = ~jnp.isnan(y) if ignores else jnp.ones_like(y, bool)

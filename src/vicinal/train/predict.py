@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from vicinal._numbers import check_count
 from vicinal.graph import Graph
-from vicinal.train.arguments import at_least_one
 from vicinal.train.batches import count_examples
 
 
 def predict(graph: Graph, model: PyTree, x: PyTree, batch_size: int = 1000) -> PyTree:
-    """The output of a model for each example, as it is evaluated: without dropout, and with running averages.
+    """The output of a model for each example, in evaluation mode: without dropout, and with running averages.
 
     Args:
         graph: The captured graph.
@@ -26,7 +26,7 @@ def predict(graph: Graph, model: PyTree, x: PyTree, batch_size: int = 1000) -> P
         The outputs as NumPy arrays, `[examples, ...]`, in the structure that the model returns.
 
     Raises:
-        TypeError: If `x` is a list, or holds something else than arrays.
+        TypeError: If `x` is a list, or contains anything but arrays.
         ValueError: If there is no example, their number differs within `x`, they do not fit the model, or the batch
             size is below 1.
 
@@ -39,7 +39,7 @@ def predict(graph: Graph, model: PyTree, x: PyTree, batch_size: int = 1000) -> P
     if isinstance(x, list):
         raise TypeError("expected inputs as an array, or a tuple or dictionary of arrays, got a list; use numpy.stack")
     examples = count_examples(x, ())
-    size = min(at_least_one("batch_size", batch_size), examples)
+    size = min(check_count("batch_size", batch_size), examples)
     found = []
     for start in range(0, examples, size):
         batch = jax.tree.map(lambda a, start=start: _padded(a[start : start + size], size), x)
@@ -54,6 +54,6 @@ def _outputs(graph: Graph, model: PyTree, x: PyTree) -> PyTree:
 
 
 def _padded(batch: Any, size: int) -> Any:
-    """A batch filled up with copies of its first example, so that the last one is no compilation of its own."""
+    """Pads a batch with copies of its first example, so that the last batch does not compile again."""
     rows = np.arange(size)
     return jnp.asarray(batch if len(batch) == size else batch[np.where(rows < len(batch), rows, 0)])

@@ -1,6 +1,6 @@
-"""What a traced program computes, as a digest: its equations and the bytes of its constants.
+"""The digest of a traced program: of its equations and the bytes of its constants.
 
-Names of variables and functions, addresses, and which parts of the text are shared say nothing of what is computed,
+Names of variables and functions, addresses, and shared parts of the text do not affect what is computed,
 and may change from one process to another; so a program is read equation by equation, not printed.
 """
 
@@ -18,14 +18,14 @@ from jaxtyping import PyTree
 from vicinal.keys import is_key
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
-_CALLS = ("jit", "pjit", "closed_call", "core_call")  # the name of what they call says nothing
+_CALLS = ("jit", "pjit", "closed_call", "core_call")  # the name of the called function does not matter
 
 
 def digest_of_program(closed: core.ClosedJaxpr) -> str:
     """The digest of a program with its constants.
 
     Args:
-        closed: As `jax.make_jaxpr` gives it.
+        closed: The result of `jax.make_jaxpr`.
 
     Returns:
         Hexadecimal digits; the same in every process with the same versions.
@@ -55,7 +55,7 @@ def digest_of_arrays(tree: PyTree) -> str:
 
 
 class _Reading:
-    """What was read of a program so far."""
+    """The digest of a program so far."""
 
     def __init__(self):
         self._found = hashlib.blake2b(digest_size=16)
@@ -65,7 +65,7 @@ class _Reading:
         return self._found.hexdigest()
 
     def value(self, value: Any) -> None:
-        """Reads a program, or a parameter of an equation: what it consists of, but nothing of functions."""
+        """Adds a program or a parameter of an equation: its contents, but nothing of functions."""
         if isinstance(value, core.ClosedJaxpr):
             self._program(value.jaxpr)
             self.value(list(value.consts))
@@ -91,7 +91,7 @@ class _Reading:
             self._say(type(value).__qualname__, _ADDRESS.sub("", repr(value)))
 
     def _program(self, jaxpr: core.Jaxpr) -> None:
-        """Reads the equations, with a number in place of each variable: that of its first appearance."""
+        """Adds the equations, with each variable replaced by the number of its first appearance."""
         numbers: dict[Any, int] = {}
 
         def atoms(found: Any) -> None:

@@ -1,4 +1,4 @@
-"""How fast a run goes, and how that is shown: a bar on a terminal, lines elsewhere, nothing within a second."""
+"""The speed of a run and its display: a bar on a terminal, lines elsewhere, nothing in the first second."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Pace:
-    """How fast the steps of a run go, from the compiled calls that took them.
+    """The speed of the steps of a run, from its compiled calls.
 
     Attributes:
         calls: `(steps, seconds per step)` of each call.
@@ -19,15 +19,26 @@ class Pace:
 
     def __init__(self):
         self.calls: list[tuple[int, float]] = []
+        self._most = 1
 
     def add(self, steps: int, seconds: float) -> None:
-        """Notes a call; a clock too coarse to see it counts as a nanosecond a step."""
+        """Records a call; one too short for the clock counts as a nanosecond per step."""
         if steps > 0:
             self.calls.append((steps, max(seconds / steps, 1e-9)))
+        if steps >= self._most:
+            self._most *= 2
 
-    def steps_in(self, seconds: float) -> int:
-        """How many steps fit into a call of that length; 1 until a call has shown more than the compilation."""
-        return 1 if len(self.calls) < 2 else max(1, int(seconds / self.calls[-1][1]))
+    def next(self, seconds: float, longest: int) -> int:
+        """How many steps the next call should take.
+
+        The number at most doubles from call to call: the first call includes compilation, and
+        most divergences come early, where a short call finds them cheaply.
+
+        Args:
+            seconds: How long the call should take.
+            longest: The most steps.
+        """
+        return min(self._most, longest, max(1, int(seconds / self.latest)))
 
     @property
     def latest(self) -> float:
@@ -36,7 +47,7 @@ class Pace:
 
     @property
     def median(self) -> float:
-        """Seconds per step that half of the steps stayed below, those of the first call (it compiles) left out."""
+        """Median seconds per step, without those of the first call (it compiles)."""
         steps, seconds = np.array(sorted(self.calls[1:] or self.calls, key=lambda call: call[1]) or [(1, 0.0)]).T
         return float(seconds[np.searchsorted(np.cumsum(steps), steps.sum() / 2)])
 
@@ -49,12 +60,16 @@ class TrainingProgress:
         done: Steps done before (a resumed run).
         enabled: False shows nothing; None shows a bar on a terminal and a line every ten seconds elsewhere.
         title: What is being trained.
+
+    Attributes:
+        total: As given.
+        before: Steps trained before, which also count towards the total.
     """
 
     _QUIET_SECONDS, _LINE_SECONDS = 1.0, 10.0
 
     def __init__(self, total: int, done: int = 0, enabled: bool | None = None, title: str = "training"):
-        self.total, self.title, self._enabled = total, title, enabled
+        self.total, self.before, self.title, self._enabled = total, 0, title, enabled
         self._begun = self._last_line = time.monotonic()
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
@@ -68,15 +83,17 @@ class TrainingProgress:
             self._bar.stop()
 
     def update(self, step: int, loss: float, accuracy: float | None, rate: float) -> None:
-        """Shows where the run is.
+        """Shows the progress.
 
         Args:
             step: Steps done.
-            loss: Mean training loss of late.
-            accuracy: Training accuracy of late, in [0, 1], or None.
+            loss: Recent mean training loss.
+            accuracy: Recent training accuracy in [0, 1], or None.
             rate: Examples per second.
         """
-        now = time.monotonic()
+        now, step = time.monotonic(), self.before + step
+        if now < self._last_line:  # the clock went back
+            self._begun = self._last_line = now
         if self._enabled is False or now - self._begun < self._QUIET_SECONDS:
             return
         words = f"loss {loss:.4f}" + ("" if accuracy is None else f"  accuracy {accuracy:.1%}")

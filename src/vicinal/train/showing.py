@@ -1,11 +1,12 @@
-"""What runs and sweeps say of themselves: a line at a prompt, curves in a notebook, rows in a data frame."""
+"""The display of runs and sweeps: a line at a prompt, curves in a notebook, rows in a data frame."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from vicinal._counted import counted
 from vicinal._optional import optional
 from vicinal._records import flat_record, is_number, or_nan, stop_words
 from vicinal._show import record_text, value_text
@@ -13,18 +14,35 @@ from vicinal._show import record_text, value_text
 if TYPE_CHECKING:
     import pandas
 
-    from vicinal.train.fit import Run
-    from vicinal.train.member import Member, Sweep
-
 Records = Sequence[Mapping[str, Any]]
+
+
+class Member(Protocol):
+    """The parts of a member of a sweep (`vicinal.train.Member`) that are shown."""
+
+    @property
+    def numbers(self) -> Mapping[str, Any]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def records(self) -> Records: ...
+    @property
+    def stopped(self) -> str | None: ...
+    @property
+    def stopped_by(self) -> str | None: ...
+    @property
+    def diverged(self) -> bool: ...
+
 
 _SHOWN = ("train_loss", "test_loss", "test_accuracy")
 _BETTER = (("test_accuracy", 1), ("test_loss", -1), ("train_loss", -1))  # whether more is better
 
 
-def run_text(run: Run) -> str:
+def run_text(steps: int, records: Records, stopped: str | None) -> str:
     """`Run(200 steps: train_loss=0.12, test_loss=0.2, test_accuracy=0.95)`, and why it stopped."""
-    return f"Run({_course(int(run.state.step), run.records, run.stopped)})"
+    return f"Run({_course(steps, records, stopped)})"
 
 
 def member_text(member: Member) -> str:
@@ -33,28 +51,27 @@ def member_text(member: Member) -> str:
     return f"Member({numbers}: {_course(member.steps, member.records, member.stopped)})"
 
 
-def sweep_text(sweep: Sweep) -> str:
+def sweep_text(members: Sequence[Member]) -> str:
     """`Sweep(6 members: learning_rate, 3 seeds; best test_accuracy=0.95 at learning_rate=0.1, seed=2)`."""
-    members = sweep.members
     seeds = len({member.seed for member in members})
-    named = ", ".join([*_names(members), f"{seeds} seed{'s' * (seeds != 1)}"])
-    parts = [f"{len(members)} member{'s' * (len(members) != 1)}: {named}"]
+    named = ", ".join([*_names(members), counted(seeds, "seed")])
+    parts = [f"{counted(len(members), 'member')}: {named}"]
     found = best(members)
     if found is not None:
         quantity, member = found
         where = _numbers({**member.numbers, "seed": member.seed})
         parts.append(f"best {record_text(member.records[-1], (quantity,))} at {where}")
-    stopped = sum(member.diverged for member in members)
+    diverged = sum(member.diverged for member in members)
     early = sum(member.stopped_by is not None for member in members)
-    parts += [f"{stopped} stopped"] * bool(stopped) + [f"{early} stopped by a hook"] * bool(early)
+    parts += [f"{diverged} diverged"] * bool(diverged) + [f"{early} stopped by a hook"] * bool(early)
     return f"Sweep({'; '.join(parts)})"
 
 
 def best(members: Sequence[Member]) -> tuple[str, Member] | None:
-    """The member whose last record is best, and the quantity that says so.
+    """The member with the best last record, and the quantity that was compared.
 
     That is the highest test accuracy, else the lowest test loss, else the lowest training loss. A member that
-    diverged takes part only where all did; one that a hook stopped takes part.
+    diverged counts only if all did; one that a hook stopped counts.
     """
     there = [member for member in members if member.records and not member.diverged]
     there = there or [member for member in members if member.records]
@@ -66,36 +83,36 @@ def best(members: Sequence[Member]) -> tuple[str, Member] | None:
     return None
 
 
-def run_html(run: Run) -> str:
+def run_html(steps: int, records: Records, stopped: str | None) -> str:
     """The line and the curves of a run, for a notebook."""
-    from vicinal.report.notebook import curves_html  # matplotlib and jinja2, only where somebody looks
+    from vicinal.report.notebook import curves_html  # imports matplotlib and jinja2, only needed for display
 
-    return curves_html(run_text(run), {"": [run.records]})
+    return curves_html(run_text(steps, records, stopped), {"": [records]})
 
 
-def sweep_html(sweep: Sweep) -> str:
+def sweep_html(members: Sequence[Member]) -> str:
     """The line and the curves of a sweep, one for each combination of numbers, for a notebook."""
     from vicinal.report.notebook import curves_html
 
     groups: dict[str, list[Records]] = {}
-    for member in sweep.members:
+    for member in members:
         groups.setdefault(_numbers(member.numbers), []).append(member.records)
-    return curves_html(sweep_text(sweep), groups)
+    return curves_html(sweep_text(members), groups)
 
 
-def run_frame(run: Run) -> pandas.DataFrame:
+def run_frame(records: Records) -> pandas.DataFrame:
     """The records of a run, a row each; what is nested gets a dot in its name."""
-    return _frame(_rows(run.records))
+    return _frame(_rows(records))
 
 
-def sweep_frame(sweep: Sweep) -> pandas.DataFrame:
+def sweep_frame(members: Sequence[Member]) -> pandas.DataFrame:
     """The records of all members, a row each, with the member's numbers, its seed and why it stopped in front."""
     rows = []
-    for index, member in enumerate(sweep.members):
+    for index, member in enumerate(members):
         own = {"member": index, **member.numbers, "seed": member.seed, "stopped": member.stopped}
-        # A member that ended before its first record is not to vanish.
+        # Keep a member that ended before its first record.
         measured = _rows(member.records) or [{"step": member.steps}]
-        # A number may be called as something that is measured.
+        # A number may have the name of a measurement.
         rows += [
             {f"numbers.{name}" if name in row else name: value for name, value in own.items()} | row for row in measured
         ]
@@ -125,7 +142,7 @@ def _names(members: Sequence[Member]) -> list[str]:
     for member in members:
         for name, value in member.numbers.items():
             values.setdefault(name, {})[value] = None
-    return [f"{len(found)} {name}{'s' * (len(found) != 1)}" for name, found in values.items()]
+    return [counted(len(found), name) for name, found in values.items()]
 
 
 def _finite(value: Any) -> float | None:

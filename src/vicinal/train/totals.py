@@ -1,4 +1,4 @@
-"""Sums over many numbers that stay exact: a float and what rounding took from it."""
+"""Sums over many numbers that stay exact: a float and its rounding error."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+
+from vicinal._numbers import wide
 
 
 class Total(NamedTuple):
@@ -42,11 +44,6 @@ class Spread(NamedTuple):
     second: Total
 
 
-def wide(dtype: Any) -> Any:
-    """At least float32: a sum over many examples needs it, whatever the model computes in."""
-    return dtype if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits > 32 else jnp.float32
-
-
 def total(values: ArrayLike, dtype: Any = jnp.float32) -> Total:
     """The sum over the first axis; whole numbers are summed as such, up to 2^31.
 
@@ -64,7 +61,7 @@ def total(values: ArrayLike, dtype: Any = jnp.float32) -> Total:
 
 
 def single(value: Float[Array, "..."]) -> Total:
-    """The sum that is this number alone."""
+    """The sum of this single number."""
     return Total(value, jnp.zeros_like(value))
 
 
@@ -84,7 +81,7 @@ def plus(a: Total, b: Total) -> Total:
     """The sum of two sums, both of one dtype."""
     high = a.high + b.high
     part = high - a.high
-    finite = jnp.isfinite(high)  # of an infinite sum nothing is missing, and infinity less infinity is no number
+    finite = jnp.isfinite(high)  # an infinite sum has no rounding error; infinity - infinity would be NaN
     low = jnp.where(finite, (a.high - (high - part)) + (b.high - part) + (a.low + b.low), 0)
     rounded = high + low
     return Total(rounded, jnp.where(finite, low - (rounded - high), 0))

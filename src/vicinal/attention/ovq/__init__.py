@@ -1,4 +1,4 @@
-"""OVQ-attention: a dictionary of keys and values that is learned while a sequence is read."""
+"""OVQ-attention: attention to a dictionary of keys and values that is learned online."""
 
 from vicinal.attention.ovq.attention import ovq_attention
 from vicinal.attention.ovq.layer import OVQAttention, with_schedule

@@ -1,7 +1,8 @@
-"""Refuses what `ovq_attention` cannot read."""
+"""Checks of the arguments of `ovq_attention`."""
 
 import jax
 
+from vicinal._numbers import check
 from vicinal.attention._parts import check_arrays as check_qkv, check_integers
 from vicinal.attention.ovq.assignment import JOINS
 from vicinal.attention.ovq.dictionary import BIASES, Rule
@@ -10,7 +11,7 @@ from vicinal.attention.ovq.state import OVQState
 
 
 def check_choices(rule: Rule, memory: str, key: jax.Array | None) -> None:
-    """Raises a ValueError if a choice has no meaning."""
+    """Raises a ValueError if a choice is unknown or needs another argument."""
     for name, choice, known in (
         ("join", rule.join, JOINS),
         ("bias", rule.bias, BIASES),
@@ -21,8 +22,7 @@ def check_choices(rule: Rule, memory: str, key: jax.Array | None) -> None:
     if rule.join == "random" and key is None:
         raise ValueError("expected key with join='random', got None; give jax.random.key(seed)")
     if rule.learning_rate is not None:
-        if not 0 < rule.learning_rate <= 1:
-            raise ValueError(f"expected learning_rate above 0 and at most 1, or None, got {rule.learning_rate!r}")
+        check("learning_rate", rule.learning_rate, lambda v: (v > 0) & (v <= 1), "above 0 and at most 1, or None")
         if memory == "lean":
             raise ValueError(
                 f"expected memory='autodiff' with learning_rate={rule.learning_rate}, got memory='lean', "
@@ -40,11 +40,11 @@ def check_arrays(q, k, v, lengths, documents, max_documents) -> None:
             f"expected max_documents of at least 1 with documents, got {max_documents!r}; give the most of a row"
         )
     if documents is None and max_documents is not None:
-        raise ValueError(f"expected documents with max_documents, got max_documents={max_documents!r} alone")
+        raise ValueError(f"expected documents with max_documents, got only max_documents={max_documents!r}")
 
 
 def check_state(state: OVQState, k, v, schedule: Schedule, documents) -> None:
-    """Raises a ValueError or TypeError if a state is not one to go on from with these arrays."""
+    """Raises a ValueError or TypeError if a state does not fit these arrays."""
     if documents is not None:
         raise ValueError(
             "expected no initial_state with documents, each of which starts with nothing read; leave one out"
@@ -58,7 +58,7 @@ def check_state(state: OVQState, k, v, schedule: Schedule, documents) -> None:
     if size != schedule.chunk_size:
         raise ValueError(
             f"expected an initial_state for chunk_size={schedule.chunk_size}, got one for {size}; "
-            "go on with the chunk size it was made with"
+            "use the chunk size it was made with"
         )
     batch, _, heads, features = k.shape
     expected = (batch, heads, size, features), (batch, heads, size, v.shape[3])

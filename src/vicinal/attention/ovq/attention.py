@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vicinal.attention._parts import temperatures
+from vicinal.attention.chunks import cut, joined, one_sequence, unfinished
 from vicinal.attention.ovq.arguments import check_arrays, check_choices, check_state
-from vicinal.attention.ovq.chunked import Chunks, Plan, of_document, scan_chunks
+from vicinal.attention.ovq.chunked import Chunks, Plan, of_document, scan_dictionary
 from vicinal.attention.ovq.dictionary import Rule
-from vicinal.attention.ovq.layout import cut, joined, one_sequence, packed, rest
+from vicinal.attention.ovq.documents import packed
 from vicinal.attention.ovq.lean import scan_lean
 from vicinal.attention.ovq.schedule import Schedule
 from vicinal.attention.ovq.state import OVQState, empty_state
@@ -38,7 +39,7 @@ def ovq_attention(
     key: PRNGKeyArray | None = None,
     memory: str = "lean",
 ) -> tuple[Float[Array, "batch time heads e"], OVQState]:
-    """Causal attention to a dictionary that is learned while it is read, and to the tokens since the last chunk.
+    """Causal attention to a dictionary that is learned online, and to the tokens of the current chunk.
 
     A head holds up to `N` centroids, with the mean key `mu_n` and the mean value `nu_n` of the `count_n` tokens that
     went to each. Token `i` reads them and the tokens of its own chunk:
@@ -57,19 +58,19 @@ def ovq_attention(
         beta: The temperature, for each head or for all. It multiplies `q . k` directly, so a common scale
             `1 / sqrt(d)` is not implied.
         chunk_size: Tokens of a chunk, at least 2.
-        num_centroids: `N`, the most centroids. No weight depends on it, so it can be another at test time.
+        num_centroids: `N`, the most centroids. No weight depends on it, so it may differ at test time.
         growth: How the dictionary grows; see `Schedule`.
         join: Which centroids the tokens of a chunk can go to; see `assign`. `"random"` needs `key`.
         bias: What is added to the logits of the dictionary: `"count"`, the log count; `"none"`, nothing; `"gmr"`, the
             log count and `-beta/2 (|mu_n|^2 - 1)`, which is Gaussian mixture regression also for means of norm below 1.
-        learning_rate: Of the centroids: `1 / count` by default, the running mean. A number is kept for comparison; it
+        learning_rate: Of the centroids: `1 / count` by default, the running mean. A constant is for comparison: it
             forgets, cannot be undone, and needs `memory="autodiff"`.
         normalize_centroids: Whether `mu_n` is taken to norm 1 when it is read or compared.
-        initial_state: The state after what was read before; nothing by default.
-        lengths: How many tokens of each row count. The others are padding on the right: they are not read, and their
-            outputs are zero. All by default.
-        documents: The document of each token, never falling along a row. Every document is read on its own, as if
-            alone, and the state is that of the last one.
+        initial_state: The state after the earlier tokens; empty by default.
+        lengths: Tokens of each row without the padding on its right, which is not read and whose outputs are zero;
+            all by default.
+        documents: The document of each token, never falling along a row. Every document is read as if
+            alone, and the returned state is that of the last one.
         max_documents: The most documents of a row, which has to be known before tracing. The outputs of more would be
             NaN.
         max_length: The length that `growth="linear"` is for.
@@ -78,12 +79,12 @@ def ovq_attention(
             dictionary. `"autodiff"`: it keeps the dictionary of every chunk.
 
     Returns:
-        The outputs, in the dtype of `v`, and the state to go on from. Softmax, sums and counts are in float32, or
+        The outputs, in the dtype of `v`, and the state to continue from. Softmax, sums and counts are in float32, or
         float64 if that is what the inputs are in.
 
     Raises:
-        ValueError: If shapes do not fit each other or the state, or a choice is not one of those named.
-        TypeError: If a dtype is not that of the rest.
+        ValueError: If shapes do not match each other or the state, or a choice is not one of those named.
+        TypeError: If dtypes differ.
 
     Example:
         >>> q, k, v = (jax.random.normal(key, (1, 100, 2, 8)) for key in jax.random.split(jax.random.key(0), 3))
@@ -141,25 +142,23 @@ def ovq_attention(
 def _chunk_by_chunk(rule, schedule, q, k, v, beta, state, layout, used, key, memory):
     """The same once it is known where each token lies."""
     before = (jnp.zeros_like(state.pending_keys), state.pending_keys, state.pending_values)
-    chunks = Chunks(*(cut(layout, x, y, schedule.chunk_size) for x, y in zip((q, k, v), before, strict=True)))
+    before = [None if layout.document is not None else jnp.swapaxes(x, 1, 2) for x in before]
+    chunks = Chunks(*(cut(layout, x, pending) for x, pending in zip((q, k, v), before, strict=True)))
     made = schedule.sizes(used, layout.done - layout.counted, layout.counted + 1)
     made = made - schedule.sizes(used, layout.done - layout.counted, layout.counted)
     priority = _priorities(rule, key, layout.done, chunks.keys.shape[2:4])
-    full = layout.filled == schedule.chunk_size
-    plan = Plan(jnp.asarray(full), jnp.asarray(made, jnp.int32), priority, layout.document)
+    plan = Plan(jnp.asarray(layout.full), jnp.asarray(made, jnp.int32), priority, layout.document)
     sums = state.sums
     if layout.document is not None:
         sums = jax.tree.map(lambda x: jnp.broadcast_to(x[:, None], (len(x), layout.documents, *x.shape[1:])), sums)
     if memory == "lean":
         outputs, sums = scan_lean(rule, chunks, beta, sums, plan)
     else:
-        outputs, sums, _ = scan_chunks(rule, chunks, beta, sums, plan)
+        outputs, sums, _ = scan_dictionary(rule, chunks, beta, sums, plan)
     sums = of_document(sums, layout.last)
-    pending_keys, pending_values = rest(layout, chunks.keys), rest(layout, chunks.values)
+    pending_keys, pending_values = unfinished(layout, chunks.keys), unfinished(layout, chunks.values)
     tokens = jnp.asarray(layout.tokens)
-    return joined(layout, outputs, v.shape[1]), OVQState(
-        sums.keys, sums.values, sums.counts, pending_keys, pending_values, tokens
-    )
+    return joined(layout, outputs), OVQState(sums.keys, sums.values, sums.counts, pending_keys, pending_values, tokens)
 
 
 def _used(state: OVQState) -> Int[Array, " batch"]:

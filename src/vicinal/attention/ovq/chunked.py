@@ -19,12 +19,12 @@ class Chunks(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to happen to each chunk. It has no gradient.
+    """What to do with each chunk. It has no gradient.
 
     Attributes:
         full: Whether the chunk is finished, so that the dictionary learns from it.
-        new: Centroids to make of it.
-        priority: Of the tokens to become one, if that is not by their similarity.
+        new: Centroids to create.
+        priority: Of tokens to become centroids, if not by similarity.
         document: Which of the dictionaries the chunk belongs to; None if there is one.
     """
 
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
     document: Int[Array, "chunks batch"] | None
 
 
-def scan_chunks(
+def scan_dictionary(
     rule: Rule, chunks: Chunks, beta: Float[Array, " heads"], sums: Sums, plan: Plan
 ) -> tuple[Float[Array, "chunks batch heads chunk e"], Sums, Int[Array, "chunks batch heads chunk"]]:
     """Reads each chunk with the dictionary of the chunks before it, then adds it to the dictionary.
@@ -44,7 +44,7 @@ def scan_chunks(
         chunks: The sequences.
         beta: The temperature of each head.
         sums: The dictionaries, `[batch, heads, n, ...]`; with documents, `[batch, documents, heads, n, ...]`.
-        plan: What is to happen to each chunk.
+        plan: What to do with each chunk.
 
     Returns:
         The outputs, the dictionaries after the last chunk, and the row each token went to (beyond the last row for

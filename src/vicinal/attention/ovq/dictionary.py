@@ -1,4 +1,4 @@
-"""The dictionary of a head, how it is read and how it learns: the equations of OVQ-attention."""
+"""The equations of OVQ-attention: how a head's dictionary is read and how it learns."""
 
 import dataclasses
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 BIASES = ("count", "none", "gmr")
-EMPTY = -1e30  # the logit of what is not there; with -inf, rows where all is masked would have NaN gradients
+EMPTY = -1e30  # the logit of empty rows; with -inf, fully masked rows would have NaN gradients
 
 
 @dataclasses.dataclass(frozen=True)

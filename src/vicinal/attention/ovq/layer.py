@@ -9,15 +9,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from vicinal._numbers import check_count
 from vicinal.attention._parts import unit
-from vicinal.attention._projections import HeadProjections, ShortConvolution, batched, kept
+from vicinal.attention._projections import HeadProjections, ShortConvolution, batched
 from vicinal.attention.base import Mixer
 from vicinal.attention.ovq.arguments import check_choices
 from vicinal.attention.ovq.attention import ovq_attention
 from vicinal.attention.ovq.dictionary import Rule
 from vicinal.attention.ovq.schedule import Schedule
 from vicinal.attention.ovq.state import OVQState, empty_state
-from vicinal.nn.layers import _check_sizes
+from vicinal.nn.padding import without_padding
 
 
 class OVQAttentionState(eqx.Module):
@@ -82,7 +83,7 @@ class OVQAttention(Mixer):
     References:
         Alonso, Figliolia and Millidge, Online vector quantized attention, arXiv 2602.03922.
 
-    *Differs from the paper*: see `ovq_attention`. The short convolution is not part of it.
+    *Differs from the paper*: see `ovq_attention`. The paper has no short convolution.
     """
 
     projections: HeadProjections
@@ -112,7 +113,7 @@ class OVQAttention(Mixer):
         seed: int = 0,
         key: PRNGKeyArray,
     ):
-        _check_sizes(short_convolution=1 if short_convolution is None else short_convolution)
+        check_count("short_convolution", 1 if short_convolution is None else short_convolution)
         projection_key, convolution_key = jax.random.split(key)
         self.projections = HeadProjections(features, heads, head_features, key=projection_key)
         self.schedule = Schedule(growth, num_centroids, chunk_size, max_length)
@@ -134,7 +135,7 @@ class OVQAttention(Mixer):
         *,
         length: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "time features"], OVQAttentionState]:
-        projected = self.projections.joint(kept(x, length))
+        projected = self.projections.joint(without_padding(x, length))
         last = None
         if self.convolution is not None:
             before = None if state is None else state.convolution
@@ -145,7 +146,7 @@ class OVQAttention(Mixer):
             unit(q),
             unit(k),
             v,
-            beta=jnp.exp(self.log_temperature) * self.projections.size**0.5,
+            beta=self.projections.temperatures(self.log_temperature),
             chunk_size=self.schedule.chunk_size,
             num_centroids=self.schedule.num_centroids,
             growth=self.schedule.growth,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vicinal.attention.ovq.chunked import Chunks, Plan, of_document, read_chunk, scan_chunks, with_document
+from vicinal.attention.ovq.chunked import Chunks, Plan, of_document, read_chunk, scan_dictionary, with_document
 from vicinal.attention.ovq.dictionary import Rule, Sums, gather
 
 
@@ -14,7 +14,7 @@ from vicinal.attention.ovq.dictionary import Rule, Sums, gather
 def scan_lean(
     rule: Rule, chunks: Chunks, beta: Float[Array, " heads"], sums: Sums, plan: Plan
 ) -> tuple[Float[Array, "chunks batch heads chunk e"], Sums]:
-    """As `scan_chunks`, without the rows; its gradient takes memory for the inputs and one dictionary.
+    """As `scan_dictionary`, without the rows; its gradient takes memory for the inputs and one dictionary.
 
     A dictionary is a sum over tokens, `S' = S + P^T [k, v]` with the one-hot rows `P`, so the backward pass can go back
     through them. With `G = dloss/dS'`, from the last chunk to the first:
@@ -31,17 +31,17 @@ def scan_lean(
         chunks: The sequences.
         beta: The temperature of each head.
         sums: The dictionaries before the first chunk.
-        plan: What is to happen to each chunk.
+        plan: What to do with each chunk.
 
     Returns:
         The outputs, and the dictionaries after the last chunk.
     """
-    outputs, sums, _ = scan_chunks(rule, chunks, beta, sums, plan)
+    outputs, sums, _ = scan_dictionary(rule, chunks, beta, sums, plan)
     return outputs, sums
 
 
 def _forward(rule, chunks, beta, sums, plan):
-    outputs, sums, z = scan_chunks(rule, chunks, beta, sums, plan)
+    outputs, sums, z = scan_dictionary(rule, chunks, beta, sums, plan)
     return (outputs, sums), (chunks, beta, sums, plan, z)
 
 

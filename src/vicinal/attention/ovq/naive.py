@@ -1,4 +1,4 @@
-"""OVQ-attention of one head, token by token: slow, to be read, and to check the fast one against."""
+"""OVQ-attention of one head, token by token: a slow, readable reference for tests of the fast one."""
 
 import functools
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vicinal._numbers import check
 from vicinal.attention.ovq.schedule import Schedule
 
 
@@ -39,12 +40,12 @@ def naive_ovq_attention(
         bias: `"count"`, `"none"` or `"gmr"`.
         learning_rate: Of the centroids; the running mean by default.
         normalize_centroids: Whether centroids have norm 1.
-        key_sums: To go on: the sums of the keys of the centroids in use, and no other rows.
-        value_sums: To go on: the sums of their values.
-        counts: To go on: the number of their tokens.
-        pending_keys: To go on: the keys since the last finished chunk.
-        pending_values: To go on: the values since the last finished chunk.
-        chunks: To go on: the number of finished chunks.
+        key_sums: To continue: the sums of the keys of the centroids in use, and no other rows.
+        value_sums: To continue: the sums of their values.
+        counts: To continue: the number of their tokens.
+        pending_keys: To continue: the keys since the last finished chunk.
+        pending_values: To continue: the values since the last finished chunk.
+        chunks: To continue: the number of finished chunks.
 
     Returns:
         The outputs, and what `key_sums`, `value_sums`, `counts`, `pending_keys` and `pending_values` are then.
@@ -55,6 +56,8 @@ def naive_ovq_attention(
         >>> [round(x, 3) for x in outputs[:, 0].tolist()]  # without a temperature, the mean of the values so far
         [0.0, 0.5, 1.0, 1.5, 2.0]
     """
+    check("beta", beta)
+    check("learning_rate", learning_rate, lambda v: (v > 0) & (v <= 1), "above 0 and at most 1, or None")
     key_sums = jnp.zeros((0, k.shape[1]), k.dtype) if key_sums is None else key_sums
     value_sums = jnp.zeros((0, v.shape[1]), v.dtype) if value_sums is None else value_sums
     counts = jnp.zeros(0, k.dtype) if counts is None else counts

@@ -1,4 +1,4 @@
-"""How many centroids the dictionary holds after how many chunks."""
+"""The size of the dictionary as a function of the chunks read."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vicinal._numbers import check_count
 
 _GROWTHS = ("plateau", "min", "linear", "constant")
 
@@ -30,6 +32,7 @@ class Schedule:
         max_length: `T`, which `linear` needs.
 
     Raises:
+        TypeError: If a number is not an integer.
         ValueError: If a number is out of range, or sizes fall, or grow by more than a chunk has tokens.
 
     Example:
@@ -47,10 +50,8 @@ class Schedule:
 
     def __post_init__(self):
         for name, least in (("num_centroids", 2), ("chunk_size", 2), ("max_length", 1)):
-            number = getattr(self, name)
-            wrong = isinstance(number, bool) or not isinstance(number, int | np.integer) or number < least
-            if wrong and not (name == "max_length" and number is None):
-                raise ValueError(f"expected {name} as an integer of at least {least}, got {number!r}")
+            if name != "max_length" or self.max_length is not None:
+                check_count(name, getattr(self, name), least)
         if isinstance(self.growth, str):
             self._check_name()
         else:
@@ -95,7 +96,7 @@ class Schedule:
             raise ValueError(f"expected sizes of at most num_centroids={self.num_centroids}, got {sizes[-1]}")
 
     def size(self, chunks: Any) -> Any:
-        """The number of centroids after so many chunks.
+        """The number of centroids after a number of chunks.
 
         Args:
             chunks: Number of chunks: an integer, or an array of them.
@@ -123,13 +124,13 @@ class Schedule:
     def sizes(self, used: Any, done: Any, chunks: Any) -> Any:
         """The number of centroids after some more chunks.
 
-        A dictionary that has always followed this schedule goes on to do so. One that has fewer, because it was made
+        A dictionary that has followed this schedule keeps to it. One that has fewer, because it was made
         for less and then grown, catches up by at most a chunk's tokens per chunk; one that has more stays as it is.
 
         Args:
             used: Centroids at present.
-            done: Chunks they were made of.
-            chunks: Number of chunks to come.
+            done: Chunks read so far.
+            chunks: Number of further chunks.
 
         Returns:
             The number after those, of the type and the broadcast shape of the arguments.

@@ -1,10 +1,11 @@
-"""What is left of a sequence that was read: as large after a million tokens as after one."""
+"""The state after a sequence: as large after a million tokens as after one."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from vicinal._numbers import wide
 from vicinal.attention.ovq.dictionary import Sums
 
 
@@ -17,7 +18,7 @@ class OVQState(eqx.Module):
         counts: The number of tokens of each centroid; zero where the row is not in use.
         pending_keys: The keys since the last finished chunk, the first `tokens % chunk` rows; then zeros.
         pending_values: The values since the last finished chunk.
-        tokens: How many tokens were read, for each sequence of the batch.
+        tokens: Tokens read, for each sequence of the batch.
     """
 
     keys: Float[Array, "batch heads n d"]
@@ -62,7 +63,7 @@ def empty_state(
         ((2, 3, 32, 8), (2, 3, 16, 8), 19208)
     """
     value_features = features if value_features is None else value_features
-    exact = jnp.float64 if dtype == jnp.float64 else jnp.float32
+    exact = wide(dtype)
     return OVQState(
         keys=jnp.zeros((batch, heads, num_centroids, features), exact),
         values=jnp.zeros((batch, heads, num_centroids, value_features), exact),
@@ -74,7 +75,7 @@ def empty_state(
 
 
 def grow_state(state: OVQState, num_centroids: int) -> OVQState:
-    """Makes room for more centroids. What was read stays as it is; the new rows fill as the schedule says.
+    """Makes room for more centroids. Existing rows stay; the new rows fill as the schedule says.
 
     Args:
         state: The state.

@@ -30,7 +30,7 @@ def step(
         keys: Of the token.
         values: Of the token.
         beta: The temperature of each head.
-        state: What was read before.
+        state: The state before the token.
         new: Centroids to make if the chunk gets finished.
         priority: As in `Plan`, of that chunk.
 

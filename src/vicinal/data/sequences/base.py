@@ -1,9 +1,11 @@
-"""What every task on sequences returns, and the draws that they share."""
+"""The result of every task on sequences, and draws that the tasks share."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from vicinal._counted import counted
 
 NOT_COUNTED = -1
 """The target at a step where the loss does not count (`vicinal.losses.masked_softmax_cross_entropy`)."""
@@ -11,7 +13,7 @@ NOT_COUNTED = -1
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sequences:
-    """Examples of one length: what a model reads at each step, and what it should say there.
+    """Examples of one length: what a model reads at each step, and its target there.
 
     Args:
         inputs: Tokens `[examples, time]`, int32; or vectors `[examples, time, features]`, float32.
@@ -40,7 +42,7 @@ class Sequences:
                 f"{self.inputs.shape}, {self.targets.shape} and {self.mask.shape}; give one target for each step"
             )
         if not np.array_equal(self.mask, self.targets != NOT_COUNTED):
-            raise ValueError(f"expected targets of {NOT_COUNTED} where the mask is False and there alone")
+            raise ValueError(f"expected targets of {NOT_COUNTED} exactly where the mask is False")
         counted = self.mask.sum(axis=1)
         if np.any(counted % self.value_tokens):
             raise ValueError(
@@ -50,14 +52,14 @@ class Sequences:
 
     def __repr__(self) -> str:
         examples, time = self.targets.shape
-        counted = self.mask.sum(axis=1)
-        least, most = (counted.min(), counted.max()) if examples else (0, 0)
+        steps = self.mask.sum(axis=1)
+        least, most = (steps.min(), steps.max()) if examples else (0, 0)
         which = f"{least}" if least == most else f"{least} to {most}"
-        return f"Sequences({examples} example{'s' * (examples != 1)} of {time} steps, {which} of them counted)"
+        return f"Sequences({counted(examples, 'example')} of {time} steps, {which} of them counted)"
 
 
 def distinct(generator: np.random.Generator, examples: int, count: int, low: int, high: int) -> np.ndarray:
-    """For each example `count` different integers from `low` to `high - 1`, in random order; `[examples, count]`."""
+    """For each example, `count` different integers from `low` to `high - 1`, in random order; `[examples, count]`."""
     rows = [generator.choice(high - low, count, replace=False) for _ in range(examples)]
     return low + np.array(rows, np.int64).reshape(examples, count)
 
@@ -69,7 +71,7 @@ def passes(generator: np.random.Generator, examples: int, count: int, length: in
 
 
 def next_token(stream: np.ndarray, counted: np.ndarray, value_tokens: int) -> Sequences:
-    """Each token that counts is to be predicted at the step before it; both arrays `[examples, time + 1]`."""
+    """Sequences whose counted tokens are predicted one step earlier; both arrays `[examples, time + 1]`."""
     mask = counted[:, 1:]
     targets = np.where(mask, stream[:, 1:], NOT_COUNTED)
     return Sequences(stream[:, :-1].astype(np.int32), targets.astype(np.int32), mask, value_tokens)

@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from vicinal._numbers import check, check_count
+from vicinal._numbers import check, check_count, check_counts
 from vicinal.data.errors import DataError
 from vicinal.data.loading import FOLDER_VARIABLE, data_folder
 from vicinal.data.sequences.base import Sequences
 
 Documents = tuple[UInt8[np.ndarray, " bytes"], ...]
-"""Texts that have nothing to do with each other, as bytes."""
+"""Independent texts, as bytes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Texts:
-    """Texts for training, for choosing, and for testing.
+    """Texts for training, validation and testing.
 
     Args:
         train: For training.
-        validation: For choosing.
+        validation: For choosing settings.
         test: For testing.
     """
 
@@ -49,7 +49,7 @@ def books(folder: str | os.PathLike[str] | None = None) -> Texts:
         One array of bytes for each book.
 
     Raises:
-        FileNotFoundError: A file is not there.
+        FileNotFoundError: A file is missing.
         DataError: The operating system refuses to read a file.
         ValueError: A file holds no text.
 
@@ -75,11 +75,11 @@ def text(path: str | os.PathLike[str], validation: float = 0.05, test: float = 0
         One array of bytes for each part.
 
     Raises:
-        FileNotFoundError: The file is not there.
+        FileNotFoundError: The file is missing.
         DataError: The operating system refuses to read it.
         ValueError: The shares leave no part, or the file holds too little.
     """
-    check("the shares", np.array([validation, test]), lambda v: (v > 0) & (v < 1), "in (0, 1)")
+    check("the shares of validation and test", np.array([validation, test]), lambda v: (v > 0) & (v < 1), "in (0, 1)")
     content = np.frombuffer(_content(Path(path).expanduser()), np.uint8)
     ends = [round(len(content) * (1 - validation - test)), round(len(content) * (1 - test))]
     parts = np.split(content, ends) if 0 < ends[0] < ends[1] < len(content) else ()
@@ -138,8 +138,7 @@ def random_windows(documents: Documents, length: int, examples: int, *, seed: in
         >>> random_windows((np.frombuffer(b"abcdefg", np.uint8),), 3, 100, seed=0)
         Sequences(100 examples of 3 steps, 3 of them counted)
     """
-    check_count("length", length, 1)
-    check_count("examples", examples, 1)
+    check_counts(length=length, examples=examples)
     long = [document for document in documents if len(document) > length]
     ends = np.cumsum([len(document) - length for document in long], dtype=np.int64)
     if not long:

@@ -32,7 +32,18 @@ def token_accuracy(predictions: Int[np.ndarray, "examples time"], data: Sequence
 
 
 def value_accuracy(predictions: Int[np.ndarray, "examples time"], data: Sequences) -> float:
-    """The share of the values of which all tokens are said right; arguments as for `token_accuracy`."""
+    """The share of values with all tokens predicted correctly.
+
+    Args:
+        predictions: The predicted tokens, as for `token_accuracy`.
+        data: The examples.
+
+    Returns:
+        The share.
+
+    Raises:
+        ValueError: If there is not one prediction for each step, or no step counts.
+    """
     return float(np.mean(np.all(_right(predictions, data).reshape(-1, data.value_tokens), axis=1)))
 
 

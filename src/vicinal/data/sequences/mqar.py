@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vicinal._numbers import check, check_count
+from vicinal._numbers import check, check_count, check_counts
 from vicinal.data.sequences.base import NOT_COUNTED, Sequences, distinct, passes
 
 
@@ -30,12 +30,12 @@ MQAR_TRAIN = (
     Segment(256, 20_000, 32),
     Segment(256, 20_000, 64),
 )
-"""What the published experiments train on."""
+"""The published training set."""
 MQAR_TEST = tuple(
     Segment(time, 1000, pairs)
     for time, pairs in ((64, 4), (64, 8), (64, 16), (128, 32), (256, 64), (512, 128), (1024, 256))
 )
-"""What the published experiments test on."""
+"""The published test set."""
 
 
 def mqar(
@@ -48,7 +48,7 @@ def mqar(
     random_non_queries: bool = True,
     seed: int | np.random.SeedSequence,
 ) -> Sequences:
-    """Pairs of a key and a value; then each key once more, among random tokens, and its value is to be said there.
+    """Pairs of a key and a value, then each key once more among random tokens, with its value as the target.
 
         k1 v1 k2 v2 ... kF vF   *  *  k2  *  *  *  k1  *  ...          target at the second k2: v2
 
@@ -61,9 +61,8 @@ def mqar(
         time: Steps of each, even, at least `4 * pairs`.
         pairs: Pairs of key and value.
         vocabulary: Number of tokens.
-        power: Of the law by which distances are drawn; 1 makes all slots alike. Above 0.
-        random_non_queries: Whether the steps that hold nothing hold random tokens (of the whole vocabulary, keys
-            among them), or zeros.
+        power: Exponent of the distances' distribution, above 0; 1 makes all slots equally likely.
+        random_non_queries: Whether the other steps hold random tokens (any, keys included), or zeros.
         seed: Of the draw.
 
     Returns:
@@ -106,7 +105,7 @@ def forgetting_mqar(
     random_non_queries: bool = True,
     seed: int | np.random.SeedSequence,
 ) -> Sequences:
-    """`mqar` in which some keys are given a second value after all have their first: the last one counts.
+    """`mqar` in which some keys get a second value after all have their first: the last one counts.
 
         k1 v1 k2 v2 ... kF vF   k2 v2' ...   *  *  k2  *  *  *  k1  *  ...     targets: v2', v1
 
@@ -133,8 +132,8 @@ def forgetting_mqar(
     *Differs from the paper*: Zoology's generator draws second values that may repeat; here all values of an example
     differ.
     """
-    for name, count, least in (("examples", examples, 1), ("pairs", pairs, 1), ("updates", updates, 0)):
-        check_count(name, count, least)
+    check_counts(examples=examples, pairs=pairs)
+    check_count("updates", updates, 0)
     check("power", power, lambda v: v > 0, "above 0")
     read = 2 * (pairs + updates)  # steps
     if updates > pairs:
@@ -192,7 +191,11 @@ def mqar_segments(
     Example:
         >>> mqar_segments(MQAR_TEST[:2], seed=1)[1]
         Sequences(1000 examples of 64 steps, 8 of them counted)
+
+    Raises:
+        ValueError: If a number is out of its range.
     """
+    check("power", power, lambda v: v > 0, "above 0")
     seeds = np.random.SeedSequence(seed).spawn(len(segments))
     return tuple(
         mqar(s.examples, s.time, s.pairs, vocabulary=vocabulary, power=power, seed=child)
@@ -229,9 +232,7 @@ def continuous_mqar(
         >>> data.inputs.shape, data.targets.shape
         ((5, 32, 96), (5, 32))
     """
-    counts = {"examples": examples, "pairs": pairs, "rounds": rounds, "key_features": key_features, "values": values}
-    for name, count in counts.items():
-        check_count(name, count, 1)
+    check_counts(examples=examples, pairs=pairs, rounds=rounds, key_features=key_features, values=values)
     rng = np.random.default_rng(seed)
     keys = rng.normal(size=(examples, pairs, key_features))
     keys /= np.linalg.norm(keys, axis=2, keepdims=True)

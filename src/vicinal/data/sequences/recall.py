@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from vicinal._numbers import check_count
+from vicinal._numbers import check_count, check_counts
 from vicinal.data.sequences.base import Sequences, distinct, next_token, passes
 
 PAD, SEPARATOR, QUERY, NOISE = range(4)
@@ -23,15 +23,15 @@ def basic_recall(
     value_tokens: int = 2,
     seed: int,
 ) -> Sequences:
-    """Facts, then questions: keys differ, and a question is answered by its key's value.
+    """Facts, then questions: keys differ, and the answer to a question is its key's value.
 
         k1 k2 v1 v2   k1 k2 v1 v2  ...   NOISE ...   QUERY k1 k2 v1 v2   QUERY k1 k2 v1 v2  ...   PAD ...
 
     The value's tokens count, each predicted from the step before it with the true ones read so far. Keys are drawn
-    from one half of the vocabulary and values from the other. Two things can grow with time, and they say different
-    things. The facts stay and the distance grows: fix `facts` and `queries`, so that noise fills the gap. (By default
-    questions repeat until the end, and each says its answer again, so that the distance does not grow.) Or the facts
-    fill the context: leave `facts` out.
+    from one half of the vocabulary and values from the other. With time either the distance or
+    the number of facts can grow. For distance, fix `facts` and `queries`: noise fills the gap. (By default questions
+    repeat until the end, each with its answer, so that the distance does not grow.) For facts that fill the context,
+    leave `facts` out.
 
     Args:
         examples: How many examples.
@@ -61,10 +61,10 @@ def basic_recall(
     layout we do not know; this layout is ours.
     """
     fact, question = key_tokens + value_tokens, 1 + key_tokens + value_tokens
-    _check(examples=examples, time=time, key_tokens=key_tokens, value_tokens=value_tokens)
+    check_counts(examples=examples, time=time, key_tokens=key_tokens, value_tokens=value_tokens)
     if facts is None:
         facts = (time + 1) // (fact + question)
-    _check(facts=facts)
+    check_counts(facts=facts)
     asked = _fitting(time, facts * fact, question, queries)
     first_key, first_value = _halves(vocabulary, SPECIALS)
     rng = np.random.default_rng(seed)
@@ -122,14 +122,14 @@ def positional_recall(
     """
     if ask not in ("index", "all"):
         raise ValueError(f"expected ask as 'index' or 'all', got {ask!r}")
-    _check(examples=examples, time=time, key_tokens=key_tokens, value_tokens=value_tokens)
+    check_counts(examples=examples, time=time, key_tokens=key_tokens, value_tokens=value_tokens)
     check_count("occurrences", occurrences, 2)
     answer_tokens = value_tokens if ask == "index" else occurrences * value_tokens
     fact = occurrences * (key_tokens + value_tokens)
     question = 1 + key_tokens + (ask == "index") + answer_tokens
     if facts is None:
         facts = (time + 1) // (fact + question * (occurrences if ask == "index" else 1))
-    _check(facts=facts)
+    check_counts(facts=facts)
     asked = _fitting(time, facts * fact, question, queries)
     first_key, first_value = _halves(vocabulary, SPECIALS + occurrences)
     rng = np.random.default_rng(seed)
@@ -150,11 +150,6 @@ def positional_recall(
     answers = np.take_along_axis(values, place[..., None], axis=1).reshape(examples, asked, answer_tokens)
     read = np.concatenate([np.take_along_axis(keys, written[..., None], axis=1), values], axis=2)
     return _assembled(read, _questions(asks, answers), time, answer_tokens, value_tokens, queries)
-
-
-def _check(**counts: int) -> None:
-    for name, value in counts.items():
-        check_count(name, value, 1)
 
 
 def _halves(vocabulary: int, specials: int) -> tuple[int, int]:

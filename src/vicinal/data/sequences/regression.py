@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vicinal._numbers import check, check_count
+from vicinal._numbers import check, check_counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,7 @@ def linear_regression(
     *Differs from the paper*: that of OVQ-attention (arXiv 2602.03922) has a task of this name with up to 128
     functions, whose layout we do not know; this layout is ours.
     """
-    for name, count in (("examples", examples), ("pairs", pairs), ("functions", functions), ("features", features)):
-        check_count(name, count, 1)
+    check_counts(examples=examples, pairs=pairs, functions=functions, features=features)
     check("noise", noise, lambda v: v >= 0, "of at least 0")
     rng = np.random.default_rng(seed)
     weights = rng.normal(size=(examples, functions, features)) / np.sqrt(features)
@@ -93,11 +92,11 @@ def linear_regression(
 
 
 def ridge_oracle(data: Regression, ridge: float | None = None) -> Float[np.ndarray, "examples pairs"]:
-    """What ridge regression on the earlier pairs of the same function says at each point.
+    """The prediction at each point of ridge regression on the earlier pairs of its function.
 
         w = argmin  sum over earlier pairs of the function of (y - w . x)^2  +  ridge ||w||^2
 
-    With `ridge = features * noise^2` this is the posterior mean given all that was read: no model has a smaller
+    With `ridge = features * noise^2` this is the posterior mean given the sequence so far: no model has a smaller
     expected squared error. Without noise it is the shortest of the functions that fit.
 
     Args:
@@ -108,16 +107,16 @@ def ridge_oracle(data: Regression, ridge: float | None = None) -> Float[np.ndarr
         The predicted values; 0 at the first point of each function.
 
     Raises:
-        ValueError: If `ridge` is negative.
+        ValueError: If `ridge` is negative or not finite.
 
     Example:
         >>> data = linear_regression(1, 9, features=8, seed=0)
         >>> abs(ridge_oracle(data) - data.values)[0, [0, 7, 8]].round(6) == 0  # exact after 8 pairs
         array([False, False,  True])
     """
+    check("ridge", ridge, lambda v: v >= 0, "of at least 0")
     examples, functions, features = data.weights.shape
     ridge = features * data.noise**2 if ridge is None else ridge
-    check("ridge", ridge, lambda v: v >= 0, "of at least 0")
     squares = np.zeros((examples, functions, features, features))
     products = np.zeros((examples, functions, features))
     predicted = np.zeros(data.values.shape)

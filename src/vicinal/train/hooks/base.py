@@ -1,8 +1,9 @@
-"""What a hook is: something that is called with each record of a run, and may stop it."""
+"""What a hook is: a callable that gets each record of a run, and may stop it."""
 
 import contextlib
 import copy
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,16 +43,16 @@ class Stop:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a hook is told before the first step.
+    """What a hook gets before the first step.
 
     Attributes:
         step: Updates taken before; 0 but in a resumed run.
         resumed: Whether the run was asked to resume.
-        records: Those that are in the log already: of a resumed run, up to `step`.
+        records: The records already in the log; in a resumed run, those up to `step`.
         folder: The folder of the run, or None.
         best: Where a hook keeps the best model: `claim` it in `begin`, then `keep`.
         member: Which run of a sweep this is, or None.
-        numbers: With what numbers and which `seed`, in a sweep.
+        numbers: The hyper-parameters and the `seed`, in a sweep.
     """
 
     step: int
@@ -66,8 +67,8 @@ class Start:
 class Hook:
     """A hook with a beginning and an end; a plain function `hook(record, state)` is one without.
 
-    What a hook remembers must follow from the records, for a resumed run gives it nothing else: `begin` sets it
-    anew. Each run of a sweep has a shallow copy of the hook.
+    What a hook remembers must follow from the records: `begin` restores it in a resumed run, and is given nothing
+    else. Each run of a sweep has a shallow copy of the hook.
     """
 
     def begin(self, start: Start) -> Stop | None:
@@ -88,7 +89,7 @@ AnyHook = Hook | Callable[[Record, TrainingState], Stop | None]
 
 
 class Watch:
-    """The hooks of one run at work: begun with the `with` block, ended with it.
+    """The hooks of one run: the `with` block begins and ends them.
 
     Args:
         hooks: As `hooks_of` returns them.
@@ -155,10 +156,10 @@ def _name_of(hook: AnyHook) -> str:
 
 
 def hooks_of(hooks: Any) -> list[AnyHook]:
-    """The hooks, checked, each a shallow copy of its own, so that two runs do not share what one remembers.
+    """Checks hooks and returns a shallow copy of each, so that two runs do not share what a hook remembers.
 
     Raises:
-        TypeError: If it is no list of hooks.
+        TypeError: If this is not a list of hooks.
     """
     if not isinstance(hooks, list | tuple):
         raise TypeError(f"expected hooks as a list, got {type(hooks).__name__}; write hooks=[...]")
@@ -167,7 +168,20 @@ def hooks_of(hooks: Any) -> list[AnyHook]:
             raise TypeError(f"expected a hook, got the class {hook.__name__}; write {hook.__name__}(...)")
         if not callable(hook):
             raise TypeError(f"expected a hook as a function of (record, state), got {hook!r}")
+        check_takes_record("a hook", hook)
     return [copy.copy(hook) if isinstance(hook, Hook) else hook for hook in hooks]
+
+
+def check_takes_record(what: str, function: Callable[..., Any]) -> None:
+    """Raises TypeError if a function cannot be called with a record and a state."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some functions in C do not tell
+        return
+    try:
+        signature.bind({}, None)
+    except TypeError:
+        raise TypeError(f"expected {what} as a function of (record, state), got one of {signature}") from None
 
 
 def numbers_of(record: Record) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vicinal._records import flat_record
-from vicinal.files import write_text_atomically
+from vicinal.files import append_whole, write_text_atomically
 from vicinal.train.advance import TrainingState
 from vicinal.train.hooks.base import Hook, Record, Start
 
@@ -17,15 +17,15 @@ from vicinal.train.hooks.base import Hook, Record, Start
 class CSVLog(Hook):
     """Writes the records as a table with comma-separated values, one row each.
 
-    What a record holds within a dictionary gets a column `name.inner name`. When a record brings a new name, the
-    table gets a column, empty in the rows above. A resumed run writes the table anew from its log, so that no row
-    is there twice. In a sweep each member has its own file, `metrics-3.csv`.
+    A nested entry of a record gets a column `name.inner name`. When a record brings a new name, the
+    table gets a column, empty in the rows above. A resumed run rewrites the table from its log, so that no row
+    appears twice. In a sweep each member has its own file, `metrics-3.csv`.
 
     Args:
         path: The file; its folder is made if it is missing.
 
     Raises:
-        ValueError: If the file is there and the run is not a resumed one.
+        ValueError: If the file exists and the run is not resumed.
 
     Example:
         >>> import jax, numpy as np, optax, tempfile, vicinal as vc
@@ -42,7 +42,7 @@ class CSVLog(Hook):
     path: str | Path
 
     def begin(self, start: Start) -> None:
-        """Writes what is in the log already."""
+        """Writes the existing records."""
         path = Path(self.path)
         self._file = path if start.member is None else path.with_stem(f"{path.stem}-{start.member}")
         if self._file.exists() and self._file.stat().st_size and not start.resumed:
@@ -55,7 +55,7 @@ class CSVLog(Hook):
         self._write()
 
     def __call__(self, record: Record, state: TrainingState) -> None:
-        """Adds a row, or writes the table anew where the row brings columns."""
+        """Adds a row, or rewrites the table if the row brings new columns."""
         row = _row(record)
         self._rows.append(row)
         new = [name for name in row if name not in self._columns]
@@ -63,8 +63,8 @@ class CSVLog(Hook):
         if new:
             self._write()
         else:
-            with open(self._file, "a", encoding="utf-8", newline="") as stream:
-                stream.write(_lines([row], self._columns))
+            with open(self._file, "ab", buffering=0) as stream:
+                append_whole(stream, _lines([row], self._columns).encode())
 
     def _write(self) -> None:
         header = _lines([dict(zip(self._columns, self._columns, strict=True))] if self._columns else [], self._columns)
@@ -76,7 +76,7 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """A value as text: a number with all its digits, a list as JSON, what is missing or undefined as nothing."""
+    """A value as text: a number with all its digits, a list as JSON, a missing or undefined value as empty text."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if value is None or value != value:
         return ""

@@ -1,12 +1,12 @@
-"""Early stopping: ends a run whose quantity does not improve any more, and keeps the best model."""
+"""Early stopping: ends a run whose quantity no longer improves, and keeps the best model."""
 
 import dataclasses
 import math
 from typing import Literal
 
+from vicinal._numbers import check, check_count
 from vicinal._records import or_nan
 from vicinal.train.advance import TrainingState
-from vicinal.train.arguments import at_least_one
 from vicinal.train.hooks.base import Hook, Record, Start, Stop
 
 _GOALS = {"smallest": ("loss", "error", "rmse", "energy", "perplexity"), "largest": ("accuracy", "r2", "f1")}
@@ -17,10 +17,10 @@ class EarlyStopping(Hook):
     """Stops a run when a quantity has not improved for some records.
 
     A record improves if it is better than the best one before by more than `minimum_change`; an undefined number
-    never does. All follows from the records, so that a resumed run stops where the whole one would; a run that was
-    stopped says so again when it is resumed, and goes on with more patience or without the hook.
+    never does. All follows from the records: a resumed run stops where an uninterrupted one would. A run that was
+    stopped says so again when it is resumed, and continues with more patience or without the hook.
 
-    Stopping by the test set chooses the model by it, and the number is then too good: give `validation=` to `fit`,
+    Stopping by the test set makes its numbers too optimistic: give `validation=` to `fit`,
     and stop by `validation_loss`.
 
     Args:
@@ -32,7 +32,7 @@ class EarlyStopping(Hook):
         goal: Which is better, the `"smallest"` or the `"largest"` number; None knows losses and accuracies.
 
     Raises:
-        ValueError: If an argument is out of its range, or the goal cannot be told from the name.
+        ValueError: If an argument is out of range, or the goal does not follow from the name.
 
     Example:
         >>> import jax, optax, vicinal as vc
@@ -53,9 +53,8 @@ class EarlyStopping(Hook):
     goal: Literal["smallest", "largest"] | None = None
 
     def __post_init__(self):
-        at_least_one("patience", self.patience)
-        if not 0 <= self.minimum_change < math.inf:
-            raise ValueError(f"expected a minimum_change of 0 or more, got {self.minimum_change}")
+        check_count("patience", self.patience)
+        check("a minimum_change", self.minimum_change, lambda v: v >= 0, "of 0 or more")
         goals = [goal for goal, ends in _GOALS.items() if self.quantity.endswith(ends)]
         if self.goal is None and not goals:
             raise ValueError(
@@ -72,7 +71,7 @@ class EarlyStopping(Hook):
         self._waited = 0
 
     def begin(self, start: Start) -> Stop | None:
-        """Sees the records that are there."""
+        """Reads the existing records."""
         self._forget()
         for record in start.records:
             self._improves(record)
@@ -82,19 +81,23 @@ class EarlyStopping(Hook):
         return self._verdict()
 
     def __call__(self, record: Record, state: TrainingState) -> Stop | None:
-        """Keeps the model if the record is the best, and stops if it has been too long."""
+        """Keeps the model if the record is the best, and stops after too many records without an improvement."""
         if self._improves(record) and self.keep_best:
             self._keeper.keep(int(state.step), state.model)
         return self._verdict()
 
     def _improves(self, record: Record) -> bool:
-        """Whether a record is the best so far; then it is what the next ones are measured by."""
+        """Whether a record is the best so far; if so, the next ones are compared with it."""
         if self.quantity not in record:
             raise ValueError(
                 f"expected {self.quantity!r} in the record, got {', '.join(record)}; give `validation` or `test` "
                 "examples, or choose another quantity"
             )
-        number = float(or_nan(record[self.quantity]))
+        try:
+            number = float(or_nan(record[self.quantity]))
+        except (TypeError, ValueError) as error:
+            got = record[self.quantity]
+            raise ValueError(f"expected {self.quantity!r} as a number in the record, got {got!r}") from error
         worst = math.inf if self._best is None else self._best[0]
         better = not math.isnan(number) and self._sign * number < worst - self.minimum_change
         if better:

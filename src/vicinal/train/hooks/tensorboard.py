@@ -1,5 +1,6 @@
 """Curves for TensorBoard."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from vicinal.train.hooks.base import Hook, Record, Start, numbers_of
 
 @dataclasses.dataclass
 class TensorBoard(Hook):
-    """Writes every number of the records as a curve over steps, to look at with `tensorboard --logdir FOLDER`.
+    """Writes every number of the records as a curve over steps; view with `tensorboard --logdir FOLDER`.
 
-    A resumed run goes on where its checkpoint is: what was written beyond is hidden. Numbers that are not finite are
-    left out. In a sweep each member has a folder of its own, `member-3`.
+    A resumed run continues from its checkpoint; later points are hidden. Numbers that are not finite are
+    left out. In a sweep each member has its own folder, `member-3`.
 
     Args:
         folder: Where the event files go; made if missing.
@@ -34,11 +35,20 @@ class TensorBoard(Hook):
         self._writer: Any = package.SummaryWriter(str(folder), purge_step=purge, filename_suffix=suffix)
 
     def __call__(self, record: Record, state: TrainingState) -> None:
-        """Writes the numbers at the record's step."""
-        for name, value in numbers_of(record).items():
-            self._writer.add_scalar(name, value, int(record["step"]))
-        self._writer.flush()
+        """Writes the numbers at the record's step.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
+        try:
+            for name, value in numbers_of(record).items():
+                self._writer.add_scalar(name, value, int(record["step"]))
+            self._writer.flush()
+        except OSError as error:
+            reason = f"could not write the curves for TensorBoard ({error.strerror or error})"
+            raise OSError(error.errno, reason, str(self.folder)) from error
 
     def end(self) -> None:
         """Closes the event file."""
-        self._writer.close()
+        with contextlib.suppress(OSError):  # every point was written, or has raised
+            self._writer.close()

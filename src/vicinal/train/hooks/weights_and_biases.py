@@ -10,12 +10,12 @@ from vicinal.train.hooks.base import Hook, Record, Start, numbers_of
 class WeightsAndBiases(Hook):
     """Sends every number of the records to Weights & Biases.
 
-    To resume a run there too, give the same `id` each time, and `resume="allow"`. In a sweep each member is a run
-    of its own, its numbers and seed in the configuration.
+    To resume a run there too, give the same `id` each time, and `resume="allow"`. In a sweep each member is a separate
+    run, with its numbers and seed in the configuration.
 
     Args:
         project: Where the run is listed.
-        settings: Whatever else `wandb.init` takes: `name`, `config`, `mode="offline"`, ...
+        settings: Other arguments of `wandb.init`: `name`, `config`, `mode="offline"`, ...
 
     Raises:
         ImportError: If wandb is not installed.
@@ -25,13 +25,13 @@ class WeightsAndBiases(Hook):
         self.project, self.settings = project, settings
 
     def begin(self, start: Start) -> None:
-        """Begins the run there."""
+        """Starts the run there."""
         wandb = optional("wandb", "WeightsAndBiases", "wandb", "wandb")
         settings = dict(self.settings)
         if start.member is not None:
             settings["config"] = {**settings.get("config", {}), **start.numbers}
             settings["name"] = f"{settings.get('name', 'member')}-{start.member}"
-            settings.setdefault("reinit", "create_new")  # the members of a sweep are under way together
+            settings.setdefault("reinit", "create_new")  # the members of a sweep run at the same time
         self._run: Any = wandb.init(project=self.project, **settings)
 
     def __call__(self, record: Record, state: TrainingState) -> None:

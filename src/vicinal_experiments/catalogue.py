@@ -1,0 +1,68 @@
+"""The experiments by name."""
+
+from vicinal.reproduce import Experiment
+from vicinal_experiments import (
+    ar,
+    constrained,
+    direct_feedback,
+    exact,
+    feedback_convergence,
+    feedback_paths,
+    hardware,
+    il_theory,
+    inversion,
+    ipc,
+    mq,
+    ovq,
+    phaseless,
+    relaxed,
+    routes,
+)
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        il_theory.STABILITY,
+        il_theory.ONLINE,
+        il_theory.MINIBATCH,
+        il_theory.PROXIMAL,
+        il_theory.PATHS,
+        il_theory.AUTOENCODER,
+        mq.CLASSIFICATION,
+        mq.CONVOLUTION,
+        mq.AUTOENCODER,
+        mq.INFERENCE,
+        mq.OBJECTIVE,
+        mq.TIME,
+        ipc.CLASSIFICATION,
+        exact.EXACT,
+        ar.ACTIVATION_RELAXATION,
+        feedback_paths.FEEDBACK_PATHS,
+        feedback_convergence.CONVERGENCE,
+        routes.ROBUSTNESS,
+        direct_feedback.DIRECT_FEEDBACK,
+        constrained.MNIST,
+        constrained.FASHION,
+        relaxed.RELAXED_PC,
+        ovq.CAPACITY,
+        ovq.RECALL,
+        ovq.MQAR,
+        ovq.ICL,
+        ovq.ABLATIONS,
+        ovq.BOOKS,
+        ovq.COST,
+        inversion.REGRESSION,
+        inversion.MNIST,
+        inversion.AUTOENCODER,
+        phaseless.TEACHER,
+        phaseless.MICROCIRCUIT,
+        phaseless.YIN_YANG,
+        phaseless.MNIST,
+        phaseless.AUTOENCODER,
+        hardware.DEVICES,
+        hardware.LEDGER,
+        hardware.PERIPHERY,
+        hardware.TRANSFER,
+    )
+}
+"""All experiments by name."""
