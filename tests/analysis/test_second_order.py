@@ -1,13 +1,12 @@
 """The shares of gradient and curvature in an update, by expansion in small steps."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from once import once
 
 import vicinal as vc
 from vicinal.analysis import second_order_sensitivity, update
@@ -19,7 +18,7 @@ LOSS = vc.losses.squared_error
 NAMES = ["layers[0].weight", "layers[1].weight", "layers[2].weight", "concatenated"]
 
 
-@functools.cache
+@once
 def network(sizes=(4, 6, 5, 3), activation="tanh", batch=4):
     model = vc.nn.MLP(sizes, activation, key=jax.random.key(0))
     model = jax.tree.map(lambda leaf: 2 * leaf.astype(jnp.float64) if eqx.is_array(leaf) else leaf, model)
@@ -28,7 +27,7 @@ def network(sizes=(4, 6, 5, 3), activation="tanh", batch=4):
     return vc.capture(model, x[0]), model, x, y
 
 
-@functools.cache
+@once
 def gradient_and_hessian():
     """Gradient and Hessian as a vector and a matrix, computed otherwise; and the function back to a tree."""
     _, model, x, y = network()
@@ -42,14 +41,12 @@ def gradient_and_hessian():
     return gradient, hessian, rebuild
 
 
-@eqx.filter_jit
 def sensitivity(step):
-    return second_order_sensitivity(step, *network(), loss=LOSS)
+    return eqx.filter_jit(second_order_sensitivity)(step, *network(), loss=LOSS)
 
 
-@eqx.filter_jit
 def update_of(rule):
-    return update(rule, optax.sgd(1.0), *network())
+    return eqx.filter_jit(update)(rule, optax.sgd(1.0), *network())
 
 
 def test_an_update_along_the_gradient_is_all_gradient():

@@ -1,7 +1,6 @@
 """The activity Hessian against its closed form, and the step size bound against inference itself."""
 
 import dataclasses
-import functools
 
 import equinox as eqx
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matrix import full
+from once import once
 
 import vicinal as vc
 from vicinal.analysis import Conditioning, conditioning, equilibrium_residual
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 LOSS = vc.losses.squared_error
 
 
-@functools.cache
+@once
 def network(sizes=(4, 6, 5, 3), activation="tanh", vertex_at="post", batch=3, scale=1.0):
     model = vc.nn.MLP(sizes, activation, vertex_at, key=jax.random.key(0))
     model = jax.tree.map(lambda leaf: scale * leaf.astype(jnp.float64) if eqx.is_array(leaf) else leaf, model)

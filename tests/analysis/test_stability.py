@@ -1,6 +1,5 @@
 """The largest stable learning rate against the theory of quadratic losses."""
 
-import functools
 import math
 
 import equinox as eqx
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from once import once
 
 import vicinal as vc
 from vicinal.analysis import largest_stable_rate
@@ -16,7 +16,7 @@ from vicinal.analysis import largest_stable_rate
 LOSS = vc.losses.squared_error
 
 
-@functools.cache
+@once
 def linear(batch=6, x64=False):
     """One linear layer, its batch, and the largest stable rate of gradient descent: 2 / largest curvature."""
     dtype = jnp.float64 if x64 else jnp.float32

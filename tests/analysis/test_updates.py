@@ -1,13 +1,12 @@
 """The change of weights, output and loss by an update, against closed forms."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from once import once
 
 import vicinal as vc
 from vicinal import analysis
@@ -26,7 +25,7 @@ target_alignment, descent_alignment = (
 )
 
 
-@functools.cache
+@once
 def network(sizes=(4, 6, 3), batch=5, use_bias=True):
     model = vc.nn.MLP(sizes, use_bias=use_bias, key=jax.random.key(0))
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_array(leaf) else leaf, model)

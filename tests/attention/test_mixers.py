@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from once import once
 from operator_checks import same, weighted
 
 from vicinal.attention.base import Mixer
@@ -36,7 +37,7 @@ every_layer = pytest.mark.parametrize("name", LAYERS)
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-@functools.cache
+@once
 def made(name, dtype=float):
     """A layer with random parameters, and a sequence."""
     rng = np.random.default_rng(0)

@@ -1,12 +1,12 @@
 """Networks of the experiments on hardware: one program for a grid, and a choice of rates without test examples."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
 import pytest
 from matrix import some
+from once import once
 
 from vicinal.hardware import Device, Periphery, remove
 from vicinal.reproduce import Run, Size
@@ -18,7 +18,7 @@ HOW = {"steps": 4, "batch_size": 16, "evaluate_every": 4}
 NOISY = Arrays(Device(step=0.01, cycle=0.3, spread=0.3), Periphery(), Periphery(bound=4.0))
 
 
-@functools.cache
+@once
 def digits():
     return networks.network("digits")
 

@@ -1,13 +1,12 @@
 """Feedback weights of a layer's own: what goes forward and the weights' gradient are as before, the error is not."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from matrix import some
+from once import once
 from precision import double
 
 import vicinal as vc
@@ -32,7 +31,7 @@ def weight_of(layer):
     return layer.weight
 
 
-@functools.cache
+@once
 def plain_and_input(name):
     """A layer and an input, made while double precision is on."""
     build, shape = LAYERS[name]
@@ -96,7 +95,7 @@ RULES = {
 }
 
 
-@functools.cache
+@once
 def plain_and_fed():
     """A convolutional network without and with feedback, each with its graph, and a batch."""
     model = vc.nn.ConvNet((2, 7, 7), [(3, 3, 2)], (5, 3), key=KEY)

@@ -1,7 +1,5 @@
 """Feedback that learns: where each penalty comes to rest, and what it may read."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from matrix import full, some
+from once import once
 from precision import double
 
 import vicinal as vc
@@ -141,7 +140,7 @@ def test_a_convolution_is_the_matrix_that_it_stands_for(x64, name):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-@functools.cache
+@once
 def task(sizes):
     """A model and a batch, made while double precision is on."""
     x = np.random.default_rng(1).normal(size=(8, sizes[0]))

@@ -1,6 +1,5 @@
 """Paths of feedback: fixed, sign-symmetric, and those that learn as the weights do."""
 
-import functools
 import itertools
 
 import equinox as eqx
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from once import once
 from precision import double
 
 import vicinal as vc
@@ -31,7 +31,7 @@ def trained(model, optimizer, x, y, steps, loss=SQUARED, between=lambda model: N
     return model
 
 
-@functools.cache
+@once
 def small(sizes=(4, 6, 5, 3), activation="tanh"):
     return double(vc.nn.MLP(sizes, activation=activation, key=KEY))
 

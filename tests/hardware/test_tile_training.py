@@ -1,7 +1,5 @@
 """Tiles in training: resumed runs, grids of devices in one program, every rule and step together."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from matrix import full
+from once import once
 
 import vicinal as vc
 from vicinal import hardware as hw
@@ -27,7 +26,7 @@ STEPS = {
 }
 
 
-@functools.cache
+@once
 def digits():
     return vc.data.load("digits").flattened()
 

@@ -1,7 +1,6 @@
 """Tiles: an ideal one changes nothing, and any other reads as its periphery does, in either direction."""
 
 import dataclasses
-import functools
 
 import equinox as eqx
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matrix import diagonal, full
+from once import once
 from precision import double
 from rule_table import RULES
 
@@ -83,14 +83,14 @@ def test_rules_for_chains_and_implicit_steps_have_the_same_gradient(x64, rule):
     assert_same(CHAINS[rule], fresh("mlp, potentials"), 1e-10)
 
 
-@functools.cache
+@once
 def small(vertex_at="post"):
     """Two layers, which compile faster than the three of the cases."""
     (case,) = (case for case in cases() if case.name == "mlp")
     return dataclasses.replace(case, model=vc.nn.MLP((5, 4, 3), vertex_at=vertex_at, key=KEY))
 
 
-@functools.cache
+@once
 def fresh(kind):
     """A case in double precision, made while double precision is on."""
     if kind.startswith("two layers"):

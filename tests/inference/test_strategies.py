@@ -1,13 +1,12 @@
 """Sequential, error-based and adaptive inference against loops written by hand, theory, and each other."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from matrix import diagonal, full
+from once import once
 from precision import double, on_host
 
 import vicinal as vc
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.slow
 KEY = jax.random.key(0)
 
 
-@functools.cache
+@once
 def perceptron(sizes=(5, 7, 6, 6, 3), vertex_at="post", activation="tanh"):
     return double(vc.nn.MLP(sizes, activation=activation, vertex_at=vertex_at, key=KEY))
 

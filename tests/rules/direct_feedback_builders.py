@@ -1,11 +1,10 @@
 """Networks, rules and comparisons that tests of direct feedback share."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from once import once
 from precision import double
 
 import vicinal as vc
@@ -49,7 +48,7 @@ def loss_of_all(output, target):
     return sum(SQUARED(o, t) for o, t in zip(jax.tree.leaves(output), jax.tree.leaves(target), strict=True))
 
 
-@functools.cache
+@once
 def task(name, batch=3):
     model, shape = MODELS[name]()
     return task_of(double(model), shape, batch)

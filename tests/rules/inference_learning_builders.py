@@ -1,17 +1,16 @@
 """Networks and runs that tests of inference learning share."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from once import once
 
 import vicinal as vc
 from vicinal.inference import Simultaneous
 
 
-@functools.cache
+@once
 def network(sizes=(4, 6, 5, 3), activation="tanh", vertex_at="post", batch=3, seed=0, scale=1.0):
     key = jax.random.key(seed)
     model = vc.nn.MLP(sizes, activation=activation, vertex_at=vertex_at, key=key)

@@ -1,12 +1,12 @@
 """Networks, rules and closed forms that tests of dynamic inversion share."""
 
-import functools
 import itertools
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from once import once
 
 import vicinal as vc
 from vicinal.rules import DynamicInversion
@@ -23,7 +23,7 @@ def layers(weights, x):
     return weights[-1] @ x
 
 
-@functools.cache
+@once
 def linear(*sizes, seed=0, batch=3):
     """A linear network, and a batch for it: `(model, graph, x, y)`."""
     generator = np.random.default_rng(seed)

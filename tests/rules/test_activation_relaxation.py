@@ -1,7 +1,5 @@
 """Activation relaxation: its fixed point, its simplifications, and the weights that carry it."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from matrix import diagonal
+from once import once
 from precision import double, on_host
 
 import vicinal as vc
@@ -19,7 +18,7 @@ ACTIVATIONS = ["tanh", "relu", "sigmoid", "gelu", "silu", "softplus", "leaky_rel
 SQUARED = vc.losses.squared_error
 
 
-@functools.cache
+@once
 def task(activation="tanh", vertex_at="post", sizes=(5, 6, 4, 3)):
     model = double(vc.nn.MLP(sizes, activation=activation, vertex_at=vertex_at, key=KEY))
     x = jax.random.normal(jax.random.key(1), (4, sizes[0]), jnp.float64)

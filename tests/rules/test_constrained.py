@@ -1,7 +1,6 @@
 """Predictive coding with positive rates, shifts, ratios as errors, one-directional synapses (arXiv 2104.15137)."""
 
 import dataclasses
-import functools
 
 import equinox as eqx
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from matrix import full, some
+from once import once
 from precision import double, on_host
 
 import vicinal as vc
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 KEY = jax.random.key(0)
 
 
-@functools.cache
+@once
 def task(activation, sizes=(4, 7, 6, 3), use_bias=True):
     model = double(vc.nn.MLP(sizes, activation=activation, use_bias=use_bias, key=KEY))
     x = jax.random.uniform(jax.random.key(1), (5, sizes[0]), jnp.float64)

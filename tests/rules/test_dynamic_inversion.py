@@ -1,7 +1,5 @@
 """Dynamic inversion: where it comes to rest, when it does, and what it reads."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,7 @@ import pytest
 import scipy.stats
 from inversion_builders import KEY, at_rest, credit, error_of, layers, linear, rule_of
 from matrix import diagonal
+from once import once
 from precision import double
 
 import vicinal as vc
@@ -17,7 +16,7 @@ from vicinal.inference import Result
 from vicinal.rules.inversion import Allow, ClosedForm, PseudoInverse, Stabilise, Uniform
 
 
-@functools.cache
+@once
 def perceptron(place, batch=4):
     model = double(vc.nn.MLP((5, 8, 6, 3), vertex_at=place, key=KEY))
     x = jax.random.normal(jax.random.key(1), (batch, 5), jnp.float64)

@@ -1,6 +1,5 @@
 """Z-IL and fixed prediction are backpropagation, on any architecture; in float64, to 1e-10."""
 
-import functools
 import itertools
 
 import equinox as eqx
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matrix import some
+from once import once
 from precision import double
 
 import vicinal as vc
@@ -52,7 +52,7 @@ MODELS = {
 }
 
 
-@functools.cache
+@once
 def task(name):
     model, shape = MODELS[name]()
     model = double(model)

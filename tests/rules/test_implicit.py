@@ -1,13 +1,12 @@
 """Inference learning as implicit SGD: the identities of the theory, in float64."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from matrix import some
+from once import once
 
 import vicinal as vc
 from vicinal.analysis import proximal_activities, proximal_objective, proximal_residual
@@ -22,7 +21,7 @@ NLMS = vc.optim.nlms()  # one, so that a step with it is compiled once
 RATES = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
-@functools.cache  # one graph for each network, so that what is compiled for it is shared
+@once  # one graph for each network, so that what is compiled for it is shared
 def network(sizes=(4, 6, 5, 3), activation="tanh", vertex_at="pre", batch=1, scale=1.0, use_bias=True):
     model = vc.nn.MLP(sizes, activation, vertex_at, use_bias, key=jax.random.key(0))
     model = jax.tree.map(lambda leaf: scale * leaf.astype(jnp.float64) if eqx.is_array(leaf) else leaf, model)

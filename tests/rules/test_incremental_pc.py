@@ -1,6 +1,5 @@
 """Incremental predictive coding: weights and activities from the same state, at every step."""
 
-import functools
 import itertools
 
 import equinox as eqx
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from once import once
 from precision import double, on_host
 
 import vicinal as vc
@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
 
 
-@functools.cache
+@once
 def task(sizes=(5, 6, 4, 3)):
     model = double(vc.nn.MLP(sizes, vertex_at="pre", key=KEY))
     x = jax.random.normal(jax.random.key(1), (4, sizes[0]), jnp.float64)

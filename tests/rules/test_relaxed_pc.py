@@ -1,13 +1,12 @@
 """Relaxed predictive coding: without transposed weights, derivatives, or one error unit for each value unit."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from once import once
 from precision import double, on_host
 
 import vicinal as vc
@@ -18,7 +17,7 @@ KEY = jax.random.key(0)
 SQUARED = vc.losses.squared_error
 
 
-@functools.cache
+@once
 def task(sizes=(5, 6, 4, 3), vertex_at="post"):
     model = double(vc.nn.MLP(sizes, vertex_at=vertex_at, key=KEY))
     x = jax.random.normal(jax.random.key(1), (4, sizes[0]), jnp.float64)

@@ -1,7 +1,6 @@
 """Many runs in one compiled loop: each must be what it would have been alone."""
 
 import dataclasses
-import functools
 import json
 
 import equinox as eqx
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from matrix import full
+from once import once
 
 import vicinal as vc
 from vicinal.recipes import recipe
@@ -27,7 +27,7 @@ STEPS = {"steps": 40, "batch_size": 4, "evaluate_every": 16, "progress": False}
 VOLATILE = {"examples_per_second"}
 
 
-@functools.cache
+@once
 def digits():
     return vc.data.load("digits").flattened()
 

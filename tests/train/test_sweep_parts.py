@@ -1,6 +1,5 @@
 """Sweeps over what cannot be traced: names of rules, counts, widths. Each part is compiled once, and then trained."""
 
-import functools
 import json
 
 import equinox as eqx
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from matrix import full
+from once import once
 
 import vicinal as vc
 from vicinal.recipes import recipe
@@ -21,7 +21,7 @@ STEPS = {"steps": 12, "batch_size": 4, "evaluate_every": 6, "progress": False, "
 VOLATILE = {"examples_per_second"}
 
 
-@functools.cache
+@once
 def digits():
     return vc.data.load("digits").flattened()
 
