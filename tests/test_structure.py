@@ -56,6 +56,7 @@ LEVELS = [
         "losses",
         "energy",
         "credit",
+        "events",
     },
     {"nn", "inference", "attention", "data", "references", "_minimise"},
     {"rules", "optim", "feedback"},

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from vicinal._masking import NORMS_UNKNOWN, Unknown
 from vicinal._numbers import is_half, widened
+from vicinal.events import Events
 from vicinal.graph import Graph, Values
 
 
@@ -24,6 +25,7 @@ class Info(eqx.Module):
         steps: Inference steps taken, `[batch]`.
         energies: Energy of each vertex, and of `"output"`, at the end of inference, `[batch]` each.
         trace: The energies before each step and after the last, `[steps + 1, batch]`; None unless asked for.
+        events: The numbers of events; None if units send no events.
     """
 
     output: PyTree
@@ -31,6 +33,7 @@ class Info(eqx.Module):
     steps: Int[Array, " batch"] | None = None
     energies: dict[str, Float[Array, " batch"]] | None = None
     trace: dict[str, Float[Array, "time batch"]] | None = None
+    events: Events | None = None
 
 
 class Credit(eqx.Module):

@@ -15,6 +15,7 @@ class Result(enum.IntEnum):
     STEP_LIMIT = 1
     DIVERGED = 2
     NON_FINITE = 3
+    SLEW_LIMITED = 4
 
     @property
     def sentence(self) -> str:
@@ -27,4 +28,6 @@ _SENTENCES = {
     Result.STEP_LIMIT: "took all its steps; set a tolerance to stop when the activities have settled",
     Result.DIVERGED: "diverged: the energy ended above where it started; lower the step size of the activities",
     Result.NON_FINITE: "reached an infinite or undefined activity; lower the step size or the learning rate",
+    Result.SLEW_LIMITED: "took all its steps, and a unit moved faster than its events could follow; send larger "
+    "events, or take more and smaller steps",
 }

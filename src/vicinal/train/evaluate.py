@@ -210,7 +210,8 @@ def evaluate_batches(
 def measured(loss: Float[Array, ""], info: Info, y: PyTree, metrics: Metrics) -> dict[str, Any]:
     """What one update adds to each sum; NaN if the rule does not have the number."""
     examples, dtype = jax.tree.leaves(info.output)[0].shape[0], jnp.result_type(float)
-    failed = None if info.result is None else total(info.result >= Result.DIVERGED, dtype)
+    code = info.result
+    failed = None if code is None else total((code == Result.DIVERGED) | (code == Result.NON_FINITE), dtype)
     return {
         "steps": jnp.int32(1),
         "examples": single(jnp.asarray(examples, dtype)),
