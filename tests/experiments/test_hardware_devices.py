@@ -156,6 +156,6 @@ def test_a_rule_without_reads_back_does_not_see_their_converters():
 @pytest.mark.parametrize("name", ["devices", "periphery"])
 def test_rates_are_those_with_the_best_held_out_accuracy(name):
     on = stored(name)
-    for of in on.numbers["rates"].values():
+    for of in [*on.numbers["rates"].values(), *on.numbers.get("bare_rates", {}).values()]:
         assert of["accuracy"][of["rates"].index(of["chosen"])] == max(of["accuracy"])
     assert min(grids.percent(on, label, "nominal") for label in on.size.rules) > 70

@@ -155,8 +155,8 @@ def accuracy_panel(found: Found[Any], title: str, factor: Factor, labels: Sequen
     return Panel(title, factor.heading, "test accuracy (%)", lines, log_x=factor.log)
 
 
-def rate_table(rates: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Each rule's held-out accuracy at the rates that were tried, and the chosen one."""
+def rate_table(rates: Mapping[str, Mapping[str, Any]], where: str = "") -> Table:
+    """Each rule's held-out accuracy at the rates that were tried, and the chosen one; `where` says on what."""
     table: list[list[Any]] = [
         [
             label,
@@ -165,6 +165,6 @@ def rate_table(rates: Mapping[str, Mapping[str, Any]]) -> Table:
         ]
         for label, of in rates.items()
     ]
-    title = "Learning rates: accuracy (%) on held-out training examples, and the chosen rate"
+    title = f"Learning rates{where}: accuracy (%) on held-out training examples, and the chosen rate"
     columns = ["first", "second", "third", "fourth"]
     return Table(title, ["rule", *columns[: len(next(iter(rates.values()))["rates"])], "chosen"], table, folded=True)
