@@ -44,8 +44,7 @@ from vicinal_experiments.papers import NEUROMORPHIC
 _BITS = 10.0  # of the nominal output converters
 _WIDE = {"forward": 80.0, "backward": 12.0}
 RANGES = {"forward": (15.0, 30.0, 80.0), "backward": (3.0, 12.0)}
-"""The ranges of the output converters that are tried for each rule."""
-_RANGE_BITS = 4.0  # of the converters with which ranges are chosen
+"""The ranges of the output converters that are tried for each rule and number of bits."""
 _SIDES = {"both": ("forward", "backward"), "forward": ("forward",), "backward": ("backward",)}
 _IN_WORDS = {"both": "in both directions", "forward": "in forward reads alone", "backward": "in reads back alone"}
 
@@ -86,7 +85,7 @@ class PeripherySize(Size):
     Attributes:
         rules: The rules that are trained.
         updates: Updates of a run.
-        choice_updates: Updates of the runs that choose learning rates and ranges.
+        choice_updates: Updates of the runs that choose learning rates.
         batch_size: Examples in a batch.
     """
 
@@ -107,40 +106,58 @@ def _arrays(ranges: Mapping[str, float], reads: int = 1) -> Arrays:
 
 def _measure(run: Run[PeripherySize]) -> dict[str, Any]:
     size, task, change = run.size, network(run.size.data[0]), HELP[_AVERAGED][0]
-    short, long = (_lasting(size, updates) for updates in (size.choice_updates, size.updates))
+    long = {"steps": size.updates, "evaluate_every": size.updates, "batch_size": size.batch_size}
     few: dict[str, Any] = {"updates": size.choice_updates, "batch_size": size.batch_size}
     rates = choose_rates(run, task, _arrays(_WIDE), size.rules, **few)
     averaged = choose_rates(run, task, _arrays(_WIDE), ["IL"], change=change, part="rate, averaged", **few)
     rates |= {_AVERAGED: averaged["IL"]}
-    ranges = {label: _chosen_ranges(run, label, task, rates[label]["chosen"], short) for label in size.rules}
+    ranges = {label: _chosen_ranges(run, label, task, rates[label]["chosen"], long) for label in size.rules}
     runs = {}
     for label in size.rules:
-        rate, arrays = rates[label]["chosen"], _arrays(ranges[label]["chosen"])
-        runs[label] = trained(run, label, task, Points(arrays, rate, grid_of(FACTORS)), part="on arrays", **long)
+        rate, arrays = rates[label]["chosen"], _arrays(_range_at(ranges[label], _BITS))
+        runs[label] = trained(run, label, task, Points(arrays, rate, _grid(ranges[label])), part="on arrays", **long)
     grid = {NOMINAL: {}} | {point: dict(grid_of(FACTORS)[point]) for point in _HELPED_AT}
     helped = {"IL": {point: runs["IL"][point] for point in grid}}
     for name, (change, reads) in list(HELP.items())[1:]:
-        rate, arrays = rates.get(name, rates["IL"])["chosen"], _arrays(ranges["IL"]["chosen"], reads)
+        rate, arrays = rates.get(name, rates["IL"])["chosen"], _arrays(_range_at(ranges["IL"], _BITS), reads)
         helped[name] = trained(run, "IL", task, Points(arrays, rate, grid), part=name, change=change, **long)
     return {"rates": rates, "ranges": ranges, "runs": runs, "helped": helped}
 
 
-def _lasting(size: PeripherySize, updates: int) -> dict[str, Any]:
-    return {"steps": updates, "evaluate_every": updates, "batch_size": size.batch_size}
-
-
 def _chosen_ranges(run: Run[Any], label: str, task: Task, rate: float, how: Mapping[str, Any]) -> dict[str, Any]:
-    """The ranges with which coarse converters do best on held-out training examples, by two seeds."""
-    coarse = {f"{side}.adc": _RANGE_BITS for side in RANGES}
+    """The ranges that do best with each number of bits on held-out training examples, by two seeds."""
     tried = [{"forward": up, "backward": back} for up in RANGES["forward"] for back in RANGES["backward"]]
     grid = {
-        str(i): coarse | {f"{side}.bound": bound for side, bound in ranges.items()} for i, ranges in enumerate(tried)
+        f"{bits:g} bits, {i}": _at_both(adc=bits) | {f"{side}.bound": bound for side, bound in ranges.items()}
+        for bits in BITS["both"].points
+        for i, ranges in enumerate(tried)
     }
     few = dataclasses.replace(run, seeds=min(2, run.seeds))
     points = Points(_arrays(_WIDE), rate, grid)
     found = trained(few, label, task, points, part="choice of the range", data=held_out(task.data), **how)
-    accuracy = [accuracy_of(rows) for rows in found.values()]
-    return {"tried": tried, "accuracy": accuracy, "chosen": tried[int(np.argmax(accuracy))]}
+    chosen = {}
+    for bits in BITS["both"].points:
+        accuracy = [accuracy_of(found[f"{bits:g} bits, {i}"]) for i in range(len(tried))]
+        chosen[f"{bits:g}"] = {"tried": tried, "accuracy": accuracy, "chosen": tried[int(np.argmax(accuracy))]}
+    return chosen
+
+
+def _at_both(**numbers: float) -> dict[str, float]:
+    return {f"{side}.{name}": value for side in RANGES for name, value in numbers.items()}
+
+
+def _range_at(ranges: Mapping[str, Any], bits: float) -> dict[str, float]:
+    """The chosen range of each direction with a number of bits."""
+    return ranges[f"{bits:g}"]["chosen"]
+
+
+def _grid(ranges: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """All points, with the range of each direction that was chosen with its number of bits."""
+    grid = {}
+    for name, point in grid_of(FACTORS).items():
+        bits = {side: point.get(f"{side}.adc", _BITS) for side in RANGES}
+        grid[name] = point | {f"{side}.bound": _range_at(ranges, bits[side])[side] for side in RANGES}
+    return grid
 
 
 # ---------------------------------------------------------------------------------------------------------- judge
@@ -225,8 +242,8 @@ def _differences(found: Found[PeripherySize]) -> list[str]:
         "reads (`vicinal.hardware`), not DNN+NeuroSim's; we could not read the paper's tables.",
         "The projections of DFA, the activities and the biases are digital: DFA has no reads back.",
         "Each rule has a learning rate of its own, chosen with fine converters, and ranges of the converters of its "
-        f"own in either direction, chosen with {_RANGE_BITS:g} bits; both on held-out training examples by two seeds, "
-        "and kept at all points.",
+        "own in either direction, chosen for each number of bits (the same in both directions); all of them on "
+        "held-out training examples, by two seeds.",
         "The test examples are read through the same converters and noise.",
     ]
 
@@ -258,10 +275,11 @@ def _sections(found: Found[PeripherySize]) -> list[Section]:
 def _range_table(found: Found[PeripherySize]) -> Table:
     table: list[list[Any]] = []
     for label in found.size.rules:
-        chosen, fine = found.numbers["ranges"][label]["chosen"], accuracies(found, label, NOMINAL)
-        table.append([label, *(f"{chosen[side]:g}" for side in RANGES), interval_text(fine, 100.0)])
-    title = "Chosen ranges, and test accuracy (%, mean over seeds ± half a 95 % interval)"
-    return Table(title, ["rule", "forward", "back", f"through {_BITS:g} bits"], table)
+        at = {bits: _range_at(found.numbers["ranges"][label], bits) for bits in BITS["both"].points}
+        ranges = [" and ".join(f"{chosen[side]:g}" for side in RANGES) for chosen in at.values()]
+        table.append([label, *ranges, interval_text(accuracies(found, label, NOMINAL), 100.0)])
+    title = "Chosen ranges, forward and back, by bits; and test accuracy (%, mean over seeds ± half a 95 % interval)"
+    return Table(title, ["rule", *(f"{bits:g}" for bits in BITS["both"].points), f"through {_BITS:g} bits"], table)
 
 
 def _help_table(found: Found[PeripherySize]) -> Table:
