@@ -1,6 +1,7 @@
 """Every rule with its settings, for the tests that run all of them."""
 
 import vicinal as vc
+from vicinal.events import Cyclic, Ternary
 from vicinal.inference import Adaptive, ErrorBased, Proximal, Sequential, Simultaneous
 from vicinal.rules import projectors
 
@@ -49,6 +50,21 @@ RULES = {
     "incremental, squared error": vc.rules.IncrementalPC(
         steps=3, step_size=0.2, loss=vc.losses.squared_error, nudge=0.9, precision=1.5
     ),
+    "events": vc.rules.EventInferenceLearning(),
+    "events, all options": vc.rules.EventInferenceLearning(
+        steps=8,
+        step_size=0.2,
+        activity=Ternary(0.02, relative=True, initial=8.0),
+        error=Cyclic(0.005, cycle=3),
+        learn="any",
+        part=0.4,
+        apart=True,
+        nudge=0.9,
+        precision=1.5,
+    ),
+    "events, the mean": vc.rules.EventInferenceLearning(steps=8, step_size=0.2, learn="mean"),
+    "events, every step": vc.rules.EventInferenceLearning(steps=5, step_size=0.2, learn="every"),
+    "events, backpropagation": vc.rules.EventBackprop(),
     "direct feedback": vc.rules.DirectFeedback(),
     "direct feedback, all options": vc.rules.DirectFeedback(
         projector=projectors.Sparse(density=0.7, scale=1.5), hybrid=0.6, shared=False, loss=vc.losses.squared_error

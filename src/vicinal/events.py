@@ -132,7 +132,7 @@ class Code(eqx.Module):
 
     def _at(self, t: Int[Array, ""], steps: int) -> Float[Array, ""]:
         """Returns the threshold at a step, before it is scaled by what units hold."""
-        left = 1 - jnp.minimum(t / max(steps - 1, 1), 1).astype(self.threshold.dtype)
+        left = (jnp.maximum(steps - 1 - t, 0) / max(steps - 1, 1)).astype(self.threshold.dtype)
         return self.threshold * self.initial**left
 
 
@@ -153,7 +153,8 @@ class Graded(Code):
 
     def quanta(self, residual: Array, threshold: Array) -> Array:
         unit = jnp.where(threshold > 0, threshold, jnp.ones((), residual.dtype))
-        rounded = jnp.where(jnp.abs(residual) >= unit, unit * jnp.round(residual / unit), jnp.zeros_like(residual))
+        # Written so that NaN is sent: otherwise others would never know.
+        rounded = jnp.where(jnp.abs(residual) < unit, jnp.zeros_like(residual), unit * jnp.round(residual / unit))
         return jnp.where(threshold > 0, rounded, residual)
 
 
@@ -178,8 +179,12 @@ class Ternary(Code):
         Computational Biology 9, 2013: for one unit and a decoder without leak, their rule is this one.
     """
 
+    def __check_init__(self):
+        check("the threshold, the size of an event,", self.threshold, lambda v: v > 0, "above 0")
+
     def quanta(self, residual: Array, threshold: Array) -> Array:
-        return jnp.where(jnp.abs(residual) > threshold / 2, threshold * jnp.sign(residual), jnp.zeros_like(residual))
+        still = jnp.abs(residual) <= threshold / 2  # not where it is NaN, which is sent
+        return jnp.where(still, jnp.zeros_like(residual), threshold * jnp.sign(residual))
 
     def _behind(self, residual: Array, threshold: Array) -> Array:
         slack = 1 + 1e3 * float(jnp.finfo(residual.dtype).eps)  # rounding of sums of events

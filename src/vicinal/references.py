@@ -252,6 +252,24 @@ BIBTEX: dict[str, str] = {
   year      = {2015},
   note      = {arXiv:1412.6980},
 }""",
+    "oconnor2019": """\
+@inproceedings{oconnor2019,
+  title     = {Training a Spiking Neural Network with Equilibrium Propagation},
+  author    = {O'Connor, Peter and Gavves, Efstratios and Welling, Max},
+  booktitle = {Proceedings of the 22nd International Conference on Artificial Intelligence and Statistics},
+  series    = {Proceedings of Machine Learning Research},
+  volume    = {89},
+  year      = {2019},
+}""",
+    "boerlin2013": """\
+@article{boerlin2013,
+  title   = {Predictive Coding of Dynamical Variables in Balanced Spiking Networks},
+  author  = {Boerlin, Martin and Machens, Christian K. and Den{\\`e}ve, Sophie},
+  journal = {PLoS Computational Biology},
+  volume  = {9},
+  number  = {11},
+  year    = {2013},
+}""",
 }
 """BibTeX entries by key."""
 

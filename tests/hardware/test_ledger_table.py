@@ -150,6 +150,9 @@ RECIPE = {
     **{name: (STEPS, {WEIGHT: inference_merged(L, T)}) for name in ("seqil", "seqil-mq", "seqil-adam")},
     "epc": (STEPS, errors(L, T)),
     "ipc": ({"steps": T}, {WEIGHT: incremental_merged(L, T)}),
+    # The sweep reads what is sent from the input up; the first step, which sends nothing new upwards, reads the same.
+    "il-events": ({"steps": T}, {WEIGHT: inference_merged(L, T)}),
+    "bp-events": ({}, {WEIGHT: as_backprop(L, T)}),
     "fixed-prediction": ({"steps": T}, {WEIGHT: relaxation_merged(L, T)}),
     "ar": ({"steps": T}, {WEIGHT: relaxation_merged(L, T)}),
     "dfa": ({}, {WEIGHT: [(1, 0, 1)] * L, "state": [(1, 0, 0)] * (L - 1)}),

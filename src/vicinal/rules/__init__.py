@@ -8,6 +8,7 @@ from vicinal.rules.backprop import Backprop
 from vicinal.rules.base import Rule, State
 from vicinal.rules.direct_feedback import DirectFeedback
 from vicinal.rules.dynamic_inversion import DynamicInversion
+from vicinal.rules.event_backprop import EventBackprop
 from vicinal.rules.event_inference import EventInferenceLearning
 from vicinal.rules.fixed_prediction import FixedPrediction
 from vicinal.rules.implicit_sgd import ImplicitSGD
@@ -25,6 +26,7 @@ __all__ = [
     "Conductances",
     "DirectFeedback",
     "DynamicInversion",
+    "EventBackprop",
     "EventInferenceLearning",
     "FixedPrediction",
     "ImplicitSGD",

@@ -12,29 +12,25 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from vicinal._numbers import check, check_count, check_turns, number
 from vicinal.credit import Credit, Info, local_gradient, presynaptic_norms
 from vicinal.energy import check_precision, converted
-from vicinal.events import Code, Events, Graded, Lines, count
+from vicinal.events import Code, Events, Graded
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.inference import Problem, Result
 from vicinal.inference.base import conclude
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
+from vicinal.rules._event_units import (
+    Counts,
+    Units,
+    batch_shape,
+    counted,
+    first_counts,
+    parts,
+    swept,
+    synapses_hold,
+)
 from vicinal.rules._schedules import learn_in_every_step
 from vicinal.rules.base import Rule, State
 
 _ROUNDING = 1e-9  # of a part of the steps that is a whole number
-
-
-class Units(eqx.Module):
-    """What the units of a network hold and have sent.
-
-    Attributes:
-        values: What each vertex holds, `[batch, ...]`.
-        activities: What vertices have sent upwards of their values.
-        errors: What vertices and the output have sent downwards of their errors.
-    """
-
-    values: Values
-    activities: Lines
-    errors: Lines
 
 
 class Recording(eqx.Module):
@@ -184,20 +180,19 @@ class EventInferenceLearning(Rule):
             if drawn is not None:
                 kept = _chosen(t == drawn, new, kept)
             if summed:
-                product = local_gradient(graph, model, _held(new), x)
+                product = local_gradient(graph, model, synapses_hold(new), x)
                 total = jax.tree.map(lambda s, p: s + jnp.where(t >= self.steps - last, p, 0), total, product)
             return (new, kept, jax.tree.map(jnp.add, counts, more), total), None
 
-        kept = None if drawn is None else _seen(begun)
-        counts = jax.tree.map(jnp.zeros_like, _counted(graph, begun, begun))
+        kept = None if drawn is None else begun
+        counts = jax.tree.map(jnp.zeros_like, counted(graph, begun, begun))
         total = jax.tree.map(jnp.zeros_like, graph.trainable(model)) if summed else None
         (units, kept, counts, total), _ = jax.lax.scan(body, (begun, kept, counts, total), jnp.arange(self.steps))
         ended, errors = self._end(problem, units)
-        counts = jax.tree.map(jnp.add, counts, _counted(graph, units, ended))
+        counts = jax.tree.map(jnp.add, counts, counted(graph, units, ended))
         credit = self._credit(problem, begun.values, ended, errors, Events(counts[0], counts[1], sweep))
         if kept is not None:
-            held = Units(units.values, Lines(kept[0]), Lines(kept[1]))
-            credit = eqx.tree_at(lambda c: (c.values, c.errors, c.output_error), credit, replace=_parts(held))
+            credit = eqx.tree_at(lambda c: (c.values, c.errors, c.output_error), credit, replace=parts(kept))
         state = (ended, jnp.ones((), bool)) if self.carry else state
         if not summed:
             return local_gradient(graph, model, credit, x), credit, state
@@ -222,12 +217,12 @@ class EventInferenceLearning(Rule):
         begun, sweep = self._begin(problem, state)
         output, _ = graph.feedforward(model, x)
         mean = jnp.mean(loss_and_error(self.loss, output, y)[0])
-        counts = jax.tree.map(jnp.zeros_like, _counted(graph, begun, begun))
+        counts = jax.tree.map(jnp.zeros_like, counted(graph, begun, begun))
 
         def step(model: PyTree, moving: Any, t: Array) -> tuple[Any, PyTree, PyTree]:
             units, counts = moving
             new, more = self._step(self._problem(graph, model, x, y), units, t)
-            gradient = local_gradient(graph, model, _held(new), x)
+            gradient = local_gradient(graph, model, synapses_hold(new), x)
             norms = presynaptic_norms(graph, model, new.activities.sent, x)
             return (new, jax.tree.map(jnp.add, counts, more)), gradient, norms
 
@@ -236,9 +231,9 @@ class EventInferenceLearning(Rule):
         )
         moved = self._problem(graph, model, x, y)
         ended, errors = self._end(moved, units)
-        counts = jax.tree.map(jnp.add, counts, _counted(graph, units, ended))
+        counts = jax.tree.map(jnp.add, counts, counted(graph, units, ended))
         info = self._credit(
-            moved, jnp.full(_shape(ended), jnp.inf), ended, errors, Events(counts[0], counts[1], sweep)
+            moved, jnp.full(batch_shape(ended), jnp.inf), ended, errors, Events(counts[0], counts[1], sweep)
         ).info
         info = eqx.tree_at(lambda i: i.output, info, output)
         state = (ended, jnp.ones((), bool)) if self.carry else state
@@ -279,7 +274,7 @@ class EventInferenceLearning(Rule):
         silent = self.error.silent({**values, OUTPUT: output})
         return Units(values, self.activity.silent(values), silent)
 
-    def _begin(self, problem: Problem, state: State) -> tuple[Units, dict[str, Int[Array, " batch"]]]:
+    def _begin(self, problem: Problem, state: State) -> tuple[Units, Counts]:
         """Returns the units at the start, and the events of the sweep that got them there."""
         if not self.carry:
             return self._swept(problem)
@@ -294,20 +289,12 @@ class EventInferenceLearning(Rule):
         none = {name: jnp.zeros(batch, jnp.int32) for name in units.values}
         return jax.lax.cond(begun, lambda: (units, none), lambda: self._swept(problem))
 
-    def _swept(self, problem: Problem) -> tuple[Units, dict[str, Int[Array, " batch"]]]:
-        """Sweeps from the input up: `v_l = p_l(v^)`, `v^_l = publish(v_l)`."""
+    def _swept(self, problem: Problem) -> tuple[Units, Counts]:
+        """Returns the units after the feedforward sweep, and its events."""
         graph, model, x = problem.graph, problem.model, problem.x
-        output, feedforward = graph.feedforward(model, x)
-        sent = self.activity.silent(feedforward)
-        values = dict(feedforward)
-        for name in graph.vertices:
-            values[name] = graph.prediction(name, model, sent.sent, x)
-            values = problem.predict.counted(values)
-            one = Lines(*(None if part is None else {name: part[name]} for part in (sent.sent, sent.peak)))
-            one = self.activity.publish(one, {name: values[name]}, 0, self.steps)
-            sent = Lines(sent.sent | one.sent, None if sent.peak is None else sent.peak | one.peak)
-        begun = Units(values, sent, self._silent(values, output).errors)
-        return begun, {name: count(jnp.zeros_like(line), line) for name, line in sent.sent.items()}
+        values, lines = swept(self.activity, problem.predict, graph, model, x, self.steps)
+        output, _ = graph.feedforward(model, x)
+        return Units(values, lines, self._silent(values, output).errors), first_counts(lines)
 
     def _step(self, problem: Problem, units: Units, t: Array) -> tuple[Units, tuple[Any, Any]]:
         """Takes one step; returns the units after it and the events that it took."""
@@ -324,7 +311,7 @@ class EventInferenceLearning(Rule):
 
         values = jax.tree.map(moved, units.values, feedback, pulls)
         new = Units(values, self.activity.publish(units.activities, values, t, self.steps), errors)
-        return new, _counted(problem.graph, units, new)
+        return new, counted(problem.graph, units, new)
 
     def _end(self, problem: Problem, units: Units) -> tuple[Units, dict[str, PyTree]]:
         """Publishes errors once more; returns the units, and the errors that they hold."""
@@ -339,7 +326,7 @@ class EventInferenceLearning(Rule):
         """Draws the step after which weights learn, one for the batch or for each example."""
         if key is None:
             raise ValueError("expected a key for the time of the update, got None; pass key=jax.random.key(...)")
-        return jax.random.randint(key, _shape(units) if self.apart else (1,), self.steps - last, self.steps)
+        return jax.random.randint(key, batch_shape(units) if self.apart else (1,), self.steps - last, self.steps)
 
     def _credit(self, problem: Problem, start: Any, ended: Units, errors: dict[str, PyTree], events: Events) -> Credit:
         output, _ = problem.graph.feedforward(problem.model, problem.x)
@@ -349,39 +336,10 @@ class EventInferenceLearning(Rule):
         late = late | self.error.late(ended.errors, errors, self.steps, self.steps)
         code = jnp.where(late & (settled.result == Result.STEP_LIMIT), jnp.int32(Result.SLEW_LIMITED), settled.result)
         info = Info(output, code, settled.steps, settled.energies, events=events)
-        values, of_vertices, of_output = _parts(ended)
+        values, of_vertices, of_output = parts(ended)
         return Credit(loss, values, of_vertices, of_output, info)
 
 
-def _parts(units: Units) -> tuple[Values, Values, PyTree]:
-    """Returns what was sent: values, errors of vertices, error of the output."""
-    errors = dict(units.errors.sent)
-    output = errors.pop(OUTPUT)
-    return units.activities.sent, {name: errors[name] for name in units.values}, output
-
-
-def _held(units: Units) -> Credit:
-    """Returns what synapses hold, as far as the local product needs it."""
-    values, errors, output = _parts(units)
-    return Credit(jnp.zeros(_shape(units)), values, errors, output, Info(None))
-
-
-def _seen(units: Units) -> tuple[Values, dict[str, PyTree]]:
-    return units.activities.sent, units.errors.sent
-
-
-def _chosen(now: Bool[Array, "..."], new: Units, kept: PyTree) -> PyTree:
-    """Returns what new units have sent where it is time to, else what is kept."""
-    return jax.tree.map(lambda a, b: jnp.where(now.reshape(-1, *(1,) * (a.ndim - 1)), a, b), _seen(new), kept)
-
-
-def _counted(graph: Graph, before: Units, after: Units) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Counts events between two moments: of values, and of errors that somebody receives."""
-    values = {name: count(before.activities.sent[name], sent) for name, sent in after.activities.sent.items()}
-    heard = [node for node in (*graph.vertices, OUTPUT) if graph.parents[node]]
-    return values, {node: count(before.errors.sent[node], after.errors.sent[node]) for node in heard}
-
-
-def _shape(units: Units) -> tuple[int, ...]:
-    """Returns `(batch,)`."""
-    return jax.tree.leaves(units.errors.sent)[0].shape[:1]
+def _chosen(now: Bool[Array, "..."], new: Units, kept: Units) -> Units:
+    """Returns new units where it is time to, else those that are kept."""
+    return jax.tree.map(lambda a, b: jnp.where(now.reshape(-1, *(1,) * (a.ndim - 1)), a, b), new, kept)
