@@ -1,7 +1,7 @@
 """Every rule with its settings, for the tests that run all of them."""
 
 import vicinal as vc
-from vicinal.events import Cyclic, Ternary
+from vicinal.events import Graded
 from vicinal.inference import Adaptive, ErrorBased, Proximal, Sequential, Simultaneous
 from vicinal.rules import projectors
 
@@ -51,14 +51,14 @@ RULES = {
         steps=3, step_size=0.2, loss=vc.losses.squared_error, nudge=0.9, precision=1.5
     ),
     "events": vc.rules.EventInferenceLearning(),
+    # Thresholds of errors that are relative, or events of one size, send something even where no error is left.
     "events, all options": vc.rules.EventInferenceLearning(
         steps=8,
         step_size=0.2,
-        activity=Ternary(0.02, relative=True, initial=8.0),
-        error=Cyclic(0.005, cycle=3),
+        activity=Graded(0.02, relative=True, initial=2.0),
+        error=Graded(0.005, initial=4.0),
         learn="any",
         part=0.4,
-        apart=True,
         nudge=0.9,
         precision=1.5,
     ),
