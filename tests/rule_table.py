@@ -55,8 +55,8 @@ RULES = {
     "events, all options": vc.rules.EventInferenceLearning(
         steps=8,
         step_size=0.2,
-        activity=Graded(0.02, relative=True, initial=2.0),
-        error=Graded(0.005, initial=4.0),
+        activity=Graded(0.01, relative=True, initial=2.0),
+        error=Graded(0.0125, initial=4.0),
         learn="any",
         part=0.4,
         nudge=0.9,

@@ -15,14 +15,13 @@ from vicinal.recipes.builders import (
     settled,
     sgd,
 )
+from vicinal.recipes.by_events import BY_EVENTS
 from vicinal.recipes.recipe import Recipe
 from vicinal.rules import (
     ZIL,
     ActivationRelaxation,
     DirectFeedback,
     DynamicInversion,
-    EventBackprop,
-    EventInferenceLearning,
     FixedPrediction,
     IncrementalPC,
     PhaselessAlignment,
@@ -227,29 +226,7 @@ RECIPES: dict[str, Recipe] = {
             paper="Song et al. 2020; Salvatori et al. 2021, arXiv 2103.03725",
             link="https://arxiv.org/abs/2103.03725",
         ),
-        Recipe(
-            name="il-events",
-            label="inference learning by events, Adam",
-            build=adam(lambda loss: EventInferenceLearning(steps=20, step_size=0.1, loss=loss)),
-            learning_rate=1e-3,
-            settings=_OURS + ": units send changes of .05 of their values and of .0125 of their errors",
-            references=("oconnor2019", "alonso2022", "boerlin2013", "kingma2015"),
-            transport="the forward weights, transposed, at events alone",
-            cost="T + 2 forward, T transposed, 1 outer",
-            paper="of this library, after O'Connor et al. 2019",
-            link="https://proceedings.mlr.press/v89/o-connor19a.html",
-        ),
-        Recipe(
-            name="bp-events",
-            label="backpropagation by events, Adam",
-            build=adam(lambda loss: EventBackprop(loss=loss)),
-            learning_rate=1e-3,
-            settings=_OURS + ": multiples of .05 for values and of .0125 for errors, what il-events is compared with",
-            references=("rumelhart1986", "oconnor2019", "kingma2015"),
-            transport="the forward weights, transposed, where an error was sent",
-            cost=_BP["cost"],
-            **_BP_PAPER,
-        ),
+        *BY_EVENTS,
         Recipe(
             name="fixed-prediction",
             label="fixed prediction, Adam",

@@ -41,7 +41,7 @@ class EventBackprop(Rule):
         >>> x, y = jnp.array([[1.0, -1.0, 0.5]]), jnp.array([1])
         >>> _, _, _, info = rule.value_and_grad(graph, model, (), x, y)
         >>> int(info.events.sweep["hidden1"][0]), int(info.events.errors["output"][0])  # units that sent something
-        (4, 2)
+        (3, 2)
 
     References:
         Rumelhart, Hinton and Williams, Learning representations by back-propagating errors, Nature 323, 1986. The
