@@ -17,6 +17,7 @@ from vicinal_experiments import (
     phaseless,
     relaxed,
     routes,
+    spiking,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -63,6 +64,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         hardware.LEDGER,
         hardware.PERIPHERY,
         hardware.TRANSFER,
+        spiking.LIMITS,
+        spiking.ANY_TIME,
     )
 }
 """All experiments by name."""
