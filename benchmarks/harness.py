@@ -6,6 +6,7 @@ them; a ratio is the median over rounds of the ratio within a round.
 
 import argparse
 import dataclasses
+import functools
 import os
 import statistics
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -95,6 +97,27 @@ def training(
         return fit(rule, model, optimizer, data, key=jax.random.key(2), graph=graph, **how).seconds_per_step
 
     return measure
+
+
+def updating(rule: Any, optimizer: Any, model: Any, batch: int, steps: int) -> Measurement:
+    """Processor seconds of an update in a compiled loop, whose examples follow each other."""
+    x, y = random_digits(steps * batch)
+    graph = vc.capture(model, x[0])
+    (arrays, rest), key = eqx.partition(model, eqx.is_array), jax.random.key(3)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def run(arrays: Any, state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any, jax.Array]:
+        def update(carry: tuple[Any, Any], rows: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Any], jax.Array]:
+            arrays, state = carry
+            model, state, _, loss, _ = rule.step(graph, optimizer, eqx.combine(arrays, rest), state, (), *rows, key=key)
+            return (eqx.partition(model, eqx.is_array)[0], state), loss
+
+        carry, losses = jax.lax.scan(update, (arrays, state), (x, y))
+        return *carry, losses[-1]
+
+    batches = x.reshape(steps, batch, -1), y.reshape(steps, batch)
+    carry = jax.tree.map(jnp.copy, (arrays, optimizer.init(graph.trainable(model))))  # those given are reused
+    return stepping(run, carry, batches, 1, steps, clock=time.process_time)
 
 
 def random_digits(examples: int = 20_000) -> tuple[jax.Array, jax.Array]:

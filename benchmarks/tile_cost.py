@@ -7,17 +7,10 @@ processor time adds up over cores.
     python benchmarks/tile_cost.py [--rounds N] [--json FILE]
 """
 
-import functools
-import time
-from typing import Any
-
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import optax
-from harness import Measurement, Result, Times, main, mnist_network, random_digits, stepping, take_turns
+from harness import Measurement, Result, Times, main, mnist_network, take_turns, updating
 
-import vicinal as vc
 from vicinal.hardware import Device, Periphery, place, pulsed, thresholded, transfer
 from vicinal.inference import Simultaneous
 from vicinal.report import Section
@@ -43,36 +36,16 @@ STEPS = {1: 100, 64: 20}
 """The number of timed updates at each batch size."""
 
 
-def updating(rule: Rule, optimizer: Any, model: Any, batch: int) -> Measurement:
-    """Processor seconds of an update in a compiled loop, whose examples follow each other."""
-    (x, y), steps = random_digits(STEPS[batch] * batch), STEPS[batch]
-    graph = vc.capture(model, x[0])
-    arrays, rest = eqx.partition(model, eqx.is_array)
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def run(arrays: Any, state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any, jax.Array]:
-        def update(carry: tuple[Any, Any], rows: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Any], jax.Array]:
-            arrays, state = carry
-            model, state, _, loss, _ = rule.step(graph, optimizer, eqx.combine(arrays, rest), state, (), *rows)
-            return (eqx.partition(model, eqx.is_array)[0], state), loss
-
-        carry, losses = jax.lax.scan(update, (arrays, state), (x, y))
-        return *carry, losses[-1]
-
-    batches = x.reshape(steps, batch, -1), y.reshape(steps, batch)
-    carry = jax.tree.map(jnp.copy, (arrays, optimizer.init(graph.trainable(model))))  # those given are reused
-    return stepping(run, carry, batches, 1, steps, clock=time.process_time)
-
-
 def measured(rule: Rule, batch: int, rounds: int) -> Times:
     """Seconds per update with each periphery, and with each step for cells beside the default one."""
     (bare, _), key = mnist_network(), jax.random.key(2)
-    contestants: dict[str, Measurement] = {FLOOR: updating(rule, optax.sgd(RATE), bare, batch)}
+    contestants: dict[str, Measurement] = {FLOOR: updating(rule, optax.sgd(RATE), bare, batch, STEPS[batch])}
     for name, side in SIDES.items():
-        contestants[name] = updating(rule, optax.sgd(RATE), place(bare, forward=side, backward=side, key=key), batch)
+        placed = place(bare, forward=side, backward=side, key=key)
+        contestants[name] = updating(rule, optax.sgd(RATE), placed, batch, STEPS[batch])
     for name, step in CELLS.items():
         model = place(bare, Device.preset("gokmen-vlasov"), key=key)
-        contestants[f"default, {name}"] = updating(rule, step, model, batch)
+        contestants[f"default, {name}"] = updating(rule, step, model, batch, STEPS[batch])
     return take_turns(contestants, rounds)
 
 
