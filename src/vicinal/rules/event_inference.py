@@ -1,5 +1,6 @@
 """Inference learning by events: units send a change when it is large enough, and learn from what was sent."""
 
+import functools
 import math
 from typing import Any, ClassVar, Literal
 
@@ -174,20 +175,23 @@ class EventInferenceLearning(Rule):
         drawn = self._drawn(last, begun, key) if self.learn == "any" else None
         summed = self.learn in ("mean", "every")
 
-        def body(carry: Any, t: Array) -> tuple[Any, None]:
+        def body(carry: Any, t: Array, learns: bool = False) -> tuple[Any, None]:
             units, kept, counts, total = carry
             new, more = self._step(problem, units, t)
             if drawn is not None:
                 kept = _chosen(t == drawn, new, kept)
-            if summed:
-                product = local_gradient(graph, model, synapses_hold(new), x)
-                total = jax.tree.map(lambda s, p: s + jnp.where(t >= self.steps - last, p, 0), total, product)
+            if learns:
+                total = jax.tree.map(jnp.add, total, local_gradient(graph, model, synapses_hold(new), x))
             return (new, kept, jax.tree.map(jnp.add, counts, more), total), None
 
         kept = None if drawn is None else begun
         counts = jax.tree.map(jnp.zeros_like, counted(graph, begun, begun))
         total = jax.tree.map(jnp.zeros_like, graph.trainable(model)) if summed else None
-        (units, kept, counts, total), _ = jax.lax.scan(body, (begun, kept, counts, total), jnp.arange(self.steps))
+        first = self.steps - last if summed else self.steps  # products before are not part of the sum
+        carry, _ = jax.lax.scan(body, (begun, kept, counts, total), jnp.arange(first))
+        if summed:
+            carry, _ = jax.lax.scan(functools.partial(body, learns=True), carry, jnp.arange(first, self.steps))
+        units, kept, counts, total = carry
         ended, errors = self._end(problem, units)
         counts = jax.tree.map(jnp.add, counts, counted(graph, units, ended))
         credit = self._credit(problem, begun.values, ended, errors, Events(counts[0], counts[1], sweep))
