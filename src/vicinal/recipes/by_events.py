@@ -22,7 +22,7 @@ BY_EVENTS: tuple[Recipe, ...] = (
         label="backpropagation by events, Adam",
         build=adam(lambda loss: EventBackprop(loss=loss)),
         learning_rate=1e-3,
-        settings="of this library, for a first look: multiples of .05 and .0125, as il-events sends, to compare it with",
+        settings="of this library, for a first look: multiples of .05 and .0125, as il-events sends, to compare them",
         references=("rumelhart1986", "oconnor2019", "kingma2015"),
         transport="the forward weights, transposed, where an error was sent",
         cost="1 forward, 1 transposed, 1 outer",
