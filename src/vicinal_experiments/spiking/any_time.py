@@ -23,6 +23,7 @@ from vicinal_experiments.spiking.networks import (
     each,
     network,
     points,
+    probe,
     rate_table,
     trained,
     within,
@@ -96,7 +97,7 @@ def _update(rule: Rule, graph: Graph, model: PyTree, x: Array, y: Array) -> PyTr
 
 def _directions(size: AnyTimeSize, task: Task, model: PyTree) -> list[float]:
     """The cosine of the update after each number of steps to that at the end, for a trained network."""
-    x, y = (jnp.asarray(part[: size.probed]) for part in (task.data.x_train, task.data.y_train))
+    x, y = probe(task, size.probed)
     flat = [
         jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(_update(rule, task.graph, model, x, y))])
         for rule in [*map(after, size.times), RULES[END]]
@@ -197,7 +198,7 @@ ANY_TIME = Experiment(
     paper=IL_THEORY,
     sizes={
         "quick": AnyTimeSize(data=("digits",), times=(1, 10, 20), updates=100, rate_updates=50),
-        "full": AnyTimeSize(data=("mnist", "fashion_mnist"), updates=2000, rate_updates=500),
+        "full": AnyTimeSize(data=("mnist", "fashion_mnist"), updates=2000, rate_updates=2000),
     },
     time={"full": "thirty minutes"},
     measure=_measure,

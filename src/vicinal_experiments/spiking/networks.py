@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array
 
 from vicinal.report import Table, mean_interval
 from vicinal.reproduce import Found, Problem, Run, Variant, rows
@@ -45,6 +47,12 @@ def choose_rate(run: Run[Any], label: str, rule: Rule, task: Task, *, updates: i
     ends = trained(few, label, rule, problem, LEARNING_RATES, part="choice of the rate", **how)
     accuracy = [accuracy_of(rows(members)) for members in ends.values()]
     return {"rates": LEARNING_RATES, "accuracy": accuracy, "chosen": LEARNING_RATES[int(np.argmax(accuracy))]}
+
+
+def probe(task: Task, number: int) -> tuple[Array, Array]:
+    """Training examples on which something is measured, drawn from all of them."""
+    rows = np.random.default_rng(0).choice(len(task.data.x_train), number, replace=False)
+    return jnp.asarray(task.data.x_train[rows]), jnp.asarray(task.data.y_train[rows])
 
 
 def accuracies(found: Found[Any], *path: str) -> list[float]:

@@ -1,0 +1,122 @@
+"""What is concluded of inference learning in spikes, from made-up numbers; and how streams move."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vicinal.data import load
+from vicinal.reproduce import Found
+from vicinal_experiments.spiking import any_time, limits
+from vicinal_experiments.spiking.moving import REACH, streams
+from vicinal_experiments.spiking.networks import within
+
+SPREAD = np.array([-0.002, -0.001, 0.0, 0.001, 0.002])  # over five seeds
+
+
+def rows(accuracy):
+    """Five stored members that end near an accuracy; None: they diverged."""
+    if accuracy is None:
+        return [{"numbers": {}, "seed": seed, "stopped": "diverged", "records": []} for seed in range(5)]
+    return [
+        {"numbers": {}, "seed": seed, "stopped": None, "records": [{"step": 1, "test_accuracy": accuracy + extra}]}
+        for seed, extra in enumerate(SPREAD)
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------- limits
+
+
+def limited(orders, last_ternary=1.0, growing=1.5):
+    """Distances that fall with given orders of threshold or step, and events that grow by a factor from 20 to 80."""
+    size = limits.LIMITS.sizes["full"]
+    curves = {}
+    for name, order in orders.items():
+        places = np.array(size.time_steps if name == limits.FLOW else size.thresholds)
+        curves[name] = [(scale * places**order).tolist() for scale in (0.9, 1.0, 1.1)]
+    if limits.TERNARY not in orders:
+        curves[limits.TERNARY] = [np.linspace(0.7, last_ternary, len(size.thresholds)).tolist()] * 3
+    counts = [np.interp(size.steps, [20, 80], [100, 100 * growing]).tolist()] * 3
+    return Found(size, 3, {"curves": curves, "events": counts})
+
+
+FIRST = {limits.GRADED: 1.0, limits.SETTLED: 1.0, limits.FLOW: 1.0}
+
+
+def test_a_slope_is_the_order_of_a_power_law():
+    assert limits.slope([0.1, 0.2, 0.4], [0.03, 0.12, 0.48]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("order", "verdict"), [(1.0, "holds"), (1.14, "holds"), (1.3, "does not hold"), (0.5, "does not hold")]
+)
+def test_a_limit_of_first_order_has_a_slope_of_one(order, verdict):
+    assert limits._limit(limited(FIRST | {limits.GRADED: order, limits.SETTLED: order})).verdict == verdict
+
+
+def test_ternary_events_hold_if_they_fail_at_fixed_steps_and_reach_the_limit_otherwise():
+    assert limits._ternary(limited(FIRST)).verdict == "holds"
+    assert limits._ternary(limited(FIRST, last_ternary=0.01)).verdict == "holds in part"
+    assert limits._ternary(limited(FIRST | {limits.FLOW: 0.0}, last_ternary=0.01)).verdict == "does not hold"
+
+
+@pytest.mark.parametrize(("growing", "verdict"), [(1.9, "holds"), (2.1, "does not hold")])
+def test_events_stop_growing(growing, verdict):
+    assert limits._bounded(limited(FIRST, growing=growing)).verdict == verdict
+
+
+# --------------------------------------------------------------------------------------------------------- any time
+
+
+def timed(**changes):
+    size = any_time.ANY_TIME.sizes["full"]
+    labels = [*any_time.RULES, *map(str, size.times)]
+    runs = {label: rows(changes.get(label, 0.9)) for label in labels}
+    rates = {label: {"accuracy": [0.8, 0.9, 0.7], "chosen": 1e-3} for label in any_time.RULES}
+    directions = [np.linspace(0.5, 1, len(size.times)).tolist()] * 5
+    return Found(size, 5, {data: {"runs": runs, "rates": rates, "directions": directions} for data in size.data})
+
+
+def test_a_cost_is_judged_by_its_interval():
+    assert within([0.9] * 5, [0.904] * 5, 0.005) == 1
+    assert within([0.9] * 5, [0.906] * 5, 0.005) == -1
+    assert within((0.9 + 3 * SPREAD).tolist(), [0.905] * 5, 0.005) == 0
+    assert within([0.9, 0.9], [0.9, 0.9], 0.005) == 0
+
+
+def test_any_time_holds_if_no_time_costs_more_than_half_a_point():
+    assert any_time._any_time(timed()).verdict == "holds"
+    assert any_time._any_time(timed(**{any_time.RANDOM: 0.89})).verdict == "holds in part"
+    worse = dict.fromkeys((any_time.RANDOM, any_time.APART, any_time.MEAN), 0.89)
+    assert any_time._any_time(timed(**worse)).verdict == "does not hold"
+    assert any_time._any_time(timed(**{any_time.END: None})).verdict == "holds"
+
+
+def test_the_first_step_is_too_early_if_it_costs_more_than_half_a_point():
+    assert any_time._early(timed(**{"1": 0.5})).verdict == "holds"
+    assert any_time._early(timed()).verdict == "does not hold"
+
+
+def test_pages_show_every_time():
+    sections = any_time._sections(timed(**{"1": 0.5}))
+    table = sections[0].tables[0]
+    assert [row[0] for row in table.rows][-7:] == [f"after step {n}" for n in (1, 2, 4, 7, 10, 15, 20)]
+    assert sections[0].panels[0].series[0].y[2][0] == pytest.approx(50.0)
+
+
+# ---------------------------------------------------------------------------------------------------------- streams
+
+
+def test_digits_move_slowly_and_are_all_there():
+    data = load("digits").flattened()
+    found = streams(data, "train", number=5, turns=3, shown=16, seed=1)
+    frames = [found.frame(jnp.asarray(t)) for t in range(found.frames)]
+    for t, (x, y) in enumerate(frames):
+        chosen = np.asarray(found.order)[t // 16]
+        assert np.array_equal(y, data.y_train[chosen])
+        np.testing.assert_allclose(np.sort(x, axis=1), np.sort(data.x_train[chosen], axis=1))
+    pairs = itertools.pairwise(np.asarray(x) for x, _ in frames[:16])
+    steps = [np.mean(np.any(a != b, axis=1)) for a, b in pairs]
+    assert 0 < np.mean(steps) < 0.5  # most frames are those before
+    assert REACH[28] == 3
