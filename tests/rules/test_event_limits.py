@@ -163,9 +163,9 @@ def test_ternary_events_that_can_follow_are_not_reported(x64):
 def test_a_cycle_of_sizes_follows_sooner_than_one_size(x64):
     """Coarse events come first, so that a few steps are enough; the finest are as fine."""
     model, graph, x, y = network((20, 16, 12, 5), batch=16)
-    expected = assigned(settled(24, 0.1), graph, model, x, y)[1].values
-    one = ternary(0.02, steps=24)
-    cycle = graded(0.02, steps=24, activity=Cyclic(0.02, cycle=4), error=Cyclic(0.005, cycle=4))
+    expected = assigned(settled(60, 0.1), graph, model, x, y)[1].values
+    one = ternary(0.02, steps=60)
+    cycle = graded(0.02, steps=60, activity=Cyclic(0.02, cycle=4), error=Cyclic(0.005, cycle=4))
     distances = [relative(assigned(rule, graph, model, x, y)[1].values, expected) for rule in (one, cycle)]
     assert distances[1] < 0.6 * distances[0]
 
