@@ -71,7 +71,7 @@ def percent(quantity: str) -> float:
 
 
 def _is_share(quantity: str) -> bool:
-    return quantity.endswith("accuracy")
+    return quantity.endswith(("accuracy", "_limited"))
 
 
 def series_of(label: str, runs: Sequence[Records], quantity: str, unit: float = 1.0) -> Series:

@@ -35,6 +35,8 @@ class Rule(eqx.Module):
     it overrides `update`, and its gradient is the effect of a step to first order in the learning rate."""
     holds_errors: ClassVar[bool] = False
     """Whether errors are states of the vertices, beside their values; `errors` then returns them."""
+    sends_events: ClassVar[bool] = False
+    """Whether units send events; each update then records their numbers in `Info.events`, for records of runs."""
 
     def __repr__(self) -> str:
         return module_text(self)

@@ -49,6 +49,7 @@ class EventBackprop(Rule):
     """
 
     local: ClassVar[bool] = False
+    sends_events: ClassVar[bool] = True
 
     activity: Graded = eqx.field(default_factory=lambda: Graded(0.05))
     error: Graded = eqx.field(default_factory=lambda: Graded(0.0125))

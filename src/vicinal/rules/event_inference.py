@@ -113,6 +113,7 @@ class EventInferenceLearning(Rule):
 
     local: ClassVar[bool] = True
     holds_errors: ClassVar[bool] = True
+    sends_events: ClassVar[bool] = True
 
     steps: int = eqx.field(static=True, default=20)
     step_size: Float[Array, ""] = eqx.field(converter=number, default=0.1)

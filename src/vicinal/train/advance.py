@@ -99,7 +99,7 @@ def take_steps(
         model, optimizer_state, rule_state, loss, info = rule.step(
             graph, optimizer, state.model, state.optimizer_state, state.rule_state, x, y, key=key
         )
-        sums = add(state.sums, measured(loss, info, y, metrics))
+        sums = add(state.sums, measured(loss, info, y, metrics, rule.sends_events))
         new = TrainingState(model, optimizer_state, rule_state, state.step + 1, state.key, sums)
         return _strongly_typed(eqx.filter(new, eqx.is_array))
 

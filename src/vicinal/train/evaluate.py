@@ -4,6 +4,7 @@ Every number is a sum divided at the end by what counts: `totals` returns the su
 in one compiled call, `add` joins them, `summary` divides.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,13 +16,14 @@ from jaxtyping import Array, Float, PyTree
 
 from vicinal._numbers import check_count
 from vicinal.credit import Info
+from vicinal.events import Events
 from vicinal.graph import OUTPUT, Graph
 from vicinal.inference import Result
 from vicinal.losses import Loss
 from vicinal.train.batches import count_examples
 from vicinal.train.checks import check_examples, check_labels, check_targets
 from vicinal.train.metrics import Metrics, Sums, metrics_of, values_of
-from vicinal.train.totals import add as add, single, total, values
+from vicinal.train.totals import Total, add as add, plus, single, total, values
 
 
 def evaluate(
@@ -207,33 +209,60 @@ def evaluate_batches(
 # ------------------------------------------------------------------------------------- measured while training
 
 
-def measured(loss: Float[Array, ""], info: Info, y: PyTree, metrics: Metrics) -> dict[str, Any]:
-    """What one update adds to each sum; NaN if the rule does not have the number."""
+_SHARES = {"slew_limited": Result.SLEW_LIMITED}
+"""For rules that send events, what records call the share of examples with a result."""
+
+
+def measured(
+    loss: Float[Array, ""], info: Info, y: PyTree, metrics: Metrics, sends_events: bool = False
+) -> dict[str, Any]:
+    """What one update adds to each sum; NaN if the rule does not have the number.
+
+    Sums of events exist for rules that send some (`Rule.sends_events`), so that checkpoints of others have none.
+    """
     examples, dtype = jax.tree.leaves(info.output)[0].shape[0], jnp.result_type(float)
     code = info.result
     failed = None if code is None else total((code == Result.DIVERGED) | (code == Result.NON_FINITE), dtype)
-    return {
+    found = {
         "steps": jnp.int32(1),
         "examples": single(jnp.asarray(examples, dtype)),
         "loss": single(examples * loss.astype(dtype)),
         "inference_failures": single(jnp.asarray(jnp.nan, dtype)) if failed is None else failed,
         "metrics": {name: metric.sums(info.output, y) for name, metric in metrics.items()},
     }
+    return found | {"events": _events(info, dtype)} if sends_events else found
 
 
-def first_sums(graph: Graph, metrics: Metrics, y: PyTree) -> dict[str, Any]:
+def _events(info: Info, dtype: Any) -> dict[str, Total]:
+    """Sums over the batch: of events while activities settle, and of examples with the results in `_SHARES`."""
+    if info.events is None:
+        raise ValueError(
+            "expected numbers of events from a rule with sends_events = True, got None; fill Info.events, or leave out "
+            "sends_events"
+        )
+    nothing, unknown = (single(jnp.asarray(value, dtype)) for value in (0, jnp.nan))
+
+    def events(numbers: Mapping[str, Array]) -> Total:
+        return functools.reduce(plus, (total(number, dtype) for number in numbers.values()), nothing)
+
+    found = {"value_events": events(info.events.values), "error_events": events(info.events.errors)}
+    code = info.result
+    return found | {name: unknown if code is None else total(code == of, dtype) for name, of in _SHARES.items()}
+
+
+def first_sums(graph: Graph, metrics: Metrics, y: PyTree, sends_events: bool = False) -> dict[str, Any]:
     """The sums before the first update; `y` are some targets, `[examples, ...]`."""
 
     def batch(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((1, *shape), dtype)
 
+    def first(output: PyTree, y: PyTree) -> dict[str, Any]:
+        info = Info(output, result=jnp.zeros(1, jnp.int32), events=Events({}, {}, {}))
+        return measured(jnp.zeros(()), info, y, metrics, sends_events)
+
     output = jax.tree.map(lambda leaf: batch(leaf.shape, leaf.dtype), graph.shapes[OUTPUT])
     targets = jax.tree.map(lambda leaf: batch(leaf.shape[1:], jax.dtypes.canonicalize_dtype(leaf.dtype)), y)
-    form = jax.eval_shape(
-        lambda output, y: measured(jnp.zeros(()), Info(output, result=jnp.zeros(1, jnp.int32)), y, metrics),
-        output,
-        targets,
-    )
+    form = jax.eval_shape(first, output, targets)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), form)
 
 
@@ -242,6 +271,6 @@ def means(sums: Mapping[str, Any], metrics: Metrics) -> dict[str, float]:
     found = values(dict(sums))
     examples = max(float(found["examples"]), 1.0)
     named = {"train_loss": float(found["loss"]) / examples}
-    failures = float(found["inference_failures"]) / examples
     named |= {f"train_{name}": value for name, value in values_of(metrics, found["metrics"]).items()}
-    return named if np.isnan(failures) else named | {"inference_failures": failures}
+    others = {"inference_failures": found["inference_failures"]} | found.get("events", {})
+    return named | {name: float(count) / examples for name, count in others.items() if not np.isnan(count)}

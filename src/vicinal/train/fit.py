@@ -159,7 +159,7 @@ def fit(
         source.check_targets = functools.partial(check_labels, graph.shapes[OUTPUT], rule.loss)
     measuring = evaluators(graph, rule.loss, found.sets, metrics, model)
     check_training(rule, graph, optimizer, model, size, rule_key)
-    parts, sums = (rule, graph, optimizer, measured), first_sums(graph, measured, source.sample()[1])
+    parts, sums = (rule, graph, optimizer, measured), first_sums(graph, measured, source.sample()[1], rule.sends_events)
     with explained("the first state", ADVICE):
         first = first_state(parts, model, source.example(), sums, rule_key=rule_key, step_key=step_key)
     sets = {"training data": source.sample(), **{f"{name} set": part for name, part in found.sets.items()}}

@@ -7,6 +7,7 @@ member is measured, the hooks see its record, and the record is written. After a
 import contextlib
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def train_members(
             while loop.goes_on:
                 raise_again()
                 loop.advance()
-                shown.update(loop.step, loop.loss, loop.accuracy, loop.rate)
+                shown.update(loop.step, loop.loss, loop.accuracy, loop.rate, loop.events)
                 files.save(members, unless_within=options.checkpoint_seconds)
             files.save(members)
         except BaseException as error:
@@ -83,6 +84,7 @@ class _Loop:
         mark: The members after the last step whose records, if it has any, are written.
         loss: Mean training loss of late, over the live members.
         accuracy: Mean training accuracy of late, or None.
+        events: Mean number of events per example of late, or None.
         rate: Examples per second, of all members together.
         doing: What is under way, in words.
     """
@@ -93,6 +95,7 @@ class _Loop:
         self._members, self._schedule, self._files = members, schedule, files
         self.pace, self.loss, self.rate = Pace(), math.nan, 0.0
         self.accuracy: float | None = None
+        self.events: float | None = None
         self.doing = "the first step"
         self.step = int(members.steps()[members.live].max(initial=0))
         self._watches = []
@@ -130,8 +133,10 @@ class _Loop:
         if seen:
             self.rate = len(seen) * self._members.examples_per_step / self.pace.latest
             self.loss = float(np.mean([found["train_loss"] for found in seen.values()]))
-            accuracies = [found["train_accuracy"] for found in seen.values() if "train_accuracy" in found]
-            self.accuracy = float(np.mean(accuracies)) if accuracies else None
+            self.accuracy = _mean(found.get("train_accuracy") for found in seen.values())
+            self.events = _mean(
+                found["value_events"] + found["error_events"] for found in seen.values() if "value_events" in found
+            )
         return seen
 
     def _record(self, seen: dict[int, dict[str, float]]) -> None:
@@ -163,6 +168,12 @@ class _Loop:
 
     def _write_end(self, row: int, why: dict[str, Any]) -> None:
         self._files.write(self._members.ids[row], {"step": int(self._members.steps()[row]), **why})
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that exist, if any do."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _start(members: Members, row: int, options: Options, files: Files) -> Start:

@@ -98,7 +98,7 @@ class Part:
         for name, arrays in {"training": examples.data, **examples.sets}.items():
             check_examples(self.graph, loss, model, arrays, f"the {name} set")
         self.metrics = metrics_of(loss, output, *examples.data, options.metrics)
-        self._sums = first_sums(self.graph, self.metrics, examples.data[1])
+        self._sums = first_sums(self.graph, self.metrics, examples.data[1], rule.sends_events)
         of_sets = {name: metrics_of(loss, output, *arrays, options.metrics) for name, arrays in examples.sets.items()}
         self._of_sets, self._compiled = of_sets, dict[Layout, CompiledSteps]()
         self._order: tuple[Any, Any] = (None, None)

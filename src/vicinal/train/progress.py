@@ -53,7 +53,7 @@ class Pace:
 
 
 class TrainingProgress:
-    """Shows steps, loss, accuracy and examples per second.
+    """Shows steps, loss, accuracy, events and examples per second.
 
     Args:
         total: Steps in all.
@@ -82,7 +82,7 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, loss: float, accuracy: float | None, rate: float) -> None:
+    def update(self, step: int, loss: float, accuracy: float | None, rate: float, events: float | None = None) -> None:
         """Shows the progress.
 
         Args:
@@ -90,6 +90,7 @@ class TrainingProgress:
             loss: Recent mean training loss.
             accuracy: Recent training accuracy in [0, 1], or None.
             rate: Examples per second.
+            events: Recent mean number of events per example, or None.
         """
         now, step = time.monotonic(), self.before + step
         if now < self._last_line:  # the clock went back
@@ -97,7 +98,7 @@ class TrainingProgress:
         if self._enabled is False or now - self._begun < self._QUIET_SECONDS:
             return
         words = f"loss {loss:.4f}" + ("" if accuracy is None else f"  accuracy {accuracy:.1%}")
-        words += f"  {rate:,.0f} examples/s"
+        words += ("" if events is None else f"  {events:,.1f} events") + f"  {rate:,.0f} examples/s"
         if self._console.is_terminal:
             self._show_bar(step, words)
         elif now - self._last_line >= self._LINE_SECONDS or step >= self.total:
