@@ -17,7 +17,13 @@ from vicinal.interruption import how_to_resume
 
 CONFIG = "config.json"
 """The name of the file with a run's resolved settings."""
-_LATER = ("checkpoint_seconds", "keep", "feedback_learning_rate", "shift")  # settings that older runs do not have
+_LATER = (
+    "checkpoint_seconds",
+    "keep",
+    "feedback_learning_rate",
+    "shift",
+    "events",
+)  # settings that older runs do not have
 
 
 @contextlib.contextmanager

@@ -16,13 +16,13 @@ from vicinal.graph import Graph
 from vicinal.hardware import Constants, Ledger, UnknownTurns, ledger
 from vicinal.recipes.lookup import canonical
 from vicinal.rules import Rule
-from vicinal.settings import InferenceSettings, LossName, ModelSettings, TaskSettings
+from vicinal.settings import EventSettings, InferenceSettings, LossName, ModelSettings, TaskSettings
 from vicinal.task import Task
 from vicinal.train import keys_of
 
 __all__ = ["LedgerSettings", "array_counts_of", "ledger_of", "ledgers"]
 
-_MODEL, _INFERENCE = ModelSettings(), InferenceSettings()
+_MODEL, _INFERENCE, _EVENTS = ModelSettings(), InferenceSettings(), EventSettings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ class LedgerSettings:
     loss: LossName | None = None
     """Loss; by default the one that fits the targets."""
     inference: InferenceSettings = _INFERENCE
+    events: EventSettings = _EVENTS
     set: tuple[str, ...] = ()
     """Other hyper-parameters of the recipes, each NAME=VALUE."""
     batch_size: int = 1
@@ -131,4 +132,4 @@ def array_counts_of(*which: Any, **options: Any) -> dict[str, float]:
         return {}
 
 
-_TASK = ("data", "target", "task", "model", "loss", "inference", "set", "batch_size")
+_TASK = ("data", "target", "task", "model", "loss", "inference", "events", "set", "batch_size")

@@ -21,10 +21,11 @@ from vicinal.config import (
 )
 from vicinal.data import Dataset, load
 from vicinal.data.targets import TaskKind
+from vicinal.event_settings import EventSettings as EventSettings, check_begun_anew
 from vicinal.feedback import Route
 from vicinal.feedback.named import ROUTES, FeedbackName
 from vicinal.hardware_settings import HARDWARE, HardwareSettings, hardware_numbers
-from vicinal.inference import Adaptive, ErrorBased, Inference, Sequential, Simultaneous
+from vicinal.inference_settings import InferenceSettings as InferenceSettings
 from vicinal.recipes import Made, recipe, with_route
 from vicinal.rules import Rule
 
@@ -159,91 +160,7 @@ class ModelSettings(HardwareSettings):
         return nn.PRESETS[self.preset]
 
 
-@dataclasses.dataclass(frozen=True)
-class InferenceSettings:
-    """How activities settle, for rules that settle; by default the recipe's settings."""
-
-    strategy: Literal["simultaneous", "sequential", "error-based", "adaptive"] | None = None
-    """Strategy of inference learning; settings that both strategies share are taken from the recipe's."""
-    steps: int | None = None
-    """Inference steps per update."""
-    step_size: float | None = None
-    """Step size of the activities."""
-    decay: bool | None = None
-    """Whether to divide step t, counted from 0, by 1 + t."""
-    momentum: float | None = None
-    """Momentum of the activities, in [0, 1)."""
-    tolerance: float | None = None
-    """Stop inference for an example when none of its activities moves faster than this."""
-    order: Literal["sequential", "simultaneous"] | None = None
-    """Whether errors relax from the output down or all at once (fixed prediction, activation relaxation)."""
-    nudge: float | None = None
-    """How far the output is pulled to the target, in (0, 1]; 1 clamps it."""
-    start: Literal["feedforward", "random"] | None = None
-    """Initial values of the activities."""
-    precision: float | None = None
-    """Precision of every vertex."""
-    average: float | None = None
-    """The last part of the inference steps over which the local product is averaged, from 0 to 1; by default 0, the end
-    alone."""
-    positive: bool | None = None
-    """Whether activities are firing rates, which cannot be negative."""
-    output_norm: Literal["example", "mean", "sum"] | None = None
-    """How a proximal output takes its presynaptic norm; summing over the batch is a slip of the published code."""
-
-    def given(self) -> dict[str, Any]:
-        """The settings given here, by name."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-
-    def apply(self, rule: Rule) -> Rule:
-        """Replaces settings of a rule by those given here; ignores those that the rule does not use.
-
-        Raises:
-            ValueError: If the chosen strategy does not use a setting of the recipe.
-        """
-        chosen = self.given()
-        changed = _read(type(rule), chosen)
-        if (inference := getattr(rule, "inference", None)) is not None:
-            kind = self._strategy(inference)
-            settled = kind(**_read(kind, vars(inference) | chosen))
-            changed |= {"inference": settled} if self.strategy or _read(kind, chosen) else {}
-        if (inversion := getattr(rule, "inversion", None)) is not None:
-            changed |= {"inversion": dataclasses.replace(inversion, **_read(type(inversion), chosen))}
-        if self.output_norm and (proximal := getattr(rule, "proximal", None)) is not None:
-            changed |= {"proximal": dataclasses.replace(proximal, norm=self.output_norm)}
-        return dataclasses.replace(rule, **changed) if changed else rule
-
-    def read_by(self, rule: Rule) -> set[str]:
-        """The names of the settings given here that the rule uses."""
-        inference = getattr(rule, "inference", None)
-        names = {*_read(type(rule), self.given())}
-        names |= set() if inference is None else {"strategy", *_read(self._strategy(inference), self.given())}
-        inversion = getattr(rule, "inversion", None)
-        names |= set() if inversion is None else {*_read(type(inversion), self.given())}
-        names |= {"output_norm"} if getattr(rule, "proximal", None) is not None else set()
-        return names & set(self.given())
-
-    def _strategy(self, inference: Inference) -> type[Inference]:
-        kind = _STRATEGIES[self.strategy] if self.strategy else type(inference)
-        reads = {field.name for field in dataclasses.fields(kind)}
-        for name, neutral in (("pull", 1.0), ("momentum", None), ("positive", False)):
-            own = getattr(inference, name, neutral)
-            if name not in reads and own is not None and own != neutral:
-                raise ValueError(f"expected a strategy that reads {name}, which the recipe sets, got {self.strategy}")
-        return kind
-
-
-_STRATEGIES = {
-    "simultaneous": Simultaneous,
-    "sequential": Sequential,
-    "error-based": ErrorBased,
-    "adaptive": Adaptive,
-}
-
-
-def _read(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """The values whose names are fields of a dataclass."""
-    return {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
+_INFERENCE, _EVENTS = InferenceSettings(), EventSettings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +188,8 @@ class TaskSettings:
     loss: LossName | None = None
     """Loss; by default softmax_cross_entropy for labels, squared_error for numbers, sigmoid_cross_entropy for
     reconstruction."""
-    inference: InferenceSettings = InferenceSettings()
+    inference: InferenceSettings = _INFERENCE
+    events: EventSettings = _EVENTS
     learning_rate: float | None = None
     """Learning rate of the weights; by default the recipe's."""
     clip: float | None = None
@@ -300,7 +218,7 @@ class TaskSettings:
         """
         check_counts(epochs=self.epochs, batch_size=self.batch_size, keep=self.keep)
         optional = {"evaluate_every": self.evaluate_every, "model.depth": self.model.depth}
-        optional |= {"inference.steps": self.inference.steps}
+        optional |= {"inference.steps": self.inference.steps, "events.steps": self.events.steps}
         sides = {"model.kernel_size": (self.model.kernel_size,), "model.stride": (self.model.stride,)}
         sides |= {f"model.{name}": getattr(self.model, name) for name in ("sizes", "channels")}
         check_counts(**{name: value for name, value in optional.items() if value is not None})
@@ -353,16 +271,18 @@ class TaskSettings:
                 included; they may be traced.
 
         Raises:
-            ValueError: If a recipe is unknown, a setting is out of range or unknown to all recipes, or inference is
-                set and no rule settles.
+            ValueError: If a recipe is unknown, a setting is out of range or unknown to all recipes, or inference or
+                events are set and no rule settles or sends them.
         """
         default = "sigmoid_cross_entropy" if self.model.reconstructs else "softmax_cross_entropy"
         of_model = {name: varied.pop(name) for name in hardware_numbers() if name in varied}
         loss, numbers, made, read = getattr(losses, self.loss or default), self._numbers() | varied, {}, set()
         self._check_given_once(varied)
         for name in names:
-            rule, optimizer = recipe(name).make(loss, change=self.inference.apply, **numbers)
-            read |= self.inference.read_by(rule)
+            rule, optimizer = recipe(name).make(loss, change=self._changed, **numbers)
+            read |= {f"inference.{own}" for own in self.inference.read_by(rule)}
+            read |= {f"events.{own}" for own in self.events.read_by(rule)}
+            check_begun_anew(rule)
             if self.clip is not None:
                 optimizer = optax.chain(optax.clip_by_global_norm(positive("clip", self.clip)), optimizer)
             if self.model.feedback is not None:
@@ -371,10 +291,14 @@ class TaskSettings:
                 optimizer = feedback.optimizers(optimizer, optax.adam(rate))
             rate = numbers.get("learning_rate", recipe(name).learning_rate)
             made[name] = rule, self.model.delivered(optimizer, rate, of_model)
-        for name in self.inference.given():
+        given = [f"inference.{name}" for name in self.inference.given()]
+        for name in (*given, *(f"events.{name}" for name in self.events.given())):
             if name not in read:
-                raise ValueError(f"expected a rule that reads inference.{name}, got {' '.join(names)}; leave it out")
+                raise ValueError(f"expected a rule that reads {name}, got {' '.join(names)}; leave it out")
         return made
+
+    def _changed(self, rule: Rule) -> Rule:
+        return self.events.apply(self.inference.apply(rule))
 
     def _numbers(self) -> dict[str, Any]:
         """The hyper-parameters of recipes that are given here, by name."""
@@ -388,6 +312,7 @@ class TaskSettings:
     def _check_given_once(self, varied: Collection[str]) -> None:
         """Raises ValueError if a number is given in two places."""
         given = [*varied, *(name for name, _ in map(assignment, self.set)), *self.inference.given()]
+        given += self.events.places()
         given += ["learning_rate"] * (self.learning_rate is not None)
         counts = collections.Counter(name.removeprefix("inference.") for name in given)
         for name, count in counts.items():

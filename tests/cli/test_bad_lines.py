@@ -81,6 +81,8 @@ LINES = {
     "train --figures jpg": "expected --figures as one of pdf, png, svg, got 'jpg'; did you mean 'png'?",
     "train --inference.decay maybe": "expected --inference.decay as one of False, True, got 'maybe'"
     + LISTED.format("train"),
+    "train --events.code binary": "expected --events.code as one of cyclic, graded, ternary, got 'binary'; did "
+    "you mean 'ternary'?",
     "draw --model.kind mpl": "expected --model.kind as one of autoencoder, convolutional, mlp, recurrent, residual, "
     "transformer, got 'mpl'; did you mean 'mlp'?",
     # ranges
@@ -105,6 +107,11 @@ LINES = {
     "train --model.shift nan": "expected the shift as a finite number, got nan",
     "train --model.feedback random --model.feedback-learning-rate inf": "expected model.feedback_learning_rate as a "
     "finite number of at least 0, got inf",
+    "train --rule il-events --events.threshold -1": "expected the threshold of at least 0, got -1",
+    "train --rule il-events --events.threshold nan": "expected the threshold as a finite number of at least 0, got nan",
+    "train --rule il-events --events.part 0": "expected part, a part of the steps, above 0 to 1, got 0",
+    "train --rule il-events --events.code ternary --events.threshold 0": "expected the threshold, the size of an "
+    "event, above 0, got 0",
     "draw --model.sizes 64 -3 10": ONE.format("model.sizes", -3),
     "compare --seeds -2": ONE.format("seeds", -2),
     "sweep --learning-rates 0.1 inf": RATE + "inf",
@@ -123,6 +130,15 @@ LINES = {
     # contradictions
     "compare --rules bp,backprop": "expected different rules, at least one, got bp backprop",
     "sweep --learning-rates 0.1 --rule bp --rules il": "expected either one rule or several to try, got both",
+    "train --events.threshold 0.1": "expected a rule that reads events.threshold, got il; leave it out",
+    "train --rule bp-events --events.code ternary": "expected a rule that reads events.code, got bp-events; "
+    "leave it out",
+    "compare --events.learn any": "expected a rule that reads events.learn, got bp il; leave it out",
+    "train --rule il-events --events.steps 3 --inference.steps 4": "expected steps in one place, got it in 2; leave "
+    "the others out",
+    "train --rule il-events --events.threshold 0.1 --set activity.threshold=0.1": "expected activity.threshold in one "
+    "place, got it in 2; leave the others out",
+    "train --rule il-events --set carry=true": "expected a rule that begins each batch anew, .*, got carry=true; .*",
     "sweep": "expected numbers to vary, got none; give --learning-rates or --vary NAME=VALUE,VALUE",
     "train --model.depth 3": "expected only settings that the model (mlp) reads, got model.depth; leave it out",
     "train --data digits --target label": "digits: expected no target, which these data do not read, got one.",

@@ -66,6 +66,11 @@ EDITED = {
     "a missing name whose default is 0": ("seed", NO, "expected the setting seed, got none"),
     "a missing name inside": ("model.kernel_size", NO, "expected the setting model.kernel_size, got none"),
     "no inference steps": ("inference.steps", 0, "inference.steps as an integer of at least 1, got 0"),
+    "no inference steps with events": ("events.steps", 0, "events.steps as an integer of at least 1, got 0"),
+    "an unknown code": ("events.code", "binary", "one of graded, ternary, cyclic or null for events.code"),
+    "a text for a threshold": ("events.threshold", "low", "a number or null for events.threshold"),
+    "a number for a truth value of events": ("events.relative", 1, "true or false or null for events.relative, got 1"),
+    "an unknown name of events": ("events.size", 3, "the setting 'events.size' of another"),
     "a negative patience": ("patience", -1, "patience as an integer of at least 1, got -1"),
     "a negative time": ("checkpoint_seconds", -1, "checkpoint_seconds as a finite number"),
 }
@@ -132,6 +137,13 @@ def test_what_was_written_is_read_again(tmp_path, kind):
     assert read_config(tmp_path, kind) == settings
 
 
+def test_settings_of_a_run_that_knew_no_events_are_read(tmp_path):
+    older = plain()
+    del older["events"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    assert read_config(tmp_path, TrainSettings) == TrainSettings()
+
+
 def test_the_memory_of_a_sweep_is_checked_where_it_is_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(plain(SweepSettings) | {"memory_gb": -1}))
     with pytest.raises(ValueError, match=r"config\.json: expected memory above 0, got -1\.0 GB; write the file as"):
@@ -191,6 +203,7 @@ def test_a_long_text_is_not_shown_whole(tmp_path):
     [
         (["--model.sizes", "64,0,10"], "model.sizes as an integer of at least 1, got 0"),
         (["--inference.steps", "0"], "inference.steps as an integer of at least 1, got 0"),
+        (["--rule", "il-events", "--events.steps", "0"], "events.steps as an integer of at least 1, got 0"),
         (["--epochs", "0"], "epochs as an integer of at least 1, got 0"),
         (["--evaluate-every", "-1"], "evaluate_every as an integer of at least 1, got -1"),
     ],
