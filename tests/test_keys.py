@@ -86,6 +86,8 @@ RULES = {
     "ar": vc.rules.ActivationRelaxation(steps=4),
     "dfa": vc.rules.DirectFeedback(),
     "implicit": vc.rules.ImplicitSGD(steps=3),
+    "events": vc.rules.EventInferenceLearning(steps=3, learn="any"),
+    "events, down": vc.rules.EventBackprop(),
 }
 
 

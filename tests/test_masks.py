@@ -47,6 +47,9 @@ RULES = {
     ),
     "relaxed": vc.rules.RelaxedPC(steps=5, step_size=0.4, derivatives=False),
     "relaxed, learned wiring": vc.rules.RelaxedPC(steps=5, step_size=0.4, order="sequential", connections="learned"),
+    "events": vc.rules.EventInferenceLearning(steps=5, nudge=0.8, precision=1.5),
+    "events, the mean": vc.rules.EventInferenceLearning(steps=5, step_size=0.2, learn="mean"),
+    "events, down": vc.rules.EventBackprop(),
     "direct feedback": vc.rules.DirectFeedback(),
     "direct feedback, hybrid": vc.rules.DirectFeedback(projector=projectors.Dense(), hybrid=0.6),
 }

@@ -222,6 +222,8 @@ RULES = {
     "dfa": vc.rules.DirectFeedback(),
     "ipc": vc.rules.IncrementalPC(steps=4),
     "rpc": vc.rules.RelaxedPC(),
+    "events": vc.rules.EventInferenceLearning(),
+    "events, down": vc.rules.EventBackprop(),
 }
 
 

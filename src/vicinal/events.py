@@ -231,7 +231,7 @@ def count(before: PyTree, after: PyTree) -> Int[Array, " batch"]:
         jnp.sum((a != b).reshape(a.shape[0], -1), axis=1, dtype=jnp.int32)
         for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     ]
-    return jnp.sum(jnp.stack(parts), axis=0)
+    return jnp.sum(jnp.stack(parts), axis=0, dtype=jnp.int32)
 
 
 def step_size(dt: Any, tau: Any) -> Float[Array, ""]:

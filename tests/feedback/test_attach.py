@@ -92,6 +92,7 @@ RULES = {
     "fixed prediction": vc.rules.FixedPrediction(),
     "activation relaxation": vc.rules.ActivationRelaxation(steps=20),
     "incremental": vc.rules.IncrementalPC(),
+    "events": vc.rules.EventInferenceLearning(),
 }
 
 

@@ -42,6 +42,7 @@ RULES = {
     "activation relaxation": vc.rules.ActivationRelaxation(steps=20, step_size=0.5),
     "relaxed": vc.rules.RelaxedPC(steps=20, step_size=0.5),
     "direct feedback": vc.rules.DirectFeedback(),
+    "events": vc.rules.EventInferenceLearning(steps=5),
 }
 LEARNS_BY_ITSELF = ("weight mirror", "information alignment", "symmetric alignment", "activation alignment")
 DRAWN = ("batch-random signs", "weight mirror")

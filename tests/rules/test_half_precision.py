@@ -10,6 +10,7 @@ from matrix import diagonal
 
 import vicinal as vc
 from vicinal.credit import batch_mean
+from vicinal.events import Graded
 from vicinal.rules._chains import mean_outer
 
 RANDOM = np.random.default_rng(5)
@@ -37,6 +38,11 @@ RULES = {
     "RelaxedPC": vc.rules.RelaxedPC(connections="learned", loss=SQUARED),
     "DynamicInversion": vc.rules.DynamicInversion(loss=SQUARED),
     "DirectFeedback": vc.rules.DirectFeedback(loss=SQUARED),
+    # Of every change: a rounding that moves one across a threshold would move its whole event.
+    "EventInferenceLearning": vc.rules.EventInferenceLearning(
+        steps=4, activity=Graded(0.0), error=Graded(0.0), loss=SQUARED
+    ),
+    "EventBackprop": vc.rules.EventBackprop(Graded(0.0), Graded(0.0), SQUARED),
 }
 ROUNDINGS = {"DynamicInversion": 30}  # of an integration of many small steps, whose roundings add
 DRAWS = {"DirectFeedback"}  # feedback of another precision is drawn otherwise: another gradient

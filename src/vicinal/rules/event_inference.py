@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -136,6 +137,8 @@ class EventInferenceLearning(Rule):
                 raise TypeError(f"expected {name} as a code of vicinal.events, got {getattr(self, name)!r}")
         if self.learn not in ("end", "any", "mean", "every"):
             raise ValueError(f"expected learn as 'end', 'any', 'mean' or 'every', got {self.learn!r}")
+        if isinstance(self.part, bool) or not isinstance(self.part, numbers.Real):
+            raise TypeError(f"expected part as a Python number above 0 to 1, got {self.part!r}")
         check("part, a part of the steps,", self.part, lambda v: (v > 0) & (v <= 1), "above 0 to 1")
         for name in ("apart", "carry"):
             if not isinstance(getattr(self, name), bool):
