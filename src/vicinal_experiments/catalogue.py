@@ -65,6 +65,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         hardware.PERIPHERY,
         hardware.TRANSFER,
         spiking.LIMITS,
+        spiking.LEARNING,
         spiking.ANY_TIME,
     )
 }

@@ -73,7 +73,7 @@ def timed(**changes):
     size = any_time.ANY_TIME.sizes["full"]
     labels = [*any_time.RULES, *map(str, size.times)]
     runs = {label: rows(changes.get(label, 0.9)) for label in labels}
-    rates = {label: {"accuracy": [0.8, 0.9, 0.7], "chosen": 1e-3} for label in any_time.RULES}
+    rates = {label: {"accuracy": [0.8, 0.9, 0.7, 0.1], "chosen": 0.3} for label in any_time.RULES}
     directions = [np.linspace(0.5, 1, len(size.times)).tolist()] * 5
     return Found(size, 5, {data: {"runs": runs, "rates": rates, "directions": directions} for data in size.data})
 

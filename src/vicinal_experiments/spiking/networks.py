@@ -17,8 +17,8 @@ from vicinal.task import Task
 from vicinal_experiments.hardware.networks import accuracy_of, held_out
 from vicinal_experiments.tasks import task_of
 
-LEARNING_RATES = (3e-4, 1e-3, 3e-3)
-"""The learning rates of Adam that are tried for each rule."""
+LEARNING_RATES = (0.1, 0.3, 1.0, 3.0)
+"""The learning rates, at first, of gradient descent that are tried for each rule."""
 
 DECIDED = {1: "yes", 0: "undecided", -1: "no"}
 """The results of a comparison as text."""
@@ -31,10 +31,26 @@ def network(data: str) -> Task:
 
 
 def trained(
-    run: Run[Any], label: str, rule: Rule, task: Task, learning_rates: Sequence[float], *, part: str = "", **how: Any
+    run: Run[Any],
+    label: str,
+    rule: Rule,
+    task: Any,
+    learning_rates: Sequence[float],
+    *,
+    updates: int,
+    batch_size: int,
+    part: str = "",
 ) -> dict[float, list[Any]]:
-    """Trains a rule by Adam at some learning rates, with every seed; returns the members at each rate."""
-    variant = Variant(label, lambda learning_rate: (rule, optax.adam(learning_rate)), {"learning_rate": learning_rates})
+    """Trains a rule with every seed by gradient descent, whose rate falls to 0; returns the members at each rate.
+
+    Not by Adam: updates by events are mostly 0, and it divides by their root mean square.
+    """
+
+    def make(learning_rate: Any) -> tuple[Rule, optax.GradientTransformation]:
+        return rule, optax.sgd(optax.linear_schedule(learning_rate, 0.0, updates))
+
+    variant = Variant(label, make, {"learning_rate": learning_rates})
+    how: dict[str, Any] = {"steps": updates, "evaluate_every": updates, "batch_size": batch_size}
     found = iter(run.train(variant, task, part=part, **how).members)
     return {rate: [next(found) for _ in range(run.seeds)] for rate in learning_rates}
 
@@ -42,9 +58,8 @@ def trained(
 def choose_rate(run: Run[Any], label: str, rule: Rule, task: Task, *, updates: int, batch_size: int) -> dict[str, Any]:
     """Chooses a learning rate on held-out training examples by two seeds, a diverged member counted as 0."""
     few = dataclasses.replace(run, seeds=min(2, run.seeds))
-    problem: Any = Problem(held_out(task.data), task.build)
-    how: dict[str, Any] = {"steps": updates, "evaluate_every": updates, "batch_size": batch_size}
-    ends = trained(few, label, rule, problem, LEARNING_RATES, part="choice of the rate", **how)
+    how: dict[str, Any] = {"updates": updates, "batch_size": batch_size, "part": "choice of the rate"}
+    ends = trained(few, label, rule, Problem(held_out(task.data), task.build), LEARNING_RATES, **how)
     accuracy = [accuracy_of(rows(members)) for members in ends.values()]
     return {"rates": LEARNING_RATES, "accuracy": accuracy, "chosen": LEARNING_RATES[int(np.argmax(accuracy))]}
 
