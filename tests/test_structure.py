@@ -57,6 +57,7 @@ LEVELS = [
         "energy",
         "credit",
         "events",
+        "spikes",
     },
     {"nn", "inference", "attention", "data", "references", "_minimise"},
     {"rules", "optim", "feedback"},

@@ -17,6 +17,7 @@ from vicinal.rules.inference_learning import InferenceLearning
 from vicinal.rules.microcircuit import Microcircuit
 from vicinal.rules.phaseless_alignment import PhaselessAlignment
 from vicinal.rules.relaxed_pc import RelaxedPC
+from vicinal.rules.spiking_inference import SpikingInferenceLearning
 from vicinal.rules.zil import ZIL
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "PhaselessAlignment",
     "RelaxedPC",
     "Rule",
+    "SpikingInferenceLearning",
     "State",
     "TimeConstants",
     "inversion",
