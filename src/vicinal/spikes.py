@@ -3,8 +3,6 @@
 Time is counted in steps. Nothing here is differentiated: a spike has no derivative.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -31,6 +31,6 @@ _SENTENCES = {
     Result.NON_FINITE: "reached an infinite or undefined activity; lower the step size or the learning rate",
     Result.SLEW_LIMITED: "took all its steps, and a unit moved faster than its events could follow; send larger "
     "events, or take more and smaller steps",
-    Result.RATE_LIMITED: "took all its steps, and a unit came too close to the most that its spikes can send; allow more "
-    "spikes in a step, or give them a larger area",
+    Result.RATE_LIMITED: "took all its steps, and a unit came too close to the most that its spikes can send; allow "
+    "more spikes in a step, or give them a larger area",
 }

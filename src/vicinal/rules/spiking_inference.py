@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from vicinal._numbers import check, check_turns, number
 from vicinal.credit import Credit, Info, local_gradient
@@ -17,26 +17,9 @@ from vicinal.inference import Problem, Result
 from vicinal.inference.base import conclude, total
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
 from vicinal.rules._moments import chosen, drawn_step, last_steps, observed
+from vicinal.rules._spiking_units import Counts, Units, counts_of, traces_of
 from vicinal.rules.base import Rule, State
-from vicinal.spikes import Generator, Spiking, count
-
-Counts = dict[str, Int[Array, " batch"]]
-
-
-class Units(eqx.Module):
-    """What the units of a network hold and send.
-
-    Attributes:
-        potentials: What each vertex holds, `[batch, ...]`.
-        values: The generators of potentials, and their traces.
-        errors: The generators of the errors of vertices and the output, and their traces.
-        crowded: Whether a rate has come too close to the largest that can be sent, `[batch]`.
-    """
-
-    potentials: Values
-    values: Spiking
-    errors: Spiking
-    crowded: Bool[Array, " batch"]
+from vicinal.spikes import Generator, Spiking
 
 
 class SpikeRecording(eqx.Module):
@@ -62,25 +45,30 @@ class SpikingInferenceLearning(Rule):
     """Inference learning by spikes of integrate-and-fire units, without surrogate gradients.
 
     A vertex holds a potential `v` and knows its prediction `p`. Each unit has two pairs of generators
-    (`vicinal.spikes.Generator`): one sends `v`, by spikes for its positive and for its negative part, and the other its
-    error, `(v - p)+` and `(p - v)+`. Others know only the traces `r` of `v` and `q` of errors, low-passes of these spikes.
+    (`vicinal.spikes.Generator`), of which one sends positive and the other negative parts: `v+` and `v-`, and for its
+    error `(v - p)+` and `(p - v)+`. Others know only the traces of these spikes, `r` of values and `q` of errors.
 
         start     v = r = the feedforward values;     q = 0
         repeat    e_l = v_l - p_l(r),   e_output = -nudge dLoss/dp_output(r)
-                  spikes of +-e,  q += share (area (n+ - n-) - q)                        downwards
+                  q += share (area (spikes of e+ - spikes of e-) - q)                    downwards
                   v_l += step_size (sum over children c of J_c(r)^T q_c  -  e_l)          inside the unit
-                  spikes of +-v,  r += share (area (n+ - n-) - r)                        upwards
-        end       spikes of +-e once more
+                  r += share (area (spikes of v+ - spikes of v-) - r)                    upwards
+        end       q once more
         gradient  the local product of traces of errors `q` and of values `r`
 
     with `share = 1 - exp(-1 / trace)`. No spike is ever differentiated. `J_c(r)` is the derivative of the prediction of
     a child in its inputs at the traces, which both sides know. With vertices at potentials, `p = W f(r) + b`, it is
     `W f'(r)`: each unit multiplies what it receives by its own gate, `1[r > 0]` for rectified units. With vertices at
-    rates, `p = f(W r + b)`, it is the gate of the child, at the input that it gets. Units that are never negative have
-    silent negative generators; a rectified unit with its vertex at the potential sends negative spikes to no effect.
+    rates, `p = f(W r + b)`, it is the gate of the child, at the input that it gets. The negative generators of units
+    that are never negative are silent. A rectified unit with its vertex at the potential sends negative spikes to no
+    effect.
 
-    Without leak, this becomes inference learning with `vicinal.inference.Simultaneous` in first order of the areas of
-    spikes, if any number of spikes is allowed in a step: of the same steps if traces are short, at equilibrium otherwise.
+    Without leak, this becomes inference learning with `vicinal.inference.Simultaneous` in first order of the area of
+    a spike, if any number of spikes is allowed in a step: of the same steps if traces are short, and at equilibrium
+    otherwise. With a leak units start where they would come to rest: `r` at the mean of what is sent of `v`, and `v` at
+    its prediction from traces. An error below `area / leak` is never sent, and of the errors of a softmax output that
+    leaves the large ones of one sign: with an area of 1 and a leak of 20 steps in generators of errors, weights grow
+    until rates can no longer be sent. Leave `error` without leak, or its area small.
 
     Weights learn from the traces at their two ends, at any time (`learn`):
 
@@ -88,11 +76,14 @@ class SpikingInferenceLearning(Rule):
         "any"     at one random step of the last `part` of the steps
         "mean"    the mean of the product over the last `part` of the steps
 
-    A rate above `most * area` cannot be sent, and stops values from settling for good. So this should be at least 1.5
-    times the largest rate. Examples in which some unit came closer have the code `Result.RATE_LIMITED`, unless they
-    diverged. Integrating begins with the feedforward values in all traces, as if spikes had run for long: no spikes are
-    counted for that (`Info.events.sweep` is 0). Statistics of the batch (batch norm) and masks of dropout are those of
-    the feedforward pass, and are held.
+    A rate above `most * area` cannot be sent, and values then never settle: it should be at least 1.5 times the largest
+    rate. Examples in which a unit came closer have the code `Result.RATE_LIMITED`. It is `Result.DIVERGED` instead if
+    the energy ended above where it started by more than errors as large as what one spike adds to a trace: less is the
+    ripple of spikes.
+
+    The feedforward values are in all traces at the start as if spikes had run for long, and no spikes are counted for
+    that: `Info.events.sweep` is 0, `values` and `errors` are the spikes while settling. Statistics of the batch (batch
+    norm) and masks of dropout are those of the feedforward pass, and are held.
 
     Args:
         steps: Number of inference steps `T`.
@@ -164,9 +155,9 @@ class SpikingInferenceLearning(Rule):
         def body(carry: Any, t: Array) -> tuple[Any, None]:
             units, counts, kept = carry
             units, counts = self._counted_step(problem, units, counts)
-            return (units, counts, kept if drawn is None else chosen(t == drawn, _traces(units), kept)), None
+            return (units, counts, kept if drawn is None else chosen(t == drawn, traces_of(units), kept)), None
 
-        start = (begun, _counts(graph, begun), None if drawn is None else _traces(begun))
+        start = (begun, counts_of(graph, begun), None if drawn is None else traces_of(begun))
         (units, counts, kept), _ = jax.lax.scan(body, start, jnp.arange(self.steps))
         return self._credit(problem, begun, units, counts, kept), state
 
@@ -181,11 +172,11 @@ class SpikingInferenceLearning(Rule):
             return self._counted_step(problem, *carry)
 
         def product(carry: Any) -> PyTree:
-            values, (output, errors) = _traces(carry[0])
+            values, (output, errors) = traces_of(carry[0])
             return local_gradient(graph, model, Credit(jnp.zeros(()), values, errors, output, Info(None)), x)
 
         last = last_steps(self.steps, self.part)
-        (units, counts), mean = observed(step, (begun, _counts(graph, begun)), product, self.steps, last)
+        (units, counts), mean = observed(step, (begun, counts_of(graph, begun)), product, self.steps, last)
         return mean, self._credit(problem, begun, units, counts), state
 
     def record(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> SpikeRecording:
@@ -252,7 +243,7 @@ class SpikingInferenceLearning(Rule):
 
     def _counted_step(self, problem: Problem, units: Units, counts: tuple[Counts, Counts]) -> Any:
         new = self._step(problem, units)
-        return new, jax.tree.map(jnp.add, counts, _counts(problem.graph, new))
+        return new, jax.tree.map(jnp.add, counts, counts_of(problem.graph, new))
 
     def _credit(
         self, problem: Problem, begun: Units, units: Units, counts: tuple[Counts, Counts], kept: PyTree = None
@@ -262,7 +253,7 @@ class SpikingInferenceLearning(Rule):
         errors, crowded = self._sent_errors(problem, units, predicted, predictions)
         silent = jax.tree.map(jnp.zeros_like, units.values.spikes)
         ended = Units(units.potentials, eqx.tree_at(lambda s: s.spikes, units.values, silent), errors, crowded)
-        counts = jax.tree.map(jnp.add, counts, _counts(problem.graph, ended))
+        counts = jax.tree.map(jnp.add, counts, counts_of(problem.graph, ended))
         output, _ = problem.graph.feedforward(problem.model, problem.x)
         loss, _ = loss_and_error(self.loss, output, problem.y)
         before = total(problem.energies(begun.potentials)) + self._blur(problem, begun.potentials)
@@ -271,7 +262,7 @@ class SpikingInferenceLearning(Rule):
         code = jnp.where(limited, jnp.int32(Result.RATE_LIMITED), settled.result)
         sweep = jax.tree.map(jnp.zeros_like, counts[0])
         info = Info(output, code, settled.steps, settled.energies, events=Events(*counts, sweep))
-        values, (of_output, of_vertices) = _traces(ended) if kept is None else kept
+        values, (of_output, of_vertices) = traces_of(ended) if kept is None else kept
         return Credit(loss, values, of_vertices, of_output, info)
 
     def _blur(self, problem: Problem, values: Values) -> Float[Array, ""]:
@@ -282,16 +273,3 @@ class SpikingInferenceLearning(Rule):
             energy = problem.vertex_energy.energy(name, error, jnp.zeros_like(error))[0]
             blur = blur.astype(energy.dtype) + energy
         return blur
-
-
-def _traces(units: Units) -> tuple[Values, tuple[PyTree, Values]]:
-    """Returns the traces at the ends of synapses: of values, and of errors of the output and of vertices."""
-    errors = units.errors.traces
-    return units.values.traces, (errors[OUTPUT], {name: errors[name] for name in units.potentials})
-
-
-def _counts(graph: Graph, units: Units) -> tuple[Counts, Counts]:
-    """Counts the spikes of the last step: of values, and of errors that somebody receives."""
-    heard = [node for node in (*graph.vertices, OUTPUT) if graph.parents[node]]
-    values = {name: count(spikes) for name, spikes in units.values.spikes.items()}
-    return values, {node: count(units.errors.spikes[node]) for node in heard}
