@@ -16,7 +16,7 @@ from vicinal.train.log import read
 from vicinal.train.totals import add
 
 EVENTS = vc.rules.EventInferenceLearning(steps=4, step_size=0.2, activity=Ternary(0.05), error=Graded(0.01))
-NAMES = ("value_events", "error_events", "slew_limited")
+NAMES = ("value_events", "error_events", "slew_limited", "rate_limited")
 
 
 def info(values, errors, codes):
@@ -25,15 +25,15 @@ def info(values, errors, codes):
 
 
 def test_events_are_means_over_examples():
-    late, done = Result.SLEW_LIMITED, Result.STEP_LIMIT
-    first = info({"a": [1, 2], "b": [10, 0]}, {"output": [3, 4]}, [late, done])
+    late, crowded = Result.SLEW_LIMITED, Result.RATE_LIMITED
+    first = info({"a": [1, 2], "b": [10, 0]}, {"output": [3, 4]}, [late, crowded])
     second = info({"a": [5], "b": [0]}, {"output": [0]}, [late])
     labels = np.zeros(2, np.int32)
     sums = first_sums(GRAPH, {}, labels, True)
     for one, y in ((first, labels), (second, labels[:1])):
         sums = add(sums, measured(jnp.float32(0), one, y, {}, True))
     found = means(sums, {})
-    assert [found[name] for name in NAMES] == pytest.approx([18 / 3, 7 / 3, 2 / 3])
+    assert [found[name] for name in NAMES] == pytest.approx([18 / 3, 7 / 3, 2 / 3, 1 / 3])
 
 
 def test_what_a_rule_does_not_have_is_left_out():
@@ -57,11 +57,11 @@ def test_records_count_what_updates_sent(tmp_path):
     (record,) = train(EVENTS, ADAM, steps=3, folder=tmp_path).records
     states, _ = by_hand(EVENTS, ADAM, 3, shuffled())
     step_key = jax.random.split(KEY, 3)[2]
-    counts = np.zeros(3)
+    counts = np.zeros(4)
     for i in range(3):
         *_, seen = one_step(EVENTS, GRAPH, ADAM, states[i], *shuffled()(i), jax.random.fold_in(step_key, i))
         numbers = [sum(map(np.sum, each.values())) for each in (seen.events.values, seen.events.errors)]
-        counts += [*numbers, np.sum(seen.result == Result.SLEW_LIMITED)]
+        counts += [*numbers, *(np.sum(seen.result == code) for code in (Result.SLEW_LIMITED, Result.RATE_LIMITED))]
     assert all(counts[:2] > 0)
     assert [record[name] for name in NAMES] == pytest.approx(list(counts / 24))
     assert read(tmp_path / METRICS) == [record]

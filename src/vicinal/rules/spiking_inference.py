@@ -118,6 +118,7 @@ class SpikingInferenceLearning(Rule):
 
     local: ClassVar[bool] = True
     holds_errors: ClassVar[bool] = True
+    sends_events: ClassVar[bool] = True
 
     steps: int = eqx.field(static=True, default=120)
     step_size: Float[Array, ""] = eqx.field(converter=number, default=-math.expm1(-1 / 20))

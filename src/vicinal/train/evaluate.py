@@ -209,7 +209,7 @@ def evaluate_batches(
 # ------------------------------------------------------------------------------------- measured while training
 
 
-_SHARES = {"slew_limited": Result.SLEW_LIMITED}
+_SHARES = {"slew_limited": Result.SLEW_LIMITED, "rate_limited": Result.RATE_LIMITED}
 """For rules that send events, what records call the share of examples with a result."""
 
 

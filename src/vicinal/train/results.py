@@ -24,7 +24,8 @@ class Run:
         graph: The graph of the model.
         records: What was measured, one dictionary per evaluation: `step`, `epoch`, `train_loss`, `test_loss`, ...
             Rules whose units send events add `value_events` and `error_events`, the mean numbers per example of an
-            update while activities settle, and `slew_limited`, the share of examples with that result.
+            update while activities settle, and `slew_limited` and `rate_limited`, the shares of examples with these
+            results.
         stopped: None, or the sentence that says why the run ended before its last step.
         stopped_by: None, or the name of the hook that stopped it.
         best: The best model, if a hook keeps it (`vicinal.train.hooks.EarlyStopping`), else None.
