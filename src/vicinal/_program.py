@@ -162,6 +162,39 @@ class Program:
         cuts = [(self._held, [s.presynaptic], [s.product], outputs) for s in found]
         return [tuple(self._part(self._given + a, b) for a, b in itertools.pairwise(cut)) for cut in cuts]
 
+    @functools.cached_property
+    def connections(self) -> tuple[list[Synapse], list[bool], Callable, Callable]:
+        """The synapses of all predictions, and whether they read what vertices hold.
+
+        With them `(model, x, values) -> presynaptic activities`, and `(model, x, values, deviations) -> outputs +
+        predictions`, where each product is what it was plus a deviation.
+
+        Raises:
+            ValueError: If a product is inside a call from which it does not come out.
+        """
+        predicted, held = self._predicted(), set(self._held)
+        used = set(self._needed(predicted, self._held))
+        found = [synapse for synapse in self.synapses()[0] if synapse.equation in used]
+        reads = [
+            not held.isdisjoint(self._read(self._equations([s.presynaptic], held), [s.presynaptic])) for s in found
+        ]
+        inside = [synapse.weight for synapse in found if synapse.product is None]
+        if inside:
+            raise ValueError(
+                f"expected a product with {inside[0]} that is the result of its own call, got one inside a function "
+                "under jax.jit that returns something else; leave out that jax.jit"
+            )
+        products = [synapse.product for synapse in found]
+        own, deviations, sums = self._sums(products)
+        changed: dict[int, list[core.JaxprEqn]] = {}
+        for product, before, addition in zip(products, own, sums, strict=True):
+            index = self._producer[product]
+            eqns = changed.setdefault(index, [self.jaxpr.eqns[index]])
+            eqns[0] = eqns[0].replace(outvars=[before if v is product else v for v in eqns[0].outvars])
+            eqns.append(addition.replace(outvars=[product]))
+        presynaptic = self._part(self._given + self._held, [synapse.presynaptic for synapse in found])
+        return found, reads, presynaptic, self._part(self._given + self._held + deviations, predicted, changed)
+
     def shapes(self) -> dict[str, PyTree]:
         """What one example of each vertex, and of the output, looks like."""
         found = {name: shape_and_type(v) for name, v in self._vertex_out.items()}
@@ -223,15 +256,20 @@ class Program:
     def _deviated(self) -> tuple[list[core.Var], dict[int, list[core.JaxprEqn]]]:
         """A variable for the deviation of each vertex, and the equations that add it."""
         marks = [(i, eqn) for i, eqn in enumerate(self.jaxpr.eqns) if eqn.primitive is vertex_p]
-        avals = [eqn.outvars[0].aval for _, eqn in marks]
-        # One trace for all, so that each deviation is a variable of its own.
-        sums = jax.make_jaxpr(lambda a, b: [x + y for x, y in zip(a, b, strict=True)])(avals, avals).jaxpr
-        deviations = list(sums.invars[len(marks) :])
+        _, deviations, sums = self._sums([eqn.outvars[0] for _, eqn in marks])
         changed = {
             i: [addition.replace(invars=[eqn.invars[0], deviation], outvars=list(eqn.outvars))]
-            for (i, eqn), addition, deviation in zip(marks, sums.eqns, deviations, strict=True)
+            for (i, eqn), addition, deviation in zip(marks, sums, deviations, strict=True)
         }
         return deviations, changed
+
+    @staticmethod
+    def _sums(like: Sequence[core.Var]) -> tuple[list[core.Var], list[core.Var], list[core.JaxprEqn]]:
+        """New variables in pairs, and the equations that add up each pair."""
+        avals = [v.aval for v in like]
+        # One trace for all, so that each is a variable of its own.
+        sums = jax.make_jaxpr(lambda a, b: [x + y for x, y in zip(a, b, strict=True)])(avals, avals).jaxpr
+        return list(sums.invars[: len(like)]), list(sums.invars[len(like) :]), list(sums.eqns)
 
     def prediction_rest(self, node: str, derivatives: bool) -> Callable:
         """`(model, x, constants, values of the parents) -> prediction`, with or without activations' derivatives."""

@@ -6,6 +6,7 @@ parameter is its weight, the activity its presynaptic side, and a parameter adde
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from jax.extend import core
 from jaxtyping import Array, Float
 
 from vicinal._numbers import widened
+from vicinal._stored import shape_of
 
 _REARRANGE = {
     "transpose",
@@ -42,6 +44,8 @@ class Synapse:
         product: The variable that holds the product; None if it is inside a call.
         square: The squared norm of the presynaptic vector: summed over the axes that the weight contracts (for a
             convolution, over channels), the mean over positions.
+        multiplications: Multiplications in the product.
+        reached: For each entry of the product, how many of some presynaptic units, an array of 0 and 1, reach it.
     """
 
     equation: int
@@ -50,6 +54,8 @@ class Synapse:
     presynaptic: Any
     product: Any
     square: Callable[[Array], Float[Array, ""]]
+    multiplications: int
+    reached: Callable[[Array], Array]
 
 
 def find_synapses(jaxpr: core.Jaxpr, parameters: Mapping[Any, str]) -> list[Synapse]:
@@ -105,7 +111,8 @@ def _find(
                     square = _SQUARES[name](eqn.params, other)
                     products[eqn.outvars[0]] = len(found)
                     product = eqn.outvars[0] if equation is None else None
-                    found.append(Synapse(here, leaf[inputs[side]], None, outer[inputs[other]], product, square))
+                    own = leaf[inputs[side]], None, outer[inputs[other]], product, square
+                    found.append(Synapse(here, *own, _multiplications(eqn, side), _reached(eqn, side)))
         elif name == "add":
             for side, other in ((0, 1), (1, 0)):
                 index = products.get(inputs[side])
@@ -121,6 +128,25 @@ def _find(
                     index = products[v] = within[own]
                     if equation is None:
                         found[index] = dataclasses.replace(found[index], product=v)
+
+
+def _multiplications(eqn: core.JaxprEqn, side: int) -> int:
+    """Counts those in a product with a weight on one side."""
+    weight, out = shape_of(eqn.invars[side]), shape_of(eqn.outvars[0])
+    if eqn.primitive.name == "dot_general":
+        return math.prod(out) * math.prod(weight[axis] for axis in eqn.params["dimension_numbers"][0][side])
+    return math.prod(out) * math.prod(weight) // max(1, weight[eqn.params["dimension_numbers"].rhs_spec[0]])
+
+
+def _reached(eqn: core.JaxprEqn, side: int) -> Callable[[Array], Array]:
+    """The product with weights of 1."""
+    ones, params = shape_of(eqn.invars[side]), eqn.params | {"preferred_element_type": jnp.dtype("float32")}
+
+    def reached(units: Array) -> Array:
+        sides = [jnp.ones(ones, jnp.float32), units.astype(jnp.float32).reshape(shape_of(eqn.invars[1 - side]))]
+        return eqn.primitive.bind(*(sides if side == 0 else reversed(sides)), **params).astype(jnp.int32)
+
+    return reached
 
 
 def reads_a_tile(eqn: core.JaxprEqn) -> bool:

@@ -11,6 +11,7 @@ from vicinal.hardware.ledger import Ledger, UnknownTurns, ledger
 from vicinal.hardware.periphery import Periphery, quantised
 from vicinal.hardware.printing import ledger_study, undecided
 from vicinal.hardware.pulses import coincident, pulsed, thresholded, transfer
+from vicinal.hardware.synaptic import SynapticOperations, synaptic_operations
 from vicinal.hardware.tile import Crossbar, Tile, place, remove
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Ledger",
     "Periphery",
     "PulseCount",
+    "SynapticOperations",
     "Tile",
     "UnknownTurns",
     "coincident",
@@ -37,6 +39,7 @@ __all__ = [
     "pulsed",
     "quantised",
     "remove",
+    "synaptic_operations",
     "thresholded",
     "transfer",
     "undecided",

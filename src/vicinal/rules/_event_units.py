@@ -28,6 +28,21 @@ class Units(eqx.Module):
     errors: Lines
 
 
+class Recording(eqx.Module):
+    """A presentation step by step; made by `EventInferenceLearning.record` and, without steps, `EventBackprop.record`.
+
+    Attributes:
+        values: What each vertex held after the feedforward sweep and after each step, `[steps + 1, batch, ...]`.
+        activities: What each vertex had sent of its value, `[steps + 1, batch, ...]`.
+        errors: What each vertex, and `"output"`, had sent of its error, `[steps + 2, batch, ...]`: at the start, after
+            each step, and after the last turn at the end.
+    """
+
+    values: Values
+    activities: Values
+    errors: Values
+
+
 def swept(code: Code, clamped: Clamped, graph: Graph, model: PyTree, x: PyTree, steps: int) -> tuple[Values, Lines]:
     """Sweeps from the input up: `v_l = p_l(v^)`, `v^_l = publish(v_l)`.
 

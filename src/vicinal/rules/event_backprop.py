@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
@@ -10,7 +11,7 @@ from vicinal.credit import Credit, Info
 from vicinal.events import Events, Graded, Lines
 from vicinal.graph import OUTPUT, Graph, Values
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
-from vicinal.rules._event_units import first_counts, heard, swept
+from vicinal.rules._event_units import Recording, first_counts, heard, swept
 from vicinal.rules.base import Rule, State
 
 
@@ -67,13 +68,27 @@ class EventBackprop(Rule):
         _, lines = swept(self.activity, graph.clamp(model, x), graph, model, x, steps=1)
         output, _ = graph.feedforward(model, x)
         loss, _ = loss_and_error(self.loss, output, y)
-        _, output_error = loss_and_error(self.loss, graph.prediction(OUTPUT, model, lines.sent, x), y)
-        top = self._published({OUTPUT: output_error})
-        errors = self._carried(graph, model, lines.sent, x, top.sent[OUTPUT])
+        top, errors = self._sent_errors(graph, model, lines.sent, x, y)
         sent = first_counts(Lines(errors | top.sent))
         none = {name: jnp.zeros_like(number) for name, number in first_counts(lines).items()}
         events = Events(none, {name: sent[name] for name in heard(graph)}, first_counts(lines))
         return Credit(loss, lines.sent, errors, top.sent[OUTPUT], Info(output, events=events)), state
+
+    def record(self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree) -> Recording:
+        """Presents a batch: values after the sweep up, errors before and after the sweep down; see `Recording`.
+
+        Arguments are those of `credit`.
+        """
+        values, lines = swept(self.activity, graph.clamp(model, x), graph, model, x, steps=1)
+        top, errors = self._sent_errors(graph, model, lines.sent, x, y)
+        held, sent = (jax.tree.map(lambda leaf: leaf[None], tree) for tree in (values, lines.sent))
+        return Recording(held, sent, jax.tree.map(lambda e: jnp.stack([jnp.zeros_like(e), e]), errors | top.sent))
+
+    def _sent_errors(self, graph: Graph, model: PyTree, values: Values, x: PyTree, y: PyTree) -> tuple[Lines, Values]:
+        """Returns what the output sends of its error, and what vertices send of theirs."""
+        _, output_error = loss_and_error(self.loss, graph.prediction(OUTPUT, model, values, x), y)
+        top = self._published({OUTPUT: output_error})
+        return top, self._carried(graph, model, values, x, top.sent[OUTPUT])
 
     def errors(self, graph: Graph, model: PyTree, credit: Credit, x: PyTree) -> Values:
         return self._carried(graph, model, credit.values, x, credit.output_error)

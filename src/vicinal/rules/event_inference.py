@@ -21,6 +21,7 @@ from vicinal.inference.base import conclude
 from vicinal.losses import Loss, check_loss, loss_and_error, softmax_cross_entropy
 from vicinal.rules._event_units import (
     Counts,
+    Recording,
     Units,
     batch_shape,
     counted,
@@ -33,21 +34,6 @@ from vicinal.rules._schedules import learn_in_every_step
 from vicinal.rules.base import Rule, State
 
 _ROUNDING = 1e-9  # of a part of the steps that is a whole number
-
-
-class Recording(eqx.Module):
-    """A presentation step by step; made by `EventInferenceLearning.record`.
-
-    Attributes:
-        values: What each vertex held after the feedforward sweep and after each step, `[steps + 1, batch, ...]`.
-        activities: What each vertex had sent of its value, `[steps + 1, batch, ...]`.
-        errors: What each vertex, and `"output"`, had sent of its error, `[steps + 2, batch, ...]`: at the start, after
-            each step, and after the last turn at the end.
-    """
-
-    values: Values
-    activities: Values
-    errors: Values
 
 
 class EventInferenceLearning(Rule):
@@ -152,6 +138,11 @@ class EventInferenceLearning(Rule):
         return self.learn != "every"
 
     @property
+    def last(self) -> int:
+        """The number of last steps that `"any"` draws from and `"mean"` averages over; for `"every"` all."""
+        return self.steps if self.learn == "every" else max(1, math.ceil(self.part * self.steps - _ROUNDING))
+
+    @property
     def takes_product_of_credit(self) -> bool:
         return self.learn in ("end", "any")
 
@@ -175,7 +166,7 @@ class EventInferenceLearning(Rule):
         """Assigns credit with the weights held; for `"every"` the gradient is the sum of those of the steps."""
         problem = self._problem(graph, model, x, y)
         begun, sweep = self._begin(problem, state)
-        last = self.steps if self.learn == "every" else max(1, math.ceil(self.part * self.steps - _ROUNDING))
+        last = self.last
         drawn = self._drawn(last, begun, key) if self.learn == "any" else None
         summed = self.learn in ("mean", "every")
 
