@@ -192,6 +192,7 @@ def test_a_value_that_is_no_number_reaches_the_others():
         ({"error": Graded}, TypeError, "expected error as a code of vicinal.events"),
         ({"learn": "now"}, ValueError, "expected learn as 'end', 'any', 'mean' or 'every', got 'now'"),
         ({"part": 0.0}, ValueError, r"expected part, a part of the steps, above 0 to 1, got 0"),
+        ({"part": True}, TypeError, "expected part as a Python number above 0 to 1, got True"),
         ({"apart": 1}, ValueError, "expected apart as True or False, got 1"),
         ({"streams": 0}, ValueError, "expected streams as an integer of at least 1, got 0"),
         ({"nudge": 0.0}, ValueError, r"expected nudge in \(0, 1\]"),

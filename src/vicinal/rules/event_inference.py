@@ -79,7 +79,7 @@ class EventInferenceLearning(Rule):
         precision: A number for all vertices, or a mapping from names to numbers; 1 by default.
 
     Raises:
-        TypeError: If a code is none.
+        TypeError: If a code is none, or `part` is no Python number.
         ValueError: If a setting is out of its range, or a precision names no vertex of the graph.
 
     Example:
