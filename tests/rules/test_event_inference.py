@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from event_builders import SQUARED, assigned, chain, chip, events_of, flat, graded, network, recorded
+from matrix import full
 
 import vicinal as vc
 from vicinal.events import Code, Graded
@@ -49,7 +50,7 @@ def held_errors(graph, model, x, y, values, sent):
     return errors | {"output": np.subtract(y, output)}
 
 
-@pytest.mark.parametrize("place", ["post", "pre"])
+@pytest.mark.parametrize("place", ["post", full("pre")])
 def test_what_was_sent_tracks_what_is_held_after_every_turn(x64, place):
     model, graph, x, y = network(vertex_at=place)
     kept = recorded(graded(THRESHOLD, steps=STEPS, step_size=GAMMA), graph, model, x, y)
@@ -89,13 +90,13 @@ def test_counts_stop_growing_with_the_number_of_steps(x64):
     """So the events of long settling are those of its way, not of its steps."""
     model, graph, x, y = network()
     counts = []
-    for steps in (60, 120, 240):
+    for steps in (60, 240):
         info = assigned(graded(THRESHOLD, steps=steps, step_size=GAMMA), graph, model, x, y)[1].info
         counts.append(np.sum(flat(events_of(info)["values"])))
-    assert counts[2] <= counts[1] <= 1.1 * counts[0]
+    assert counts[1] <= 1.1 * counts[0]
 
 
-@pytest.mark.parametrize("sizes", [(4, 6, 5, 3), (4, 7, 6, 5, 3)])
+@pytest.mark.parametrize("sizes", [full((4, 6, 5, 3)), (4, 7, 6, 5, 3)])
 def test_counts_of_events_in_a_chain_as_thresholds_vanish(x64, sizes):
     """A unit sends in each step once the wave of errors has come down to it; the output in each, and at the end."""
     model, graph, x, y = network(sizes)
@@ -121,7 +122,7 @@ def test_units_are_silent_where_the_target_is_what_was_sent(x64):
     assert not np.any(flat(gradient))
 
 
-@pytest.mark.parametrize("learn", ["end", "mean", "every"])
+@pytest.mark.parametrize("learn", ["end", full("mean"), "every"])
 def test_without_error_events_no_weight_moves(learn):
     model, x, y = vc.nn.MLP((4, 6, 5, 3), key=jax.random.key(0)), jnp.ones((2, 4)), jnp.array([0, 2])
     graph, optimizer = vc.capture(model, x[0]), optax.adam(0.1)

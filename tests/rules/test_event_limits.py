@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from event_builders import assigned, chain, flat, graded, layers_of, network, settled, ternary
+from matrix import full
 from precision import double
 
 import vicinal as vc
@@ -48,7 +49,7 @@ def test_events_of_every_change_are_inference_learning(x64, name):
         np.testing.assert_array_equal(ours.info.steps, theirs.info.steps)
 
 
-@pytest.mark.parametrize("place", ["post", "pre"])
+@pytest.mark.parametrize("place", ["post", full("pre")])
 def test_the_distance_to_inference_learning_is_of_first_order_in_the_thresholds(x64, place):
     model, graph, x, y = network((20, 16, 12, 5), vertex_at=place, batch=64)
     expected = assigned(settled(20, 0.1), graph, model, x, y)[1]
@@ -117,7 +118,7 @@ def test_a_step_is_the_membranes_own_solution_while_nothing_else_changes(x64):
         )
 
 
-@pytest.mark.parametrize("place", ["post", "pre"])
+@pytest.mark.parametrize("place", ["post", full("pre")])
 def test_graded_events_settle_at_a_distance_from_equilibrium_of_first_order(x64, place):
     model, graph, x, y = network((20, 16, 12, 5), vertex_at=place, batch=16)
     rest = assigned(settled(3000, 0.2, tolerance=1e-12), graph, model, x, y)[1]
