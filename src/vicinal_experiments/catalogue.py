@@ -67,6 +67,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         spiking.LIMITS,
         spiking.LEARNING,
         spiking.ANY_TIME,
+        spiking.STREAMS,
     )
 }
 """All experiments by name."""

@@ -2,15 +2,18 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vicinal as vc
 from vicinal.data import load
 from vicinal.reproduce import Found
-from vicinal_experiments.spiking import any_time, limits
+from vicinal_experiments.spiking import any_time, learning, limits, streams as streaming
 from vicinal_experiments.spiking.moving import REACH, streams
 from vicinal_experiments.spiking.networks import within
+from vicinal_experiments.spiking.operations import KINDS, operations
 
 SPREAD = np.array([-0.002, -0.001, 0.0, 0.001, 0.002])  # over five seeds
 
@@ -105,7 +108,91 @@ def test_pages_show_every_time():
     assert sections[0].panels[0].series[0].y[2][0] == pytest.approx(50.0)
 
 
+# --------------------------------------------------------------------------------------------------------- learning
+
+
+def counts(each):
+    return [dict.fromkeys(KINDS, each * (1 + extra)) for extra in SPREAD]
+
+
+def learned(operations=None, **accuracies):
+    size = learning.LEARNING.sizes["full"]
+    longer = f"{learning.GRADED}, 80 steps"
+    runs = {label: rows(accuracies.get(label, 0.9)) for label in learning.RULES}
+    few = {learning.IL: 1e5, learning.QUANTISED: 500} | (operations or {})
+    by_label = {label: counts(few.get(label, 1000)) for label in [*learning.RULES, longer]}
+    rates = {label: {"accuracy": [0.8, 0.9, 0.7, 0.1], "chosen": 0.3} for label in learning.RULES}
+    return Found(size, 5, {data: {"runs": runs, "operations": by_label, "rates": rates} for data in size.data})
+
+
+def test_events_are_as_accurate_if_every_code_is_within_half_a_point():
+    assert learning._as_accurate(learned()).verdict == "holds"
+    assert learning._as_accurate(learned(ternary=0.8)).verdict == "holds in part"
+    assert learning._as_accurate(learned(**dict.fromkeys(learning.BY_EVENTS, 0.8))).verdict == "does not hold"
+
+
+def test_few_operations_are_three_percent_and_do_not_double():
+    longer = f"{learning.GRADED}, 80 steps"
+    assert learning._few(learned()).verdict == "holds"
+    assert learning._few(learned({longer: 2100})).verdict == "holds in part"
+    assert learning._few(learned({learning.GRADED: 4000, longer: 9000})).verdict == "does not hold"
+
+
+def test_fewer_operations_than_backpropagation_are_judged_seed_by_seed():
+    assert learning._against_backpropagation(learned()).verdict == "does not hold"
+    assert learning._against_backpropagation(learned({learning.QUANTISED: 2000})).verdict == "holds"
+    assert learning._against_backpropagation(learned({learning.QUANTISED: 1000})).verdict == "open"
+
+
+def test_operations_of_a_chain_by_hand():
+    """One example by loops over its synapses, in NumPy, from what was recorded."""
+    model = vc.nn.MLP((5, 4, 3, 2), "relu", vertex_at="pre", key=jax.random.key(0))
+    x, y = jax.random.normal(jax.random.key(1), (1, 5)), jnp.array([1])
+    graph, rule = vc.capture(model, x[0]), vc.rules.EventInferenceLearning(steps=6)
+    seen = rule.record(graph, model, (), x, y)
+    fan_out, fan_in, expected = {"hidden1": 3, "hidden2": 2}, {"hidden2": 4, "output": 3}, dict.fromkeys(KINDS, 0)
+    rates = {name: np.maximum(seen.activities[name][:, 0], 0) for name in fan_out}
+    errors = {name: np.asarray(sent[:, 0]) for name, sent in seen.errors.items()}
+    for name, targets in fan_out.items():
+        expected["sweep"] += targets * np.count_nonzero(rates[name][0])
+        expected["values"] += targets * sum(np.count_nonzero(a != b) for a, b in itertools.pairwise(rates[name]))
+    for name, targets in fan_in.items():
+        expected["errors"] += targets * sum(np.count_nonzero(a != b) for a, b in itertools.pairwise(errors[name]))
+    for below, name in zip((x[0], *(rates[name][-1] for name in fan_out)), errors, strict=True):
+        expected["weights"] += sum(float(a) * float(b) != 0 for a in below for b in errors[name][-1])
+    assert list(errors) == ["hidden1", "hidden2", "output"]
+    assert operations(rule, graph, model, x, y) == expected
+    assert min(expected.values()) > 0
+
+
 # ---------------------------------------------------------------------------------------------------------- streams
+
+
+def streamed(operations=None, **accuracies):
+    size = streaming.STREAMS.sizes["full"]
+    labels = streaming.rules(size.streams)
+    few = {streaming.CARRIED: 100, streaming.CARRIED_FEW: 100} | (operations or {})
+    found = {
+        label: {
+            "accuracy": (accuracies.get(label, 0.9) + SPREAD).tolist(),
+            "operations": [[one] * (size.counted * size.shown) for one in counts(few.get(label, 1000))],
+        }
+        for label in labels
+    }
+    rates = {label: {"accuracy": [0.8, 0.9, 0.7, 0.1], "chosen": 0.3} for label in labels}
+    return Found(size, 5, {data: {"found": found, "rates": rates} for data in size.data})
+
+
+def test_carrying_on_saves_operations_if_it_does_for_each_seed():
+    assert streaming._saves(streamed()).verdict == "holds"
+    assert streaming._saves(streamed({streaming.CARRIED: 2000})).verdict == "does not hold"
+    assert streaming._against_backpropagation(streamed()).verdict == "holds"
+    assert streaming._against_backpropagation(streamed({streaming.CARRIED: 2000})).verdict == "holds in part"
+
+
+def test_carrying_on_costs_nothing_if_accuracies_are_within_half_a_point():
+    assert streaming._as_accurate(streamed()).verdict == "holds"
+    assert streaming._as_accurate(streamed(carried=0.8)).verdict == "holds in part"
 
 
 def test_digits_move_slowly_and_are_all_there():

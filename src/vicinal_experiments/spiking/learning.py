@@ -23,7 +23,7 @@ from vicinal_experiments.spiking.networks import (
     trained,
     within,
 )
-from vicinal_experiments.spiking.operations import operations
+from vicinal_experiments.spiking.operations import KINDS, operations
 
 _MARGIN = 0.005  # of the test accuracy
 _PART = 0.03  # of the dense products of settling
@@ -52,7 +52,6 @@ BY_EVENTS = (GRADED, RELATIVE, TERNARY, CYCLIC)
 
 
 _MORE = 80  # steps, against the rule's own, to see whether operations stop growing
-KINDS = ("values", "errors", "weights", "sweep")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

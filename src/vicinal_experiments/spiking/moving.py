@@ -1,8 +1,8 @@
 """Streams of slowly moving digits."""
 
-import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +16,7 @@ REACH = {28: 3.0, 8: 1.0}
 _PERIODS = (41.0, 59.0)  # frames of a full turn in either direction: a pixel takes two frames or more
 
 
-@dataclasses.dataclass(frozen=True)
-class Streams:
+class Streams(eqx.Module):
     """Several streams, each of which shows one digit after another, moving along a path of its own.
 
     Attributes:
@@ -32,7 +31,7 @@ class Streams:
     labels: Int[Array, " images"]
     order: Int[Array, "turns streams"]
     phases: Float[Array, "2 streams"]
-    shown: int
+    shown: int = eqx.field(static=True)
 
     @property
     def frames(self) -> int:

@@ -13,8 +13,11 @@ from jaxtyping import Array, PyTree
 from vicinal.graph import OUTPUT, Graph
 from vicinal.rules import EventBackprop, EventInferenceLearning, Rule
 
+KINDS = ("values", "errors", "weights", "sweep")
+"""The kinds of operations."""
 
-def operations(rule: Rule, graph: Graph, model: PyTree, x: Array, y: Array) -> dict[str, float]:
+
+def operations(rule: Rule, graph: Graph, model: PyTree, x: Array, y: Array, state: PyTree = None) -> dict[str, float]:
     """Counts the synaptic operations of one presentation, with the weights held.
 
     Args:
@@ -23,6 +26,7 @@ def operations(rule: Rule, graph: Graph, model: PyTree, x: Array, y: Array) -> d
         model: The model, `model.layers[i].weight` of `[out, in]`.
         x: Inputs, `[batch, inputs]`.
         y: Labels, `[batch]`.
+        state: The rule's state; by default a fresh one. Units that are carried on send nothing in a sweep.
 
     Returns:
         The mean over examples of `values`, `errors` and `weights` (non-zero pairs of the local product at the end), and
@@ -35,7 +39,9 @@ def operations(rule: Rule, graph: Graph, model: PyTree, x: Array, y: Array) -> d
         settling = {"values": 0.0 if steps is None else steps * dense, "errors": dense * (steps or 1)}
         return settling | {"weights": dense + sizes[0][0] * sizes[0][1], "sweep": dense}
     names = [*graph.vertices, OUTPUT]
-    rates, errors = _sent(rule, graph, model, x, y)
+    state = rule.init(graph, model) if state is None else state
+    rates, errors = _sent(rule, graph, model, x, y, state)
+    carried = isinstance(rule, EventInferenceLearning) and rule.carry and bool(state[1])
     batch, above = len(x), dict(zip(graph.vertices, (rows for rows, _ in sizes[1:]), strict=True))
     below = dict(zip(names[1:], (columns for _, columns in sizes[1:]), strict=True))
     ends = [jnp.abs(x), *(rates[name][-1] for name in graph.vertices)]
@@ -47,15 +53,17 @@ def operations(rule: Rule, graph: Graph, model: PyTree, x: Array, y: Array) -> d
         "values": sum(_changes(rates[name]) * fan_out for name, fan_out in above.items()) / batch,
         "errors": sum(_changes(errors[name]) * fan_in for name, fan_in in below.items()) / batch,
         "weights": float(sum(jnp.sum(pair) for pair in pairs)) / batch,
-        "sweep": sum(_number(rates[name][0]) * fan_out for name, fan_out in above.items()) / batch,
+        "sweep": sum(_number(rates[name][0]) * fan_out for name, fan_out in above.items()) / batch * (not carried),
     }
 
 
 @eqx.filter_jit
-def _sent(rule: Any, graph: Graph, model: PyTree, x: Array, y: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+def _sent(
+    rule: Any, graph: Graph, model: PyTree, x: Array, y: Array, state: PyTree
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """The rates and errors that were sent, over time."""
     if isinstance(rule, EventInferenceLearning):
-        seen = rule.record(graph, model, rule.init(graph, model), x, y)
+        seen = rule.record(graph, model, state, x, y)
         activities, errors = seen.activities, seen.errors
     else:
         credit, _ = rule.credit(graph, model, (), x, y)
