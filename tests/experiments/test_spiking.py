@@ -144,25 +144,25 @@ def test_fewer_operations_than_backpropagation_are_judged_seed_by_seed():
     assert learning._against_backpropagation(learned({learning.QUANTISED: 1000})).verdict == "open"
 
 
-def test_operations_of_a_chain_by_hand():
-    """One example by loops over its synapses, in NumPy, from what was recorded."""
+def test_operations_of_dense_rules_are_their_multiplications():
     model = vc.nn.MLP((5, 4, 3, 2), "relu", vertex_at="pre", key=jax.random.key(0))
-    x, y = jax.random.normal(jax.random.key(1), (1, 5)), jnp.array([1])
-    graph, rule = vc.capture(model, x[0]), vc.rules.EventInferenceLearning(steps=6)
-    seen = rule.record(graph, model, (), x, y)
-    fan_out, fan_in, expected = {"hidden1": 3, "hidden2": 2}, {"hidden2": 4, "output": 3}, dict.fromkeys(KINDS, 0)
-    rates = {name: np.maximum(seen.activities[name][:, 0], 0) for name in fan_out}
-    errors = {name: np.asarray(sent[:, 0]) for name, sent in seen.errors.items()}
-    for name, targets in fan_out.items():
-        expected["sweep"] += targets * np.count_nonzero(rates[name][0])
-        expected["values"] += targets * sum(np.count_nonzero(a != b) for a, b in itertools.pairwise(rates[name]))
-    for name, targets in fan_in.items():
-        expected["errors"] += targets * sum(np.count_nonzero(a != b) for a, b in itertools.pairwise(errors[name]))
-    for below, name in zip((x[0], *(rates[name][-1] for name in fan_out)), errors, strict=True):
-        expected["weights"] += sum(float(a) * float(b) != 0 for a in below for b in errors[name][-1])
-    assert list(errors) == ["hidden1", "hidden2", "output"]
-    assert operations(rule, graph, model, x, y) == expected
-    assert min(expected.values()) > 0
+    x, y = jnp.ones((1, 5)), jnp.array([1])
+    graph, above = vc.capture(model, x[0]), 4 * 3 + 3 * 2
+    backprop = operations(vc.rules.Backprop(), graph, model, x, y)
+    assert backprop == {"values": 0, "errors": above, "weights": 20 + above, "sweep": 20 + above}
+    settled = operations(vc.rules.InferenceLearning(vc.inference.Simultaneous(steps=7)), graph, model, x, y)
+    assert settled == {"values": 7 * above, "errors": 7 * above, "weights": 20 + above, "sweep": 20 + above}
+
+
+def test_a_spike_counts_at_each_of_its_synapses():
+    model = vc.nn.MLP((5, 4, 3, 2), "relu", vertex_at="pre", key=jax.random.key(0))
+    x, y = jnp.ones((1, 5)), jnp.array([1])
+    graph, rule = vc.capture(model, x[0]), vc.rules.SpikingInferenceLearning(steps=30)
+    sent = rule.credit(graph, model, (), x, y)[0].info.events
+    found = operations(rule, graph, model, x, y)
+    assert found["values"] == 3 * int(sent.values["hidden1"][0]) + 2 * int(sent.values["hidden2"][0])
+    assert found["errors"] == 4 * int(sent.errors["hidden2"][0]) + 3 * int(sent.errors["output"][0])
+    assert found["errors"] > 0
 
 
 # ---------------------------------------------------------------------------------------------------------- streams

@@ -95,11 +95,12 @@ def _accuracy(task: Task, model: PyTree, data: Dataset, size: StreamsSize) -> fl
 def _counted(rule: Rule, task: Task, model: PyTree, size: StreamsSize) -> list[dict[str, float]]:
     """The operations of each frame of some test digits, with the weights held."""
     shown = streams(task.data, "test", number=size.streams, turns=size.counted, shown=size.shown, seed=2)
-    state, found = rule.init(task.graph, model), []
+    state, before, found = rule.init(task.graph, model), None, []
     for t in range(shown.frames):
         x, y = shown.frame(jnp.asarray(t))
-        found.append(operations(rule, task.graph, model, x, y, state))
+        found.append(operations(rule, task.graph, model, x, y, state, before))
         state = _next(rule, task.graph, model, state, x, y)
+        before = x if getattr(rule, "carry", False) else None
     return found
 
 
@@ -229,8 +230,8 @@ def _sections(found: Found[StreamsSize]) -> list[Section]:
 
 
 _NOTE = (
-    "Operations of one stream in one frame on trained networks, as in `spiking/learning`. What the first layer reads "
-    "of a new frame is left out for all."
+    "Operations of one stream in one frame on trained networks, as in `spiking/learning`. Sweep: what the first layer "
+    "reads of a new frame, all pixels that are not 0 or those that changed, and the sweep of events."
 )
 
 
