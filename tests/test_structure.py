@@ -72,6 +72,7 @@ LEVELS = [
         "environment",
         "task",
         "ledgers",
+        "presentations",
         "compare",
         "sweeping",
     },

@@ -22,9 +22,10 @@ from vicinal.files import write_text_atomically
 from vicinal.graph import Graph, capture
 from vicinal.hardware import remove
 from vicinal.ledgers import array_counts_of
+from vicinal.presentations import presented
 from vicinal.recipes import recipe
 from vicinal.recipes.lookup import canonical
-from vicinal.report import Comparison, Curve, RuleResult, outline, write_study
+from vicinal.report import Comparison, Curve, Presentation, RuleResult, outline, write_study
 from vicinal.report.records import COMMON, curve_rows, curves_csv, quantities, rows_at, steps_of
 from vicinal.rules import Backprop, InferenceLearning, Rule
 from vicinal.settings import CURVES, PAGE, RESULTS, TaskSettings, kept_config, last_files
@@ -272,8 +273,14 @@ class _Runs(Task):
             stopped=next((run.stopped for run in runs if run.stopped), None),
             stopped_by=next((run.stopped_by for run in runs if run.stopped), None),
             array_counts=self.counts[name],
+            presentation=self._presentation(name, runs[0]),
             confusion=self._confusion([run for run in runs if run.stopped is None or run.stopped_by]),
         )
+
+    def _presentation(self, name: str, run: Run) -> Presentation | None:
+        """What units send and hold for a test example."""
+        graph, model = self.graphs[name].evaluation(run.model)
+        return presented(self.made[name][0], graph, model, self.data.x_test, self.data.y_test)
 
     def _confusion(self, runs: list[Run]) -> list[list[float]]:
         """The confusion matrix on test examples (rows are classes, columns predictions), the mean over the runs."""

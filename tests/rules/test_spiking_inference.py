@@ -30,7 +30,7 @@ def spiking(area=AREA, trace=TRACE, most=8, leak=None, **settings):
 
 @eqx.filter_jit
 def recorded(rule, graph, model, x, y):
-    return rule.record(graph, model, x, y)
+    return rule.record(graph, model, (), x, y)
 
 
 class Pairs:

@@ -9,6 +9,7 @@ from vicinal.report.interval import interval_text, interval_words, mean_interval
 from vicinal.report.markdown import study_markdown
 from vicinal.report.outline import Node, outline
 from vicinal.report.page import render_study, write_study
+from vicinal.report.presentation import Presentation, SentBy, UnitCourse, presentation_panels
 from vicinal.report.results_pages import results_pages, write_results_pages
 from vicinal.report.saving import save_figures
 from vicinal.report.study import VERDICTS, Claim, Panel, Section, Series, Study, Table
@@ -24,11 +25,14 @@ __all__ = [
     "Curve",
     "Node",
     "Panel",
+    "Presentation",
     "RuleResult",
     "Section",
+    "SentBy",
     "Series",
     "Study",
     "Table",
+    "UnitCourse",
     "array_panels",
     "array_section",
     "array_table",
@@ -40,6 +44,7 @@ __all__ = [
     "outline",
     "plot_panels",
     "plot_section",
+    "presentation_panels",
     "print_study",
     "render_study",
     "results_pages",

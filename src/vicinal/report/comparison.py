@@ -13,6 +13,7 @@ from typing import Any
 
 from vicinal.report.outline import Node
 from vicinal.report.palette import check_color
+from vicinal.report.presentation import Presentation
 from vicinal.report.storage import check_lengths, number, numbers, plain, read_json, set_field, texts, write_json
 
 __all__ = ["CONCATENATED", "Comparison", "Curve", "RuleResult"]
@@ -100,6 +101,7 @@ class RuleResult:
         more: Other quantities by name (`"test_rmse"`), at the end of training; `[seeds]` each.
         array_counts: What an update asks of arrays that hold the weights (`ARRAY_COUNTS`), for each example; empty if
             it was not counted.
+        presentation: What units sent and held for one test example after training; None for rules without events.
 
     Raises:
         ValueError: If the seeds do not agree, or a number is outside its range.
@@ -123,6 +125,7 @@ class RuleResult:
     confusion: list[list[float]] = dataclasses.field(default_factory=list)
     more: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     array_counts: dict[str, float] = dataclasses.field(default_factory=dict)
+    presentation: Presentation | None = None
 
     def __post_init__(self) -> None:
         milliseconds = number(self.milliseconds_per_step)
@@ -251,7 +254,9 @@ def _comparison(fields: dict[str, Any]) -> Comparison:
 
 
 def _rule(fields: dict[str, Any]) -> RuleResult:
-    return RuleResult(curve=Curve(**fields.pop("curve")), **fields)
+    found = fields.pop("presentation", None)
+    presentation = None if found is None else Presentation.from_fields(found)
+    return RuleResult(curve=Curve(**fields.pop("curve")), presentation=presentation, **fields)
 
 
 def _whole(value: Any) -> int | None:

@@ -18,6 +18,7 @@ from vicinal.report.comparison_tables import (
     more_table,
 )
 from vicinal.report.palette import INK, color_ramp
+from vicinal.report.presentation import presentation_sections
 from vicinal.report.records import curve_panel, percent
 from vicinal.report.study import Panel, Section, Series, Study, Table
 from vicinal.report.summary import summary
@@ -56,6 +57,7 @@ def as_study(results: Comparison | Study) -> Study:
         _learning_curves(results),
         _angles(results),
         _energies(results),
+        *_events(results),
         _classes(results),
         _arrays(results),
         _graph(results),
@@ -185,6 +187,12 @@ def _classes(comparison: Comparison) -> Section | None:
 def _arrays(comparison: Comparison) -> Section | None:
     labels = labels_of(comparison)
     return array_section({labels[rule.name]: rule.array_counts for rule in comparison.rules if rule.array_counts})
+
+
+def _events(comparison: Comparison) -> list[Section]:
+    labels = labels_of(comparison)
+    shown = {labels[rule.name]: rule.presentation for rule in comparison.rules if rule.presentation is not None}
+    return presentation_sections(shown)
 
 
 def _graph(comparison: Comparison) -> Section | None:

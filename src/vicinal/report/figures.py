@@ -2,13 +2,13 @@
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vicinal.report.axes import place_points, scale_values
 from vicinal.report.comparison import Comparison
 from vicinal.report.comparison_study import as_study
-from vicinal.report.lines import Band, draw_line, mark_gone, mark_losses, over_repetitions
+from vicinal.report.lines import Band, draw_line, draw_strokes, mark_gone, mark_losses, over_repetitions
 from vicinal.report.marks import draw_marks, mark_labels
 from vicinal.report.palette import MUTED, LineStyle, line_styles
 from vicinal.report.plots import FigureGroup, Plot, Plots, as_figure, as_group
@@ -130,11 +130,15 @@ def plot_section(results: Study | Comparison, heading: str) -> "Figure":
 
 def _plots(panels: Sequence[Panel], styles: Mapping[str, LineStyle]) -> Plots:
     labels = dict.fromkeys(series.label for panel in panels for series in panel.series if series.label)
-    plots = tuple(
-        (_mark_plot if panel.places else _line_plot)(panel, styles, str(index)) for index, panel in enumerate(panels, 1)
-    )
+    plots = tuple(_plot_of(panel)(panel, styles, str(index)) for index, panel in enumerate(panels, 1))
     marks = any(panel.places for panel in panels)
     return Plots(plots, tuple((label, styles[label]) for label in labels), marks)
+
+
+def _plot_of(panel: Panel) -> Callable[[Panel, Mapping[str, LineStyle], str], Plot]:
+    if panel.rows:
+        return _stroke_plot
+    return _mark_plot if panel.places else _line_plot
 
 
 def _line_plot(panel: Panel, styles: Mapping[str, LineStyle], name: str) -> Plot:
@@ -187,6 +191,30 @@ def _mark_plot(panel: Panel, styles: Mapping[str, LineStyle], name: str) -> Plot
         "left": 20 + 6.0 * max(map(len, mark_labels(panel))),
     }
     return Plot(name, paint, _title(panel), f"{panel.y_label}, mean over repetitions: {'; '.join(texts)}.", **room)
+
+
+def _stroke_plot(panel: Panel, styles: Mapping[str, LineStyle], name: str) -> Plot:
+    (left, right), (low, high) = panel.extent
+    points = {
+        series.label: [(x, y) for row in series.y for x, y in zip(series.x, row, strict=True)]
+        for series in panel.series
+    }
+    names = [shorten(row, 14) for row in panel.rows]
+
+    def paint(axes: "Axes") -> None:
+        place_points(axes, panel.x_label, [left, right], logarithmic=False)
+        for label, found in points.items():
+            draw_strokes(axes, [x for x, _ in found], [y for _, y in found], styles[label])
+        axes.set_xlim(left, right)
+        axes.set_ylim(low, high)
+        axes.set_yticks(list(panel.rows.values()), names)
+        axes.grid(False, axis="y")
+        axes.set_title(panel.title, **_TITLE)
+
+    counts = ", ".join(f"{len(found)} {label}" for label, found in points.items())
+    height = min(max(150.0, 3.2 * (high - low)), 420.0)
+    room = {"height": height + 68, "bottom": 42, "top": 26, "left": 16 + 6.0 * max(map(len, names))}
+    return Plot(name, paint, _title(panel), f"Strokes at {panel.x_label} and {panel.y_label}: {counts}.", **room)
 
 
 _TITLE = {"fontsize": 11, "fontweight": "normal", "color": MUTED}

@@ -10,7 +10,7 @@ from vicinal.report.palette import LineStyle
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Band", "draw_line", "mark_gone", "mark_losses", "over_repetitions"]
+__all__ = ["Band", "draw_line", "draw_strokes", "mark_gone", "mark_losses", "over_repetitions"]
 
 
 class Band(NamedTuple):
@@ -66,6 +66,20 @@ def draw_line(axes: "Axes", x: Sequence[float], band: Band, style: LineStyle) ->
         if low[index] < high[index]:
             axes.plot([x[index]] * 2, [low[index], high[index]], color=style.color, alpha=0.55)
         axes.plot([x[index]], [mean[index]], color=style.color, marker=style.marker, linestyle="none")
+
+
+def draw_strokes(axes: "Axes", x: Sequence[float], y: Sequence[float], style: LineStyle) -> None:
+    """Draw a short upright stroke at each point, as one path.
+
+    Args:
+        axes: The axes.
+        x: Where each point stands.
+        y: Its row; a stroke is .8 rows high.
+        style: The look of the strokes.
+    """
+    places = [value for place in x for value in (place, place, math.nan)]
+    heights = [value for row in y for value in (row - 0.4, row + 0.4, math.nan)]
+    axes.plot(places, heights, color=style.color, linewidth=1.6, solid_capstyle="butt")
 
 
 def mark_losses(

@@ -71,7 +71,7 @@ def _section(index: int, section: Section, styles: Mapping[str, LineStyle]) -> d
         # The titles and notes of the figures stand in the page, where they can wrap.
         figures = zip(panels, map(Markup, drawn.panels), strict=True)  # our own SVG, in which names are escaped
         groups.append({"key": [entry.label for entry in drawn.key], "figures": list(figures)})
-    lines = [(panel, line) for panel in section.panels if not panel.places for line in panel.series]
+    lines = [(panel, line) for panel in section.panels if not panel.places and not panel.rows for line in panel.series]
     values = [(panel, value) for panel, line in lines for row in line.y for value in row]
     return {
         "heading": section.heading,

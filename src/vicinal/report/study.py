@@ -71,6 +71,9 @@ class Panel:
         decades: The most powers of ten that a logarithmic axis of values shows, counted from the largest value. The
             default is all that single precision can hold.
         level: A value at which to draw a line across the figure, such as 1 for a ratio; None for no line.
+        rows: Names of places on the vertical axis. With names the figure shows a short upright stroke at each point in
+            place of lines, as for the events of many units, a row for each.
+        extent: Ends of the horizontal and of the vertical axis of a figure with rows.
 
     Raises:
         ValueError: If two lines share a label, or an x has no place on the axis.
@@ -86,9 +89,12 @@ class Panel:
     places: list[str] = dataclasses.field(default_factory=list)
     decades: float = 80.0
     level: float | None = None
+    rows: dict[str, float] = dataclasses.field(default_factory=dict)
+    extent: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 1.0), (0.0, 1.0))
 
     def __post_init__(self) -> None:
         set_field(self, "series", list(self.series))
+        set_field(self, "extent", tuple((float(low), float(high)) for low, high in self.extent))
         set_field(self, "places", texts(f"Panel {self.title!r}: places", self.places))
         labels = [series.label for series in self.series]
         if len(set(labels)) < len(labels):

@@ -180,12 +180,13 @@ class SpikingInferenceLearning(Rule):
         (units, counts), mean = observed(step, (begun, counts_of(graph, begun)), product, self.steps, last)
         return mean, self._credit(problem, begun, units, counts), state
 
-    def record(self, graph: Graph, model: PyTree, x: PyTree, y: PyTree) -> SpikeRecording:
+    def record(self, graph: Graph, model: PyTree, state: State, x: PyTree, y: PyTree) -> SpikeRecording:
         """Presents a batch, and keeps every step.
 
         Args:
             graph: The captured graph.
             model: The model.
+            state: `()`.
             x: Inputs, `[batch, ...]`.
             y: Targets, `[batch, ...]`.
 
