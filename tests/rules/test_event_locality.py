@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from event_builders import SQUARED, assigned, chain, flat, graded, network, settled
+from matrix import full
 from precision import double
 
 import vicinal as vc
@@ -18,7 +19,7 @@ from vicinal.rules import Backprop, EventBackprop, EventInferenceLearning
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("learn", ["end", "any", "mean", "every"])
+@pytest.mark.parametrize("learn", ["end", full("any"), full("mean"), full("every")])
 def test_each_synapse_learns_from_its_two_ends(learn):
     model, x, y = vc.nn.MLP((4, 6, 5, 3), key=KEY), jnp.ones((2, 4)), jnp.array([0, 2])
     found = vc.analysis.audit(EventInferenceLearning(learn=learn), vc.capture(model, x[0]), model, x, y, key=KEY)
@@ -129,7 +130,7 @@ def test_statistics_keys_and_masks_are_those_of_the_feedforward_pass(x64, kind):
         assert np.all(np.asarray(events.values["first"]) <= 6 * counted)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float16, full(jnp.bfloat16)])
 def test_half_precision_keeps_its_kind(dtype):
     model = jax.tree.map(lambda leaf: leaf.astype(dtype), vc.nn.MLP((4, 6, 5, 3), key=KEY))
     x, y = jnp.ones((2, 4), dtype), jnp.array([0, 2])
