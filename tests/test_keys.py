@@ -88,6 +88,7 @@ RULES = {
     "implicit": vc.rules.ImplicitSGD(steps=3),
     "events": vc.rules.EventInferenceLearning(steps=3, learn="any"),
     "events, down": vc.rules.EventBackprop(),
+    "spikes": vc.rules.SpikingInferenceLearning(steps=3, learn="any"),
 }
 
 

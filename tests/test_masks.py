@@ -15,6 +15,7 @@ from precision import double
 import vicinal as vc
 from vicinal.inference import Adaptive, ErrorBased, Sequential, Simultaneous
 from vicinal.rules import InferenceLearning, projectors
+from vicinal.spikes import Generator
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,10 @@ RULES = {
     "events": vc.rules.EventInferenceLearning(steps=5, nudge=0.8, precision=1.5),
     "events, the mean": vc.rules.EventInferenceLearning(steps=5, step_size=0.2, learn="mean"),
     "events, down": vc.rules.EventBackprop(),
+    "spikes": vc.rules.SpikingInferenceLearning(steps=8, step_size=0.2, nudge=0.8, precision=1.5),
+    "spikes, the mean": vc.rules.SpikingInferenceLearning(
+        steps=8, step_size=0.2, activity=Generator(0.2, leak=20.0), learn="mean"
+    ),
     "direct feedback": vc.rules.DirectFeedback(),
     "direct feedback, hybrid": vc.rules.DirectFeedback(projector=projectors.Dense(), hybrid=0.6),
 }

@@ -27,7 +27,7 @@ def test_every_recipe_is_documented(name):
 # Others learn by the same rule with numbers of another paper, or with the optimiser of another of these.
 FIRST = ("bp", "bp-prox", "bp-mq", "il-sgd", "il-prox", "il-prox-adam", "seqil", "epc", "ipc", "z-il")
 FIRST += ("fixed-prediction", "ar", "dfa", "di", "pal", "fa", "sign-symmetric", "kolen-pollack", "weight-mirror")
-FIRST += ("constrained-pc", "relaxed-pc", "il-events", "bp-events")
+FIRST += ("constrained-pc", "relaxed-pc", "il-events", "bp-events", "il-spikes")
 
 
 @pytest.mark.parametrize("name", some(RECIPES, *FIRST))

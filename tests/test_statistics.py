@@ -224,6 +224,7 @@ RULES = {
     "rpc": vc.rules.RelaxedPC(),
     "events": vc.rules.EventInferenceLearning(),
     "events, down": vc.rules.EventBackprop(),
+    "spikes": vc.rules.SpikingInferenceLearning(steps=20),
 }
 
 

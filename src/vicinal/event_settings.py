@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from vicinal.events import Code, Cyclic, Graded, Ternary
-from vicinal.rules import EventBackprop, EventInferenceLearning, Rule
+from vicinal.rules import EventBackprop, EventInferenceLearning, Rule, SpikingInferenceLearning
 
 _CODES = {"graded": Graded, "ternary": Ternary, "cyclic": Cyclic}
 _OF_CODES = ("threshold", "error_threshold", "code", "relative")
@@ -12,6 +12,7 @@ _OF_TIME = ("learn", "part", "steps", "step_size")
 _READ_BY = {
     EventInferenceLearning: (*_OF_CODES, *_OF_TIME),
     EventBackprop: ("threshold", "error_threshold", "relative"),  # its units send once, in a graded code
+    SpikingInferenceLearning: _OF_TIME,  # its spikes are set by paths, such as --set activity.area=0.5
 }
 _PLACES = {
     "threshold": ("activity.threshold",),

@@ -270,6 +270,13 @@ BIBTEX: dict[str, str] = {
   number  = {11},
   year    = {2013},
 }""",
+    "ororbia2019": """\
+@misc{ororbia2019,
+  title  = {Spiking Neural Predictive Coding for Continual Learning from Data Streams},
+  author = {Ororbia, Alexander},
+  year   = {2019},
+  note   = {arXiv:1908.08655},
+}""",
 }
 """BibTeX entries by key."""
 

@@ -93,6 +93,7 @@ RULES = {
     "activation relaxation": vc.rules.ActivationRelaxation(steps=20),
     "incremental": vc.rules.IncrementalPC(),
     "events": vc.rules.EventInferenceLearning(),
+    "spikes": vc.rules.SpikingInferenceLearning(),
 }
 
 

@@ -153,6 +153,8 @@ RECIPE = {
     # The sweep reads what is sent from the input up; the first step, which sends nothing new upwards, reads the same.
     "il-events": ({"steps": T}, {WEIGHT: inference_merged(L, T)}),
     "bp-events": ({}, {WEIGHT: as_backprop(L, T)}),
+    # The mean over the last half of the steps: a product in each of them, none at the end, which then needs no errors.
+    "il-spikes": ({"steps": T}, {WEIGHT: each(L, (1, 0, -(-T // 2)), (T + 1, T, -(-T // 2)), (T, T, -(-T // 2)))}),
     "fixed-prediction": ({"steps": T}, {WEIGHT: relaxation_merged(L, T)}),
     "ar": ({"steps": T}, {WEIGHT: relaxation_merged(L, T)}),
     "dfa": ({}, {WEIGHT: [(1, 0, 1)] * L, "state": [(1, 0, 0)] * (L - 1)}),

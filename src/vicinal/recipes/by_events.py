@@ -2,7 +2,7 @@
 
 from vicinal.recipes.builders import adam
 from vicinal.recipes.recipe import Recipe
-from vicinal.rules import EventBackprop, EventInferenceLearning
+from vicinal.rules import EventBackprop, EventInferenceLearning, SpikingInferenceLearning
 
 BY_EVENTS: tuple[Recipe, ...] = (
     Recipe(
@@ -28,5 +28,18 @@ BY_EVENTS: tuple[Recipe, ...] = (
         cost="1 forward, 1 transposed, 1 outer",
         paper="Rumelhart, Hinton and Williams 1986",
         link="https://doi.org/10.1038/323533a0",
+    ),
+    Recipe(
+        name="il-spikes",
+        label="inference learning in spikes, Adam",
+        build=adam(lambda loss: SpikingInferenceLearning(learn="mean", loss=loss)),
+        learning_rate=1e-3,
+        settings="of this library, for a first look: 120 steps, up to 8 spikes of area 1 in each, the mean over the "
+        "last half",
+        references=("alonso2022", "ororbia2019", "kingma2015"),
+        transport="the forward weights, transposed, at spikes alone",
+        cost="T + 1 forward, T transposed, T/2 outer",
+        paper="of this library, after Alonso et al. 2022",
+        link="https://arxiv.org/abs/2206.00164",
     ),
 )

@@ -112,8 +112,8 @@ class SpikingInferenceLearning(Rule):
 
     References:
         Alonso et al., A theoretical framework for inference learning, NeurIPS 2022, arXiv 2206.00164 (inference
-        learning). Ororbia, arXiv 1908.08655, and Lee et al. 2024 have spiking predictive coding with errors in units of
-        their own. The rule for any graph, and its limits, are ours.
+        learning). Ororbia, Spiking neural predictive coding for continual learning from data streams, arXiv 1908.08655
+        (predictive coding in spikes, with units for errors). The rule on any graph, and its limits, are ours.
     """
 
     local: ClassVar[bool] = True
