@@ -17,7 +17,7 @@ from vicinal.rules import EventInferenceLearning, InferenceLearning
 STEPS = 20
 FLOOR = f"il, {STEPS} steps"
 RULES = {
-    FLOOR: InferenceLearning(Simultaneous(steps=STEPS)),
+    FLOOR: InferenceLearning(inference=Simultaneous(steps=STEPS)),
     "graded": EventInferenceLearning(),
     "ternary": EventInferenceLearning(activity=Ternary(0.05), error=Ternary(0.0125)),
     "cyclic": EventInferenceLearning(activity=Cyclic(0.05), error=Cyclic(0.0125)),

@@ -33,7 +33,7 @@ _STEPS = 20
 _MARGIN = 0.005  # of the test accuracy
 END, RANDOM, APART, MEAN, IL = "at the end", "at a random time", "at a time for each example", "mean", "IL"
 RULES: dict[str, Rule] = {
-    IL: InferenceLearning(Simultaneous(steps=_STEPS, step_size=0.1)),
+    IL: InferenceLearning(inference=Simultaneous(steps=_STEPS, step_size=0.1)),
     END: EventInferenceLearning(),
     RANDOM: EventInferenceLearning(learn="any"),
     APART: EventInferenceLearning(learn="any", apart=True),

@@ -47,7 +47,7 @@ def _by_events(code: type, threshold: float = 0.05, error: float = 0.0125, **how
 RULES: dict[str, Rule] = {
     BP: Backprop(),
     QUANTISED: EventBackprop(),
-    IL: InferenceLearning(Simultaneous(steps=20, step_size=0.1)),
+    IL: InferenceLearning(inference=Simultaneous(steps=20, step_size=0.1)),
     GRADED: _by_events(Graded),
     RELATIVE: _by_events(Graded, 0.05, 0.05, relative=True),
     TERNARY: _by_events(Ternary, steps=60),
@@ -93,7 +93,7 @@ def _measure(run: Run[LearningSize]) -> dict[str, Any]:
             runs[label] = rows(members)
             counts[label] = [operations(rule, task.graph, member.model, *at) for member in members]
             if label == GRADED:
-                longer = dataclasses.replace(rule, steps=_MORE)
+                longer = _by_events(Graded, steps=_MORE)
                 counts[f"{label}, {_MORE} steps"] = [
                     operations(longer, task.graph, member.model, *at) for member in members
                 ]

@@ -78,8 +78,10 @@ def _credit(rule: Rule, graph: Graph, model: PyTree, x: Array, y: Array) -> tupl
     """Values, update and the number of events of each example."""
     _, gradient, _, info = rule.value_and_grad(graph, model, (), x, y)
     values = rule.credit(graph, model, (), x, y)[0].values
-    sent = jax.tree.leaves((info.events.values, info.events.errors)) if info.events is not None else [jnp.zeros(1)]
-    return values, gradient, sum(jnp.mean(count.astype(float)) for count in sent)
+    if info.events is None:
+        return values, gradient, jnp.zeros(())
+    sent = jax.tree.leaves((info.events.values, info.events.errors))
+    return values, gradient, jnp.sum(jnp.stack([jnp.mean(count.astype(float)) for count in sent]))
 
 
 def _distance(found: PyTree, expected: PyTree, relative: bool = True) -> float:
@@ -95,8 +97,8 @@ def _measure(run: Run[LimitsSize]) -> dict[str, Any]:
     for seed in range(run.seeds):
         run.say(f"network {seed + 1} of {run.seeds}")
         at = _network(seed, size)
-        _, update, _ = _credit(InferenceLearning(Simultaneous(steps=_STEPS, step_size=_STEP_SIZE)), *at)
-        settled, _, _ = _credit(InferenceLearning(Simultaneous(steps=10 * _LONG, step_size=_STEP_SIZE)), *at)
+        _, update, _ = _credit(InferenceLearning(inference=Simultaneous(steps=_STEPS, step_size=_STEP_SIZE)), *at)
+        settled, _, _ = _credit(InferenceLearning(inference=Simultaneous(steps=10 * _LONG, step_size=_STEP_SIZE)), *at)
         for name, code in ((GRADED, Graded), (TERNARY, Ternary)):
             found = [_credit(by_events(code, threshold), *at)[1] for threshold in size.thresholds]
             curves[name].append([_distance(gradient, update) for gradient in found])
