@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         recipes,
         report,
         rules,
+        spikes,
         testing,
         train,
     )
@@ -53,6 +54,7 @@ __all__ = [
     "recipes",
     "report",
     "rules",
+    "spikes",
     "testing",
     "train",
     "update",
