@@ -71,6 +71,11 @@ COMMANDS = {
         "ledger",
         "Count what an update by a rule asks of arrays that hold the weights: reads, conversions, energy, time.",
     ),
+    "export": Command(
+        "vicinal.cli.exporting",
+        "export",
+        "Write the trained network of a run for other programs: NIR, safetensors or StableHLO.",
+    ),
     "rules": Command("vicinal.cli.recipes", "rules", "List the recipes: paper, settings, locality, transport, cost."),
     "cite": Command("vicinal.cli.recipes", "cite", "Print the BibTeX of a recipe's papers."),
     "data list": Command("vicinal.cli.data", "list_data", "List the data sets, and where they are or would be."),
