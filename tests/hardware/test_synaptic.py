@@ -12,7 +12,7 @@ from once import once
 import vicinal as vc
 from vicinal.events import Graded
 from vicinal.hardware import synaptic_operations
-from vicinal.rules import EventBackprop, EventInferenceLearning
+from vicinal.rules import EventBackprop, EventInferenceLearning, SpikingInferenceLearning
 
 pytestmark = pytest.mark.usefixtures("x64")
 BATCH = 2
@@ -172,6 +172,22 @@ def test_backpropagation_by_events_sends_once():
     }
     coarse = operations(EventBackprop(Graded(0.3), Graded(0.1)), built)
     assert all(coarse.total < found.total)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_spikes_reach_every_synapse_behind_a_slope(activation):
+    rule, built = SpikingInferenceLearning(steps=20), chain(3, "pre", activation)
+    graph, model, x, y, n = built
+    recording, found = rule.record(graph, model, (), x, y), operations(rule, built)
+    up = down = np.zeros(BATCH)
+    for k, name in enumerate(graph.vertices, start=1):
+        heard = np.asarray(recording.values[name])[1:] > 0 if activation == "relu" else True
+        up = up + np.sum(np.abs(recording.value_spikes[name]) * heard, axis=(0, 2)) * n[k + 1]
+    for k, name in enumerate(("hidden2", "output"), start=1):
+        down = down + np.sum(np.abs(recording.error_spikes[name]), axis=(0, 2)) * n[k]
+    assert all(up > 0)
+    np.testing.assert_array_equal(found.values, up)
+    np.testing.assert_array_equal(found.errors, down)
 
 
 @once

@@ -7,11 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from vicinal.graph import OUTPUT, Graph, Values
+from vicinal.graph import Graph
+from vicinal.hardware._synapse_ends import Ends, count, differ
 from vicinal.hardware.tracing import counts, shapes_of
 from vicinal.rules import Backprop, Rule
+from vicinal.rules._moments import last_steps
 
 __all__ = ["SynapticOperations", "synaptic_operations"]
 
@@ -21,7 +23,7 @@ class SynapticOperations:
     """Synaptic operations of each example of a batch, and multiplications of the same work done densely.
 
     Attributes:
-        values: While activities settle, changes of what synapses read, times fan-out, `[batch]`.
+        values: While activities settle, changes of what synapses read (or spikes), times fan-out, `[batch]`.
         errors: While activities settle and at their last turn, changes of what synapses read on the way down, times
             fan-in, `[batch]`.
         weights: Changes of weights, or touches of synapses that keep a mean, `[batch]`.
@@ -69,8 +71,13 @@ def synaptic_operations(
     each (`"every"`, whose weights are held here). A synapse that keeps a mean (`"mean"`) is touched when one of its
     ends changes during the last steps, and at the end if neither is 0.
 
+    A spike (`SpikingInferenceLearning`) is one operation at each of its synapses as well, unless the slope between unit
+    and synapse is 0. Those of errors after the last step are left out, and the mean of products of traces, which never
+    rest, counts at each of the last steps.
+
     Args:
-        rule: A rule with `record`: `vicinal.rules.EventInferenceLearning` or `EventBackprop`.
+        rule: A rule with `record`: `vicinal.rules.EventInferenceLearning`, `EventBackprop` or
+            `SpikingInferenceLearning`.
         graph: The captured graph.
         model: The model.
         state: The state of the rule.
@@ -98,8 +105,8 @@ def synaptic_operations(
     """
     _check(rule, graph, state, before)
     recording = eqx.filter_jit(rule.record)(graph, model, state, x, y)  # type: ignore[attr-defined]
-    learn, last = getattr(rule, "learn", "end"), getattr(rule, "last", 1)
-    found = _operations(graph, model, recording.activities, recording.errors, x, before, learn, last)
+    learn, last = getattr(rule, "learn", "end"), _last(rule)
+    found = _operations(graph, model, recording, x, before, learn, last)
     synapses, reads, *_ = graph.program.connections
     sizes = [(s.multiplications, s.presynaptic.aval.size, s.product.aval.size) for s in synapses]
 
@@ -140,79 +147,35 @@ def _check(rule: Rule, graph: Graph, state: PyTree, before: PyTree) -> None:
 def _operations(
     graph: Graph,
     model: PyTree,
-    activities: Values,
-    errors: dict[str, PyTree],
+    recording: Any,
     x: PyTree,
     before: PyTree,
     learn: str,
     last: int,
 ) -> tuple[list[Array], list[Array], list[Array], Array]:
-    """Counts, `[times, batch]`, for each synapse changed units below it, above it, and in the sweep; and pairs."""
-    ends = _Ends(graph, model, activities, errors, x)
-    steps, rounds = ends.steps, len(jax.tree.leaves(errors)[0])
-    values = _over(range(1, steps + 1), lambda t: _count(ends.changed(ends.below, t)), ends)
-    down = _over(range(1, rounds), lambda t: _count(_differ(ends.down(t), ends.down(t - 1))), ends)
+    """Counts, `[times, batch]`, for each synapse what comes from below and from above, and in the sweep; and pairs."""
+    spiking = hasattr(recording, "value_spikes")
+    ends = Ends(graph, model, recording.values if spiking else recording.activities, recording.errors, x)
+    rounds = len(jax.tree.leaves(recording.errors)[0])
+    if spiking:
+        values = _over(range(ends.steps), lambda t: count(ends.spikes_below(t, recording.value_spikes)), ends)
+        down = _over(range(ends.steps), lambda t: count(ends.spikes_above(t, recording.error_spikes)), ends)
+    else:
+        values = _over(range(1, ends.steps + 1), lambda t: count(ends.changed(ends.below, t)), ends)
+        down = _over(range(1, rounds), lambda t: count(differ(ends.down(t), ends.down(t - 1))), ends)
     first = ends.below(0)
     earlier = [jnp.zeros_like(rows) for rows in first] if before is None else ends.below(0, before)
-    sweep = [rows[None] for rows in _count(_differ(first, earlier))]
-    return values, down, sweep, _weights(ends, learn, last)
+    sweep = [rows[None] for rows in count(differ(first, earlier))]
+    return values, down, sweep, _weights(ends, "every" if spiking and learn == "mean" else learn, last)
 
 
-class _Ends:
-    """What the two ends of all synapses hold at each step."""
-
-    def __init__(self, graph: Graph, model: PyTree, activities: Values, errors: dict[str, PyTree], x: PyTree):
-        self._program, self._activities, self._errors = graph.program, activities, errors
-        self._entered = lambda x: graph.entered(model, x)
-        self.synapses, _, self._below, self._deviated = graph.program.connections
-        self._x, self.batch = x, jax.tree.leaves(x)[0].shape[0]
-        self.steps = len(jax.tree.leaves(activities)[0]) - 1 if activities else 0
-
-    def _held(self, t: Any) -> list[Array]:
-        return self._program.ordered({name: rows[t] for name, rows in self._activities.items()})
-
-    def below(self, t: Any, x: PyTree = None) -> list[Array]:
-        """What synapses read of values after a step, `[batch, ...]` each."""
-        return jax.vmap(self._below, in_axes=(None, 0, 0))(*self._entered(self._x if x is None else x), self._held(t))
-
-    def above(self, t: Any, sent: Any) -> list[Array]:
-        """What synapses hold of the errors sent in one round, at the values after a step, `[batch, ...]` each."""
-        leaves, inputs = self._entered(self._x)
-        held = self._held(t)
-        nothing = [jnp.zeros((self.batch, *s.product.aval.shape), s.product.aval.dtype) for s in self.synapses]
-        run = jax.vmap(self._deviated, in_axes=(None, 0, 0, 0))
-        _, back = jax.vjp(lambda deviations: run(leaves, inputs, held, deviations), nothing)
-        nodes = [OUTPUT, *self._program.names]
-        return back([leaf[sent] for node in nodes for leaf in jax.tree.leaves(self._errors[node])])[0]
-
-    def down(self, sent: Any) -> list[Array]:
-        """What goes down in a round: its errors, at the values of the step before."""
-        return self.above(jnp.maximum(sent - 1, 0), sent)
-
-    def changed(self, side: Any, *t: Any) -> list[Array]:
-        """Where one end differs from what it was a step before."""
-        return _differ(side(*t), side(*(one - 1 for one in t)))
-
-    def pairs(self, below: list[Array], above: list[Array]) -> Int[Array, " batch"]:
-        """Counts the multiplications of all synapses between marked units below and marked units above."""
-        rows = [
-            jnp.sum(jnp.where(high, jax.vmap(s.reached)(low), 0).reshape(self.batch, -1), axis=1, dtype=jnp.int32)
-            for s, low, high in zip(self.synapses, below, above, strict=True)
-        ]
-        return sum(rows, jnp.zeros(self.batch, jnp.int32))
-
-    def learning(self, t: Any, sent: Any) -> Int[Array, " batch"]:
-        """Counts the pairs of which neither is 0."""
-        return self.pairs(*([rows != 0 for rows in side] for side in (self.below(t), self.above(t, sent))))
-
-    def touched(self, t: Any) -> Int[Array, " batch"]:
-        """Counts the pairs of which one has changed in a step."""
-        below, above = self.changed(self.below, t), self.changed(self.above, t, t)
-        every = self.pairs(*([jnp.ones_like(rows) for rows in side] for side in (below, above)))
-        return every - self.pairs(*([~rows for rows in side] for side in (below, above)))
+def _last(rule: Rule) -> int:
+    """The number of last steps in which weights may learn."""
+    steps, learn = getattr(rule, "steps", 1), getattr(rule, "learn", "end")
+    return steps if learn == "every" else last_steps(steps, getattr(rule, "part", 1.0))
 
 
-def _weights(ends: _Ends, learn: str, last: int) -> Int[Array, "times batch"]:
+def _weights(ends: Ends, learn: str, last: int) -> Int[Array, "times batch"]:
     """Counts changes of weights; see `synaptic_operations`."""
     first = ends.steps - last + 1
     if learn == "end":
@@ -223,19 +186,11 @@ def _weights(ends: _Ends, learn: str, last: int) -> Int[Array, "times batch"]:
     return _over(range(first, ends.steps + 1), lambda t: [ends.learning(t, t)], ends)[0]
 
 
-def _over(times: range, count: Any, ends: _Ends) -> list[Int[Array, "times batch"]]:
+def _over(times: range, counting: Any, ends: Ends) -> list[Int[Array, "times batch"]]:
     """Counts at each step; nothing without a step."""
     if not len(times):
-        return [jnp.zeros((0, ends.batch), jnp.int32) for _ in jax.eval_shape(count, jnp.int32(0))]
-    return jax.lax.map(count, jnp.arange(times.start, times.stop))
-
-
-def _differ(now: list[Array], then: list[Array]) -> list[Bool[Array, "batch ..."]]:
-    return [a != b for a, b in zip(now, then, strict=True)]
-
-
-def _count(marked: list[Array]) -> list[Int[Array, " batch"]]:
-    return [jnp.sum(rows.reshape(rows.shape[0], -1), axis=1, dtype=jnp.int32) for rows in marked]
+        return [jnp.zeros((0, ends.batch), jnp.int32) for _ in jax.eval_shape(counting, jnp.int32(0))]
+    return jax.lax.map(counting, jnp.arange(times.start, times.stop))
 
 
 def _dense(rule: Rule, graph: Graph, model: PyTree, state: PyTree, x: PyTree, y: PyTree) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Inference learning by events: units send a change when it is large enough, and learn from what was sent."""
 
 import functools
-import math
 import numbers
 from typing import Any, ClassVar, Literal
 
@@ -30,10 +29,9 @@ from vicinal.rules._event_units import (
     swept,
     synapses_hold,
 )
+from vicinal.rules._moments import last_steps
 from vicinal.rules._schedules import learn_in_every_step
 from vicinal.rules.base import Rule, State
-
-_ROUNDING = 1e-9  # of a part of the steps that is a whole number
 
 
 class EventInferenceLearning(Rule):
@@ -138,11 +136,6 @@ class EventInferenceLearning(Rule):
         return self.learn != "every"
 
     @property
-    def last(self) -> int:
-        """The number of last steps that `"any"` draws from and `"mean"` averages over; for `"every"` all."""
-        return self.steps if self.learn == "every" else max(1, math.ceil(self.part * self.steps - _ROUNDING))
-
-    @property
     def takes_product_of_credit(self) -> bool:
         return self.learn in ("end", "any")
 
@@ -166,7 +159,7 @@ class EventInferenceLearning(Rule):
         """Assigns credit with the weights held; for `"every"` the gradient is the sum of those of the steps."""
         problem = self._problem(graph, model, x, y)
         begun, sweep = self._begin(problem, state)
-        last = self.last
+        last = self.steps if self.learn == "every" else last_steps(self.steps, self.part)
         drawn = self._drawn(last, begun, key) if self.learn == "any" else None
         summed = self.learn in ("mean", "every")
 
