@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vicinal._numbers import check_count
 from vicinal.data import Dataset
 from vicinal.data.sources import SOURCES
 from vicinal.data.targets import TaskKind
 from vicinal.graph import Graph
-from vicinal.hardware import Constants, Ledger, UnknownTurns, ledger
+from vicinal.hardware import Constants, Ledger, SynapticOperations, UnknownTurns, ledger, synaptic_operations
 from vicinal.recipes.lookup import canonical
 from vicinal.rules import Rule
 from vicinal.settings import EventSettings, InferenceSettings, LossName, ModelSettings, TaskSettings
 from vicinal.task import Task
-from vicinal.train import keys_of
+from vicinal.train import keys_of, load_model
 
 __all__ = ["LedgerSettings", "array_counts_of", "ledger_of", "ledgers"]
 
@@ -52,6 +53,18 @@ class LedgerSettings:
     """Whether inputs are read bit by bit."""
     constants: Path | None = None
     """A TOML file with the constants of a machine, in place of the defaults."""
+    measured: int | None = None
+    """Training examples on which synaptic operations of rules with events are measured, 0 for none; by default 64, and
+    none of a published data set that is not loaded."""
+    run: Path | None = None
+    """The folder of a run, whose trained weights they are measured with; by default the first weights of seed 0."""
+
+    @property
+    def examples(self) -> int:
+        """Examples to measure on."""
+        if self.measured is not None:
+            return check_count("measured", self.measured, 0)
+        return 0 if self.data in SOURCES and self.run is None else 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +100,19 @@ def ledgers(names: Sequence[str], settings: LedgerSettings | None = None) -> lis
     settings = LedgerSettings() if settings is None else settings
     names = canonical(tuple(names))
     given: Any = {name: getattr(settings, name) for name in _TASK}
-    task = Task(_Shapes(**given))
+    examples = settings.examples
+    task = Task((TaskSettings if examples else _Shapes)(**given))
     constants = None if settings.constants is None else Constants.read(settings.constants)
     machine = {"array": settings.array, "turns": settings.turns, "bit_serial": settings.bit_serial}
     made = task.settings.make(*names)
-    return [ledger_of(task, name, made[name][0], constants=constants, **machine) for name in names]
+    found = [ledger_of(task, name, made[name][0], constants=constants, **machine) for name in names]
+    if not examples:
+        return found
+    rules = {name: made[name][0] for name in names}
+    return [
+        dataclasses.replace(item, synaptic=_measured(task, name, rules[name], examples, settings.run))
+        for name, item in zip(names, found, strict=True)
+    ]
 
 
 def ledger_of(
@@ -122,6 +143,20 @@ def ledger_of(
     model = task.build(keys_of(0)[0], name, **(numbers or {}))
     graph = task.graph_for(name) if graph is None and not numbers else graph
     return ledger(rule, model, x, y, graph=graph, name=name, **options)
+
+
+def _measured(task: Task, name: str, rule: Rule, examples: int, run: Path | None) -> SynapticOperations | None:
+    """Measures synaptic operations on the first training examples, in evaluation mode; None if no events are sent."""
+    if not rule.sends_events or not hasattr(rule, "record"):
+        return None
+    model = task.build(keys_of(0)[0], name)
+    model = model if run is None else load_model(run, like=model)
+    graph, model = task.graph_for(name).evaluation(model)
+    x, y = (jnp.asarray(arrays[:examples]) for arrays in (task.data.x_train, task.data.y_train))
+    state = rule.init(graph, model, key=jax.random.key(0))
+    found = synaptic_operations(rule, graph, model, state, x, y)
+    weights = "with first weights of seed 0, untrained" if run is None else f"with the trained weights of {run}"
+    return dataclasses.replace(found, on=f"{len(x)} training examples of {task.data.name}, {weights}")
 
 
 def array_counts_of(*which: Any, **options: Any) -> dict[str, float]:

@@ -118,3 +118,36 @@ def test_a_report_shows_what_an_update_asks_of_arrays(tmp_path):
     uncounted = [dataclasses.replace(rule, array_counts={}) for rule in results.rules]
     study = as_study(dataclasses.replace(results, rules=uncounted))
     assert "On arrays" not in [section.heading for section in study.sections]
+
+
+def test_synaptic_operations_are_measured_where_events_are_sent(capsys, tmp_path):
+    file, words = tmp_path / "found.json", [*SMALL, "--measured", "5"]
+    printed = run(capsys, "ledger", "bp", "il-events", "bp-events", *words, "--file", str(file))
+    assert "Measured on 5 training examples of digits, with first weights of seed 0, untrained;" in printed
+    assert "il-events, dense" in printed
+    bp, il, events = (item["synaptic_operations"] for item in json.loads(file.read_text()))
+    assert bp is None
+    assert il["examples"] == 5
+    update = 2 * (64 * 8 + 8 * 10) + 8 * 10
+    assert il["dense"]["backprop"] == events["dense"]["backprop"] == update
+    assert il["dense"]["settling"] == 8 * 10 * 2 * 20  # 20 steps, predictions and errors
+    assert 0 < il["operations"]["values"] + il["operations"]["errors"] < il["dense"]["settling"]
+    assert events["operations"]["total"] < update
+    assert "Synaptic operations" not in run(capsys, "ledger", "il-events", *SMALL, "--measured", "0")
+
+
+def test_published_data_are_measured_when_asked(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("VICINAL_DATA", str(tmp_path))  # there is nothing there
+    words = ["ledger", "il-events", "--data", "mnist", "--model.sizes", "784", "10"]
+    assert "Synaptic operations" not in run(capsys, *words)
+    assert "mnist" in fails(capsys, *words, "--measured", "5")
+
+
+def test_synaptic_operations_of_trained_weights(capsys, tmp_path):
+    folder = str(tmp_path / "run")
+    run(capsys, "train", "--rule", "il-events", *SMALL, "--epochs", "1", "--batch-size", "128", "--folder", folder)
+    trained = run(capsys, "ledger", "il-events", *SMALL, "--run", folder)
+    wanted = f"64 training examples of digits, with the trained weights of {folder}"
+    assert "".join(wanted.split()) in "".join(trained.split())
+    said = fails(capsys, "ledger", "il-events", "--model.sizes", "64", "9", "10", "--run", folder)
+    assert "Expected float32[9,64]" in said

@@ -23,6 +23,8 @@ def ledger(
 ) -> None:
     """Count what an update by a rule asks of arrays that hold the weights: reads, conversions, energy, time.
 
+    Of rules whose units send events, synaptic operations are measured as well.
+
     Args:
         recipes: Recipes, at least one; `vicinal rules` lists them.
         settings: Which network, data and machine.

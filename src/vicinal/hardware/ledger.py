@@ -15,6 +15,7 @@ from vicinal.hardware.constants import Constants
 from vicinal.hardware.converters import Converters, converters_of
 from vicinal.hardware.costs import Conversions, area, chain_repeats, conversions, energies
 from vicinal.hardware.programming import Programmed, programmed
+from vicinal.hardware.synaptic import SynapticOperations
 from vicinal.hardware.tracing import counts, shapes_of
 from vicinal.rules import Rule
 
@@ -42,6 +43,7 @@ class Ledger:
         left_out: What is not counted, a sentence each.
         converters: Bits of the converters of each array that lies in a tile, by name; those of `constants` for others,
             and where a tile has none.
+        synaptic: Synaptic operations of a rule whose units send events, measured on data; None if they were not.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Ledger:
     programmed: Programmed | None
     left_out: tuple[str, ...]
     converters: dict[str, Converters] = dataclasses.field(default_factory=dict)
+    synaptic: SynapticOperations | None = None
 
     def __repr__(self) -> str:
         rows = [["array", "size", "forward", "transposed", "outer"]]
@@ -210,6 +213,7 @@ class Ledger:
                 "unsourced": list(self.constants.unsourced),
             },
             "left_out": list(self.left_out),
+            "synaptic_operations": None if self.synaptic is None else self.synaptic.to_dict(),
         }
 
     def to_json(self) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from vicinal.hardware.costs import bits_of
 from vicinal.hardware.ledger import Ledger
 from vicinal.report import ARRAY_COUNTS, Section, Study, Table, array_panels, array_table
@@ -35,6 +37,7 @@ def ledger_study(ledgers: Sequence[Ledger], command: str = "", settings: dict[st
     text = f"On arrays of {rows} x {columns} cells, batches of {first.batch}."
     sections = [
         Section("Counts", text, [array_table(counts), _by_array(ledgers)], array_panels(counts)),
+        *_synaptic(ledgers),
         Section("Conversions and arrays", tables=[_conversions(ledgers), _area(ledgers)]),
         Section("Estimates", tables=[_estimates(ledgers), _parts(ledgers), _constants(first)]),
     ]
@@ -106,6 +109,35 @@ def _by_array(ledgers: Sequence[Ledger]) -> Table:
 
 def _bits(dac: float, adc: float) -> str:
     return f"{dac:g} in, {adc:g} out"
+
+
+def _synaptic(ledgers: Sequence[Ledger]) -> list[Section]:
+    """Operations at events, measured, beside the multiplications when every unit sends."""
+    found = {item.name: item.synaptic for item in ledgers if item.synaptic is not None}
+    if not found:
+        return []
+    rows: list[list[Any]] = []
+    for name, one in found.items():
+        sweep, values, errors, weights = (float(np.mean(n)) for n in (one.sweep, one.values, one.errors, one.weights))
+        dense = [one.dense[part] for part in ("sweep", "settling", "weights")]
+        share = 100 * (values + errors) / dense[1] if dense[1] else None
+        update = sweep + values + errors + weights
+        rows.append([name, sweep, values, errors, values + errors, share, weights, update])
+        rows.append([f"{name}, dense", dense[0], None, None, dense[1], None, dense[2], sum(dense)])
+    backprop = next(iter(found.values())).dense["backprop"]
+    rows.append(["bp, dense", *[None] * 6, backprop])
+    columns = ["rule", "sweep", "values", "errors", "settling", "of dense (%)", "weights", "update"]
+    on = "; ".join(dict.fromkeys(one.on for one in found.values() if one.on)) or "the given batch"
+    note = (
+        f"Measured on {on}; means over examples. An event is an operation at each synapse that it reaches: of values "
+        "times fan-out, where what the synapse reads changed, of errors times fan-in, both together those of settling. "
+        "Weights: pairs of ends that are not 0, or touches of synapses that keep a mean. The feedforward sweep is that "
+        "of every rule. Dense are the multiplications of the traced program, as if every unit sent in each step; bp is "
+        "backpropagation."
+    )
+    return [
+        Section("Synaptic operations", tables=[Table("Synaptic operations of an example", columns, rows, note=note)])
+    ]
 
 
 def _conversions(ledgers: Sequence[Ledger]) -> Table:

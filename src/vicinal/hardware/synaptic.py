@@ -31,6 +31,7 @@ class SynapticOperations:
         dense: For one example, the multiplications of the rule's program when every unit sends: `"sweep"`,
             `"settling"` (reads in both directions) and `"weights"`; and all of an update by backpropagation:
             `"backprop"`.
+        on: What was measured, as text; may be empty.
     """
 
     values: Float[np.ndarray, " batch"]
@@ -38,6 +39,7 @@ class SynapticOperations:
     weights: Float[np.ndarray, " batch"]
     sweep: Float[np.ndarray, " batch"]
     dense: dict[str, float]
+    on: str = ""
 
     @property
     def settling(self) -> Float[np.ndarray, " batch"]:
@@ -53,7 +55,7 @@ class SynapticOperations:
         """Returns means over the batch, and the dense counts, as plain data."""
         names = ("sweep", "values", "errors", "weights", "total")
         means = {name: float(np.mean(getattr(self, name))) for name in names}
-        return {"examples": len(self.values), "operations": means, "dense": self.dense}
+        return {"on": self.on, "examples": len(self.values), "operations": means, "dense": self.dense}
 
 
 def synaptic_operations(
