@@ -77,6 +77,7 @@ NEEDED = {
 MEASURED = {
     "Bits", "Conversions", "Ledger",
     "LoopStability", "Recipe", "Regression", "Run", "SignSymmetric", "Smoothed", "Stabilised", "StableRate", "Sweep",
+    "SynapticOperations",
     "ahead", "curve_panel", "levels_table", "points_words", "rate_panel", "rate_table", "number_words", "update",
 }  # fmt: skip
 """Names of which users set no number: they hold or show what was measured, or are made by another function."""

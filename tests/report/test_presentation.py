@@ -54,7 +54,7 @@ def test_every_event_is_a_stroke_in_the_row_of_its_unit():
 
 def test_what_was_sent_is_a_staircase():
     (panel,) = sections(FOUND)["What units hold and send"].panels
-    holds, sent = panel.series
+    sent, holds = panel.series
     assert holds.x == [0, 1, 2]
     assert (sent.x, sent.y) == ([0, 1, 1, 2, 2], [[0, 0, 0.25, 0.25, 0.5]])
 

@@ -153,9 +153,9 @@ def _points(label: str, points: Sequence[tuple[float, float]]) -> Series:
 
 
 def _course(begin: str, unit: UnitCourse) -> Panel:
-    """What a unit holds as a line, and what it has sent as a staircase."""
+    """What a unit has sent as a staircase, and what it holds as a line."""
     times = [float(time) for time in range(len(unit.held))]
     stairs = [time for time in times for _ in range(2)][1:]
     sent = [value for value in unit.sent for _ in range(2)][:-1]
-    series = [Series(_HOLDS, times, [unit.held]), Series(_SENT, stairs, [sent])]
+    series = [Series(_SENT, stairs, [sent]), Series(_HOLDS, times, [unit.held])]  # what is drawn last lies on top
     return Panel(f"{begin}{unit.name}", "inference step", f"value of {unit.name}", series)
