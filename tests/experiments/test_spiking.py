@@ -16,6 +16,7 @@ from vicinal_experiments.spiking.networks import within
 from vicinal_experiments.spiking.operations import KINDS, operations
 
 SPREAD = np.array([-0.002, -0.001, 0.0, 0.001, 0.002])  # over five seeds
+CHOSEN = {"rates": [0.1, 0.3, 1, 3], "accuracy": [0.8, 0.9, 0.7, 0.1], "chosen": 0.3}
 
 
 def rows(accuracy):
@@ -76,7 +77,7 @@ def timed(**changes):
     size = any_time.ANY_TIME.sizes["full"]
     labels = [*any_time.RULES, *map(str, size.times)]
     runs = {label: rows(changes.get(label, 0.9)) for label in labels}
-    rates = {label: {"accuracy": [0.8, 0.9, 0.7, 0.1], "chosen": 0.3} for label in any_time.RULES}
+    rates = dict.fromkeys(any_time.RULES, CHOSEN)
     directions = [np.linspace(0.5, 1, len(size.times)).tolist()] * 5
     return Found(size, 5, {data: {"runs": runs, "rates": rates, "directions": directions} for data in size.data})
 
@@ -121,7 +122,7 @@ def learned(operations=None, **accuracies):
     runs = {label: rows(accuracies.get(label, 0.9)) for label in learning.RULES}
     few = {learning.IL: 1e5, learning.QUANTISED: 500} | (operations or {})
     by_label = {label: counts(few.get(label, 1000)) for label in [*learning.RULES, longer]}
-    rates = {label: {"accuracy": [0.8, 0.9, 0.7, 0.1], "chosen": 0.3} for label in learning.RULES}
+    rates = dict.fromkeys(learning.RULES, CHOSEN)
     return Found(size, 5, {data: {"runs": runs, "operations": by_label, "rates": rates} for data in size.data})
 
 
@@ -181,7 +182,7 @@ def streamed(operations=None, **accuracies):
         }
         for label in labels
     }
-    rates = {label: {"accuracy": [0.8, 0.9, 0.7, 0.1], "chosen": 0.3} for label in labels}
+    rates = dict.fromkeys(labels, CHOSEN)
     return Found(size, 5, {data: {"found": found, "rates": rates} for data in size.data})
 
 

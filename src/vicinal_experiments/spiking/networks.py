@@ -94,7 +94,8 @@ def rate_table(rates: Mapping[str, Mapping[str, Any]], title: str) -> Table:
         [label, *(f"{100 * accuracy:.1f}" for accuracy in of["accuracy"]), f"{of['chosen']:g}"]
         for label, of in rates.items()
     ]
-    return Table(title, ["rule", *(f"{rate:g}" for rate in LEARNING_RATES), "chosen"], table, folded=True)
+    tried = next(iter(rates.values()))["rates"]
+    return Table(title, ["rule", *(f"{rate:g}" for rate in tried), "chosen"], table, folded=True)
 
 
 def each(data: Sequence[str], say: Callable[[str], str]) -> str:

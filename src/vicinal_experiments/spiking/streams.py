@@ -21,11 +21,12 @@ from vicinal.train import keys_of
 from vicinal_experiments.hardware.networks import held_out
 from vicinal_experiments.papers import IL_THEORY
 from vicinal_experiments.spiking.moving import Streams, streams
-from vicinal_experiments.spiking.networks import DECIDED, LEARNING_RATES, each, network, points, rate_table, within
+from vicinal_experiments.spiking.networks import DECIDED, each, network, points, rate_table, within
 from vicinal_experiments.spiking.operations import KINDS, operations
 
 _MARGIN = 0.005  # of the test accuracy
 _FEW = 5  # steps in a frame
+_RATES = (0.01, 0.03, 0.1, 0.3)  # units that carry on diverge at larger ones
 CARRIED, CARRIED_FEW, AFRESH, QUANTISED = "carried", f"carried, {_FEW} steps", "afresh", "BP by events"
 
 
@@ -118,10 +119,10 @@ def _measure(run: Run[StreamsSize]) -> dict[str, Any]:
             run.say(f"{label} on moving {data}")
             means = [
                 np.mean([_accuracy(task, _trained(rule, task, held, rate, seed, size), held, size) for seed in few])
-                for rate in LEARNING_RATES
+                for rate in _RATES
             ]
-            chosen = LEARNING_RATES[int(np.argmax(means))]
-            rates[label] = {"rates": LEARNING_RATES, "accuracy": list(map(float, means)), "chosen": chosen}
+            chosen = _RATES[int(np.argmax(means))]
+            rates[label] = {"rates": _RATES, "accuracy": list(map(float, means)), "chosen": chosen}
             models = [_trained(rule, task, task.data, chosen, seed, size) for seed in range(run.seeds)]
             found[label] = {
                 "accuracy": [_accuracy(task, model, task.data, size) for model in models],
