@@ -12,8 +12,8 @@ from vicinal.cli import main
 from vicinal.compare import CompareSettings, TrainSettings
 from vicinal.sweeping import SweepSettings
 
-COMMANDS = "expected a command of compare, train, sweep, reproduce, results, draw, ledger, rules, cite, data list, "
-COMMANDS += "data fetch, data verify, got "
+COMMANDS = "expected a command of compare, train, sweep, reproduce, results, draw, ledger, export, rules, cite, "
+COMMANDS += "data list, data fetch, data verify, got "
 RECIPES = r"expected a recipe of bp, il, .*, relaxed-pc, got "
 DATA = r"expected the name of a data set (digits, mnist, fashion_mnist, cifar10), got "
 LISTED = "; `vicinal {} --help` lists the options"
