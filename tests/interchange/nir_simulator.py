@@ -42,7 +42,8 @@ def simulate(graph, x, steps, step=1.0, subtracts=False):
 
 
 def fire(node, kind, v, flow, pulses, step, subtracts):
-    drop = node.v_threshold - node.v_reset
+    reset = getattr(node, "v_reset", 0)  # nir before 1.0.5 has none
+    drop = node.v_threshold - reset
     v = v + (node.r if kind == "IF" else node.r / node.tau) * pulses
     above = v > node.v_threshold
     fired = above.astype(int)
@@ -50,7 +51,7 @@ def fire(node, kind, v, flow, pulses, step, subtracts):
         fired = np.maximum(np.ceil((v - node.v_threshold) / drop), 0).astype(int)
         v = v - fired * drop
     else:
-        v = np.where(above, node.v_reset, v)
+        v = np.where(above, reset, v)
     if kind == "IF":  # a charge that rises steadily and is reset at the threshold
         v = v + node.r * flow * step
         more = np.maximum(np.ceil((v - node.v_threshold) / drop), 0).astype(int)
@@ -63,7 +64,7 @@ def fire(node, kind, v, flow, pulses, step, subtracts):
         hits &= until < left
         if not hits.any():
             return goal + (v - goal) * np.exp(-left / node.tau), fired
-        v, left, fired = np.where(hits, node.v_reset, v), np.where(hits, left - until, left), fired + hits
+        v, left, fired = np.where(hits, reset, v), np.where(hits, left - until, left), fired + hits
 
 
 def leaky(node, v, flow, pulses, step):

@@ -87,7 +87,7 @@ def test_layers_units_and_traces_become_nodes():
     np.testing.assert_array_equal(graph.nodes["layers_1"].bias, model.layers[1].bias)
     unit, trace = graph.nodes["hidden2"], graph.nodes["hidden2_trace"]
     assert (type(unit), type(trace), unit.r.shape, unit.r.dtype) == (nir.IF, nir.LI, (7,), np.float32)
-    np.testing.assert_allclose([unit.r[0], unit.v_threshold[0], unit.v_reset[0]], [1, 0.0005, 0], rtol=1e-6)
+    np.testing.assert_allclose([unit.r[0], unit.v_threshold[0]], [1, 0.0005], rtol=1e-6)
     np.testing.assert_allclose([trace.tau[0], trace.r[0], trace.v_leak[0]], [0.004, 0.0005, 0], rtol=1e-6)
     unit = to_nir(model, jnp.ones(5), Generator(area=0.5, leak=20.0), dt=0.001).nodes["hidden1"]
     np.testing.assert_allclose([unit.tau[0], unit.r[0], unit.v_threshold[0]], [0.02, 0.02, 0.0005], rtol=1e-6)
@@ -212,17 +212,25 @@ def test_parameters_come_back_with_the_same_bits(tmp_path, x64, kind):
 def test_a_network_by_others_keeps_what_it_computes():
     """Resistances and thresholds go into the weights above; biases may be missing."""
     random = np.random.default_rng(0)
-    first, last = random.normal(size=(4, 3)), random.normal(size=(2, 4))
-    unit, trace = (
-        nir.IF(np.full(4, 3.0), np.full(4, 0.5), np.full(4, -0.25)),
-        nir.LI(*map(np.full, [4] * 3, [2.0, 5.0, 0.0])),
-    )
+    first, last, x = (random.normal(size=shape) for shape in ((4, 3), (2, 4), 3))
+    unit, trace = nir.IF(*map(np.full, [4] * 2, [3.0, 0.75])), nir.LI(*map(np.full, [4] * 3, [2.0, 5.0, 0.0]))
     graph = nir.NIRGraph.from_list(nir.Linear(first), unit, trace, nir.Affine(last, np.ones(2)))
-    model = from_nir(graph, vc.nn.MLP((3, 4, 2), "relu", key=jax.random.key(0)))
-    x = random.normal(size=3)
+    like = vc.nn.MLP((3, 4, 2), "relu", key=jax.random.key(0))
     expected = last @ (5 * 3 / 0.75 * np.maximum(first @ x, 0)) + 1
-    np.testing.assert_allclose(model(jnp.asarray(x, jnp.float32)), expected, rtol=1e-5)
-    np.testing.assert_allclose(simulate(graph, x, 4000, 0.5)[1], expected, atol=0.05)
+    for reset in (0.0, -0.5) if hasattr(unit, "v_reset") else (0.0,):  # from v_reset to the threshold: 0.75
+        unit.v_threshold, unit.v_reset = np.full(4, 0.75 + reset), np.full(4, reset)
+        model = from_nir(graph, like)
+        np.testing.assert_allclose(model(jnp.asarray(x, jnp.float32)), expected, rtol=1e-5)
+        np.testing.assert_allclose(simulate(graph, x, 2000, 0.5)[1], expected, atol=0.1)
+
+
+def test_files_have_no_reset_potential(tmp_path):
+    """It is 0, as where it is missing; and nir before 1.0.5, which some simulators need, refuses a file that has it."""
+    save_nir(tmp_path / "network.nir", network(), jnp.ones(5))
+    with pytest.importorskip("h5py").File(tmp_path / "network.nir") as file:
+        assert set(file["node/nodes/hidden1"]) == {"r", "type", "v_threshold"}
+    unit = nir.read(tmp_path / "network.nir").nodes["hidden1"]
+    assert not np.any(getattr(unit, "v_reset", 0))
 
 
 def with_layer(model, layer):
@@ -283,7 +291,7 @@ def test_wrong_arguments():
 
 
 def units(**changes):
-    fields = {"r": np.ones(8), "v_threshold": np.ones(8), "v_reset": np.zeros(8)}
+    fields = {"r": np.ones(8), "v_threshold": np.ones(8)}
     return nir.IF(**fields | changes)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from vicinal._numbers import positive
+from vicinal._optional import optional
 from vicinal.files import write_atomically
 from vicinal.interchange.nir_nodes import (
     FIRING,
@@ -96,7 +97,7 @@ def to_nir(
     jax.eval_shape(model, jax.ShapeDtypeStruct(shape, first.dtype))  # raises if the example does not fit
     units = units_of(generator, dt, traces, plain(first).dtype)
     nodes = nodes_of(parts, shape, units, 1.0 if traces else float(generator.area) * dt)
-    return package().NIRGraph(nodes, list(itertools.pairwise(nodes)), {"dt": dt})
+    return package().NIRGraph(nodes, list(itertools.pairwise(nodes)), metadata={"dt": dt})
 
 
 def save_nir(
@@ -126,6 +127,11 @@ def save_nir(
     """
     graph, content = to_nir(model, example, generator, dt=dt, traces=traces), io.BytesIO()
     package().write(content, graph)
+    h5py = optional("h5py", "A file of NIR", "nir", "nir")
+    with h5py.File(content, "r+") as file:
+        for node in file["node/nodes"].values():
+            if "v_reset" in node:  # 0, as where it is missing; nir before 1.0.5 refuses what it does not know
+                del node["v_reset"]
     write_atomically(path, content.getvalue())
 
 

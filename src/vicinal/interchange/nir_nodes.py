@@ -139,10 +139,10 @@ def units_of(generator: Generator, dt: float, traces: bool, dtype: Any) -> Calla
         def full(value: float) -> np.ndarray:
             return np.full(shape, value, dtype)
 
-        if leak is None:
-            made = {name: nir.IF(full(1), full(area), full(0))}
+        if leak is None:  # v_reset is 0 where it is left out, and unknown to nir before 1.0.5
+            made = {name: nir.IF(full(1), full(area))}
         else:
-            made = {name: nir.LIF(full(leak), full(leak), full(0), full(area), full(0))}
+            made = {name: nir.LIF(full(leak), full(leak), full(0), full(area))}
         return made | ({f"{name}_trace": nir.LI(full(trace), full(area), full(0))} if traces else {})
 
     return units
@@ -214,7 +214,8 @@ def gain_of(name: str, node: Any) -> float:
         raise ValueError(f"expected units of {name!r} that rest at v_leak = 0, got {one('v_leak')}")
     if kind == "LI":
         return one("r")
-    return one("r") / (one("v_threshold") - one("v_reset")) / (one("tau") if kind == "LIF" else 1.0)
+    reset = one("v_reset") if hasattr(node, "v_reset") else 0.0
+    return one("r") / (one("v_threshold") - reset) / (one("tau") if kind == "LIF" else 1.0)
 
 
 def settings_of(node: Any) -> str:
