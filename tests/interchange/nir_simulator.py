@@ -42,7 +42,7 @@ def simulate(graph, x, steps, step=1.0, subtracts=False):
 
 
 def fire(node, kind, v, flow, pulses, step, subtracts):
-    reset = getattr(node, "v_reset", 0)  # nir before 1.0.5 has none
+    reset = getattr(node, "v_reset", 0)  # nir before 1.0.6 has none
     drop = node.v_threshold - reset
     v = v + (node.r if kind == "IF" else node.r / node.tau) * pulses
     above = v > node.v_threshold

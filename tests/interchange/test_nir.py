@@ -225,7 +225,7 @@ def test_a_network_by_others_keeps_what_it_computes():
 
 
 def test_files_have_no_reset_potential(tmp_path):
-    """It is 0, as where it is missing; and nir before 1.0.5, which some simulators need, refuses a file that has it."""
+    """It is 0, as where it is missing; and nir before 1.0.6, which some simulators need, refuses a file that has it."""
     save_nir(tmp_path / "network.nir", network(), jnp.ones(5))
     with pytest.importorskip("h5py").File(tmp_path / "network.nir") as file:
         assert set(file["node/nodes/hidden1"]) == {"r", "type", "v_threshold"}

@@ -130,7 +130,7 @@ def save_nir(
     h5py = optional("h5py", "A file of NIR", "nir", "nir")
     with h5py.File(content, "r+") as file:
         for node in file["node/nodes"].values():
-            if "v_reset" in node:  # 0, as where it is missing; nir before 1.0.5 refuses what it does not know
+            if "v_reset" in node:  # 0, as where it is missing; nir before 1.0.6 refuses what it does not know
                 del node["v_reset"]
     write_atomically(path, content.getvalue())
 

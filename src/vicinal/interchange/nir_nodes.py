@@ -139,7 +139,7 @@ def units_of(generator: Generator, dt: float, traces: bool, dtype: Any) -> Calla
         def full(value: float) -> np.ndarray:
             return np.full(shape, value, dtype)
 
-        if leak is None:  # v_reset is 0 where it is left out, and unknown to nir before 1.0.5
+        if leak is None:  # v_reset is 0 where it is left out, and unknown to nir before 1.0.6
             made = {name: nir.IF(full(1), full(area))}
         else:
             made = {name: nir.LIF(full(leak), full(leak), full(0), full(area))}
