@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from nir_simulator import simulate
-from once import once
 from precision import double
 
 import vicinal as vc
@@ -22,12 +21,10 @@ SIZES, STEPS = (5, 8, 7, 3), 200
 AREA, TRACE = 0.25, 5.0
 
 
-@once
 def network(vertex_at="pre"):
     return vc.nn.MLP(SIZES, "relu", vertex_at, key=jax.random.key(0))
 
 
-@once
 def convolutional(seed=0, **settings):
     pool = vc.nn.AvgPool2d(2, 2)
     layers = [(3, 3, 1), (2, 3, 2)]
