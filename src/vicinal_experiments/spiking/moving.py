@@ -46,7 +46,7 @@ class Streams(eqx.Module):
     def moved(self, images: Float[Array, "streams side side"], t: Int[Array, ""]) -> Float[Array, "streams pixels"]:
         """Moves images to where their streams are at a frame; their margins are empty."""
         reach = REACH[images.shape[-1]]
-        turns = self.phases + t / jnp.asarray(_PERIODS)[:, None]
+        turns = self.phases + t.astype(self.phases.dtype) / jnp.asarray(_PERIODS, self.phases.dtype)[:, None]
         rows, columns = jnp.round(reach * jnp.sin(2 * jnp.pi * turns)).astype(jnp.int32)
         shift = jax.vmap(lambda image, row, column: jnp.roll(image, (row, column), (0, 1)))
         return shift(images, rows, columns).reshape(len(images), -1)
